@@ -1,0 +1,88 @@
+"""The record that travels with a resampled batch: which rows are new, and what they came from.
+
+A stock pipeline hands the classifier nothing but ``X`` and ``y``. To keep copies and synthetics of
+a validation image out of training, the classifier must know where every row came from, so the
+samplers return their output as a :class:`ResampledArray`: an ordinary ndarray that carries a
+:class:`Sources`. Operations that make another array (a slice, an arithmetic result) drop the
+record *loudly*: the type stays, ``sources`` becomes None, and the classifier refuses to split it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the rows of a batch came from.
+
+    Attributes
+    ----------
+    rows : ndarray of shape (n_samples, n_sources), intp
+        Row numbers, in the batch before the first sampler, of the original images that a row was
+        made from. An original has its own number in every column.
+    original : ndarray of shape (n_samples,), bool
+        True where a row is an original image, unchanged.
+    """
+
+    rows: np.ndarray
+    original: np.ndarray
+
+    @classmethod
+    def of_originals(cls, n_samples: int) -> Sources:
+        """Return the record of a batch that no sampler has touched."""
+        return cls(np.arange(n_samples)[:, None], np.ones(n_samples, dtype=bool))
+
+    def after(self, sample_indices: np.ndarray, n_kept: int, pairs: np.ndarray | None) -> Sources:
+        """Return the record of a sampler's output, given this one of its input.
+
+        Parameters
+        ----------
+        sample_indices : ndarray of shape (n_out,)
+            Input row of every output row.
+        n_kept : int
+            The first so many output rows are unchanged input rows, the rest are new.
+        pairs : ndarray of shape (n_new, 2) or None
+            Both parents of every new row, for samplers that interpolate.
+        """
+        kept, new = sample_indices[:n_kept], sample_indices[n_kept:]
+        made_from = self.rows[new] if pairs is None else np.hstack([self.rows[p] for p in pairs.T])
+        # Rows with fewer sources than the widest repeat theirs: membership tests do not care.
+        width = made_from.shape[1] if len(made_from) else self.rows.shape[1]
+        repeated = np.tile(self.rows[kept], (1, width // self.rows.shape[1]))
+        return Sources(
+            np.vstack([repeated, made_from.reshape(-1, width)]),
+            np.concatenate([self.original[kept], np.zeros(len(new), dtype=bool)]),
+        )
+
+    def made_from_any(self, rows: np.ndarray) -> np.ndarray:
+        """Return a mask of the rows that share a source with `rows` (positions in this batch)."""
+        return np.isin(self.rows, self.rows[rows]).any(axis=1)
+
+
+class ResampledArray(np.ndarray):
+    """An ndarray with the :class:`Sources` of its rows, or None where that record was lost."""
+
+    sources: Sources | None
+
+    def __array_finalize__(self, template: Any) -> None:
+        self.sources = None
+
+    def __reduce__(self) -> tuple:
+        # Through the plain array, so that joblib (Pipeline(memory=...), n_jobs) keeps the record.
+        return with_sources, (np.asarray(self), self.sources)
+
+
+def with_sources(array: np.ndarray, sources: Sources | None) -> ResampledArray:
+    """View `array` as a :class:`ResampledArray` that carries `sources`."""
+    view = np.asarray(array).view(ResampledArray)
+    view.sources = sources
+    return view
+
+
+def sources_of(X: Any, n_samples: int) -> Sources | None:
+    """Return the record of `X`; None where it was lost; all-original for any other array."""
+    return X.sources if isinstance(X, ResampledArray) else Sources.of_originals(n_samples)

@@ -1,0 +1,68 @@
+"""What a backbone is: a recipe for a chain of named blocks, and what must be known about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class WeightsSource:
+    """Where pretrained weights come from.
+
+    Attributes
+    ----------
+    url : str
+        Address of a ``torch.save``-d state dict with the original network's keys.
+    sha256 : str
+        The first hexadecimal digits of the file's SHA-256; a file that differs is refused.
+    """
+
+    url: str
+    sha256: str
+
+    @property
+    def file_name(self) -> str:
+        """Name of the file in the cache folder."""
+        return self.url.rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """A network without its head, as a chain of blocks in execution order.
+
+    Attributes
+    ----------
+    name : str
+        The name that ``CNNClassifier(backbone=name)`` takes.
+    build : callable
+        ``() -> torch.nn.Module``: the original network, freshly initialised from torch's global
+        random state. Its ``state_dict`` keys are the ones that weight files use.
+    blocks : callable
+        ``(network) -> dict[str, torch.nn.Module]``: block names and blocks, first to last. Each
+        block takes one tensor and gives one tensor; together they are the network's features.
+    smallest_size : int
+        Smallest height and width in pixels that the chain can take.
+    mean, std : tuple of 3 floats
+        Normalisation of the channels after scaling to 0-1.
+    weights : dict
+        Tag (``"imagenet"``) to :class:`WeightsSource`.
+    paper : str
+        Where the network was published.
+    """
+
+    name: str
+    build: Callable[[], nn.Module]
+    blocks: Callable[[nn.Module], dict[str, nn.Module]]
+    smallest_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    paper: str
+    weights: dict[str, WeightsSource] = field(default_factory=dict)

@@ -1,0 +1,564 @@
+"""CNNClassifier: a scikit-learn classifier around a chain, a head and a skorch net."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted
+
+from wbcclf._images import (
+    HasMethods,
+    Interval,
+    StrOptions,
+    _check_sample_weight,
+    _fit_context,
+    check_image_size,
+    infer_image_shape,
+    validate_images,
+    value_range,
+)
+from wbcclf._resampled import sources_of
+from wbcclf.backbones import get_backbone
+from wbcclf.classifiers._head import Head
+from wbcclf.classifiers._split import validation_split
+from wbcclf.exceptions import OutOfMemoryError
+
+
+class CNNClassifier(ClassifierMixin, BaseEstimator):
+    """Convolutional network classifier for image batches.
+
+    A backbone (a chain of blocks) with a head on top, trained by gradient descent on the
+    cross-entropy. The first blocks of the chain can be frozen: they then stay exactly as they
+    were, BatchNorm statistics included.
+
+    Parameters
+    ----------
+    backbone : str, default="simple_cnn"
+        Name of a backbone; :func:`wbcclf.backbones.list_backbones` lists them.
+    weights : str, path or None, default=None
+        ``"imagenet"`` (downloaded once, SHA-256 checked), the path of a ``.pth``, ``.pt`` or
+        ``.npz`` file with the original network's keys, or None for a random initialisation.
+    unfrozen_layers : int, str or "all", default="all"
+        How many blocks of the chain to train, counted from the top down; or the name of the lowest
+        block to train; or all. The head is always trained.
+    head : Head or None, default=None
+        Pooling and hidden layers; None is ``Head()``: average pooling and one linear layer.
+    dropout : float in [0, 1), default=0.2
+        Dropout before every linear layer of the head.
+    input_size : int, (height, width) or None, default=None
+        Size in pixels that the network sees; images of another size are resized on the device.
+        None keeps the images' own size, enlarged where the backbone needs more pixels.
+    image_shape : (height, width, channels) or None, default=None
+        The shape that 2-D input (rows) stands for; None infers it:
+        ``3 * s * s`` features are an RGB image, ``s * s`` a grey one, others a strip. Ignored for
+        image batches.
+    max_epochs : int, default=20
+    batch_size : int, default=32
+        Images per step, in training and prediction.
+    optimizer : {"adam", "adamw", "sgd", "rmsprop"} or torch optimizer class, default="adamw"
+        ``"sgd"`` has Nesterov momentum 0.9.
+    lr : float, default=1e-3
+        Learning rate, the highest one of a schedule.
+    weight_decay : float, default=0.0
+    lr_schedule : {"constant", "cosine", "onecycle", "plateau"}, default="constant"
+        Cosine decay to 0; one-cycle (Smith 2018, https://arxiv.org/abs/1803.09820); or 0.3 times
+        whenever the validation loss (without validation images, the training loss) has not
+        improved for 3 epochs.
+    class_weight : "balanced", dict (label to weight) or None, default=None
+        As in scikit-learn; computed on the rows that are trained on.
+    early_stopping : bool, default=False
+        Stop when the validation loss has not improved for `patience` epochs, and keep the weights
+        of the best epoch. Without `X_val`, a share of the *original* images is split off; copies
+        and synthetics of them (see :class:`~wbcclf.Augmenter`, :class:`~wbcclf.SMOTE`) are then
+        not trained on.
+    validation_fraction : float in (0, 1), default=0.1
+        Share of each class's original images in that split.
+    patience : int, default=5
+    augment : Augmenter or None, default=None
+        Changes every training batch anew, on the fly.
+    device : str, default="auto"
+        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; ``"auto"`` takes the first GPU there is.
+    precision : {"float32", "bfloat16", "float16"}, default="float32"
+        Arithmetic of the network (automatic mixed precision); float32 predicts the same on every
+        device to rounding.
+    callbacks : list or None, default=None
+        Further skorch callbacks.
+    random_state : int, RandomState instance or None, default=None
+        Initial weights, validation split, shuffling, augmentation and dropout. The same seed on the
+        same machine with the same number of threads gives bit-identical results on the CPU.
+    verbose : int, default=0
+        1 shows a progress bar with the time left.
+    warm_start : bool, default=False
+        True goes on from the network of the last `fit` instead of starting anew.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Sorted labels.
+    net_ : skorch.NeuralNetClassifier
+        The trained net; ``net_.module_.backbone`` is the chain.
+    history_ : list of dict
+        One per epoch: ``epoch``, ``train_loss``, ``dur`` (seconds), and with validation images
+        ``valid_loss`` and ``valid_acc``.
+    n_iter_ : int
+        Epochs trained.
+    image_shape_ : tuple (height, width, channels)
+        Shape of the training images.
+    value_range_ : tuple (low, high)
+        Scale of the training images' values: (0, 255) for uint8.
+    train_indices_, validation_indices_ : ndarray of int
+        Rows of the `X` given to `fit` that were trained on, and that were split off to validate.
+    n_features_in_ : int
+        ``height * width * channels``.
+    feature_names_in_ : ndarray of str
+        Only after fitting on a data frame.
+
+    Raises
+    ------
+    ValueError
+        For input of the wrong shape, channels, value range or labels; the message says what to do.
+    wbcclf.exceptions.OutOfMemoryError
+        When the device has too little memory for a training batch.
+
+    See Also
+    --------
+    SimpleCNNClassifier : A small network trained from scratch.
+    VGG16Classifier, ResNet18Classifier : Pretrained networks.
+
+    Examples
+    --------
+    >>> from wbcclf import CNNClassifier, make_blood_cells
+    >>> cells = make_blood_cells(60, classes=2, image_size=32, random_state=0)
+    >>> clf = CNNClassifier(max_epochs=3, device="cpu", random_state=0)
+    >>> clf.fit(cells.images, cells.target).predict_proba(cells.images).shape
+    (60, 2)
+    """
+
+    _parameter_constraints: dict = {
+        "backbone": [str],
+        "weights": [str, HasMethods("__fspath__"), None],
+        "unfrozen_layers": [Interval(Integral, 0, None, closed="left"), str],
+        "head": [Head, None],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "input_size": [Interval(Integral, 1, None, closed="left"), tuple, list, None],
+        "image_shape": [tuple, list, None],
+        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "optimizer": [StrOptions({"adam", "adamw", "sgd", "rmsprop"}), callable],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "lr_schedule": [StrOptions({"constant", "cosine", "onecycle", "plateau"})],
+        "class_weight": [StrOptions({"balanced"}), dict, None],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "patience": [Interval(Integral, 1, None, closed="left")],
+        "augment": [HasMethods("augment"), None],
+        "device": [str],
+        "precision": [StrOptions({"float32", "bfloat16", "float16"})],
+        "callbacks": [list, None],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+        "warm_start": ["boolean"],
+    }
+
+    def __init__(
+        self,
+        backbone="simple_cnn",
+        *,
+        weights=None,
+        unfrozen_layers="all",
+        head=None,
+        dropout=0.2,
+        input_size=None,
+        image_shape=None,
+        max_epochs=20,
+        batch_size=32,
+        optimizer="adamw",
+        lr=1e-3,
+        weight_decay=0.0,
+        lr_schedule="constant",
+        class_weight=None,
+        early_stopping=False,
+        validation_fraction=0.1,
+        patience=5,
+        augment=None,
+        device="auto",
+        precision="float32",
+        callbacks=None,
+        random_state=None,
+        verbose=0,
+        warm_start=False,
+    ):
+        self.backbone = backbone
+        self.weights = weights
+        self.unfrozen_layers = unfrozen_layers
+        self.head = head
+        self.dropout = dropout
+        self.input_size = input_size
+        self.image_shape = image_shape
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.optimizer = optimizer
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.lr_schedule = lr_schedule
+        self.class_weight = class_weight
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.augment = augment
+        self.device = device
+        self.precision = precision
+        self.callbacks = callbacks
+        self.random_state = random_state
+        self.verbose = verbose
+        self.warm_start = warm_start
+
+    def __init_subclass__(cls, *, backbone=None, **kwargs):
+        """Give a named classifier the signature of this one, without `backbone`.
+
+        ``class VGG16Classifier(CNNClassifier, backbone="vgg16", lr=1e-4)`` has every parameter of
+        :class:`CNNClassifier`, the defaults that the class statement changes, and no other code.
+        """
+        super().__init_subclass__()
+        if backbone is None:
+            return
+        cls.backbone = backbone
+        signature = inspect.signature(CNNClassifier.__init__)
+        parameters = [
+            parameter.replace(default=kwargs.pop(name, parameter.default))
+            for name, parameter in signature.parameters.items()
+            if name != "backbone"
+        ]
+        if kwargs:
+            raise TypeError(f"CNNClassifier has no parameters {sorted(kwargs)}.")
+
+        def __init__(self, **params):
+            bound = __init__.__signature__.bind(self, **params)
+            bound.apply_defaults()
+            for name, value in list(bound.arguments.items())[1:]:
+                setattr(self, name, value)
+
+        __init__.__signature__ = signature.replace(parameters=parameters)
+        cls.__init__ = __init__
+        cls._parameter_constraints = {
+            name: constraint
+            for name, constraint in CNNClassifier._parameter_constraints.items()
+            if name != "backbone"
+        }
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None, X_val=None, y_val=None):
+        """Train the network.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, height, width, channels) or (n_samples, n_features)
+            Image batch (uint8, 0-255, RGB or grey) or rows.
+        y : array-like of shape (n_samples,)
+            Labels: strings or integers.
+        sample_weight : array-like of shape (n_samples,) or None
+            Not negative; a weight of 0 is the same as leaving the image out.
+        X_val, y_val : array-likes or None
+            Images and labels to validate on after every epoch instead of a split of `X`.
+
+        Returns
+        -------
+        self
+        """
+        warm = self.warm_start and hasattr(self, "net_")
+        return self._fit(X, y, sample_weight, X_val, y_val, go_on=warm, epochs=self.max_epochs)
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
+        """Train one more epoch on `X`, going on from what there is.
+
+        Parameters
+        ----------
+        X, y, sample_weight : array-likes
+            As in :meth:`fit`.
+        classes : array-like or None
+            All labels there will ever be; needed in the first call unless `y` holds them all.
+
+        Returns
+        -------
+        self
+        """
+        go_on = hasattr(self, "net_")
+        return self._fit(
+            X, y, sample_weight, None, None, go_on=go_on, epochs=1, classes=classes, partial=True
+        )
+
+    def _fit(
+        self, X, y, sample_weight, X_val, y_val, *, go_on, epochs, classes=None, partial=False
+    ):
+        from wbcclf.classifiers import _net
+
+        images, y = validate_images(
+            self, X, y, image_shape=self._row_shape(X, keep=go_on), reset=not go_on
+        )
+        sources = sources_of(X, len(images))
+        check_classification_targets(y)
+        weight = _check_sample_weight(sample_weight, images, dtype=np.float64, ensure_non_negative=True)
+        used = np.flatnonzero(weight)
+        if not len(used):
+            raise ValueError("sample_weight is zero for every sample: there is nothing to fit.")
+        random_state = check_random_state(self.random_state)
+        init_seed, dropout_seed = random_state.randint(np.iinfo(np.int32).max, size=2)
+        if not go_on:
+            self.classes_ = np.unique(y[used] if classes is None else np.asarray(classes))
+            self.image_shape_ = images.shape[1:]
+            self.value_range_ = value_range(images[used] if len(used) < len(images) else images)
+            self.history_ = []
+            if len(self.classes_) < 2:
+                raise ValueError(
+                    f"y holds one class only, {self.classes_.tolist()[0]!r}: a classifier needs images "
+                    "of at least two."
+                )
+        else:
+            self._check_value_range(images)
+        target = self._encode(y, used, "y")
+
+        train, validation = used, np.array([], dtype=np.intp)
+        valid_data = None
+        if X_val is not None:
+            valid_data = self._validation_data(X_val, y_val)
+        elif self.early_stopping and not partial:
+            train, validation = self._split(y, used, sources, random_state)
+            valid_data = _net.ImageData(images, target, rows=validation)
+        self.train_indices_, self.validation_indices_ = train, validation
+
+        train_data = _net.ImageData(images, target, self._total_weight(weight, y, train), train)
+        monitor = "train_loss" if valid_data is None else "valid_loss"
+        n_steps = epochs * len(_net.Batches(train_data, self.batch_size))
+        callbacks = [("diverged", _net.StopIfDiverged()), *self._user_callbacks()]
+        if valid_data is not None and self.early_stopping:
+            callbacks.append(("early_stopping", _net.early_stopping_callback(self.patience)))
+        if not partial:
+            schedule = _net.schedule_callback(self.lr_schedule, self.lr, n_steps, monitor)
+            callbacks += [("lr_schedule", callback) for callback in schedule]
+        if self.verbose:
+            callbacks.append(("progress", _net.ProgressBar(n_steps)))
+
+        if not (partial and go_on and hasattr(self.net_, "optimizer_")):
+            network = self.net_.module_ if go_on else self._build_network(init_seed)
+            self.net_ = self._build_net(network, callbacks, epochs, random_state)
+        self._train(self.net_, (train_data, valid_data), dropout_seed)
+        self.n_iter_ = len(self.history_)
+        return self
+
+    def _row_shape(self, X, keep: bool):
+        """Return the image shape to hold `X` to: the fitted one, or the one given for rows."""
+        if keep:
+            return self.image_shape_
+        is_rows = getattr(X, "ndim", 2) == 2
+        return tuple(self.image_shape) if self.image_shape is not None and is_rows else None
+
+    def _user_callbacks(self):
+        return [] if self.callbacks is None else list(self.callbacks)
+
+    def _encode(self, y, used, name):
+        """Return the class numbers of labels; rows that are not used get class 0."""
+        unknown = np.setdiff1d(y[used], self.classes_)
+        if len(unknown):
+            raise ValueError(
+                f"{name} holds labels that are not among the classes {self.classes_.tolist()}: "
+                f"{unknown.tolist()}."
+            )
+        return np.searchsorted(self.classes_, y).clip(max=len(self.classes_) - 1)
+
+    def _validation_data(self, X_val, y_val):
+        from wbcclf.classifiers import _net
+
+        if y_val is None:
+            raise ValueError("X_val was given without y_val.")
+        images = self._check_images(X_val)
+        y_val = np.asarray(y_val)
+        if y_val.shape != (len(images),):
+            raise ValueError(f"X_val has {len(images)} images, y_val the shape {y_val.shape}.")
+        return _net.ImageData(images, self._encode(y_val, slice(None), "y_val"))
+
+    def _split(self, y, used, sources, random_state):
+        if sources is None:
+            raise ValueError(
+                "early_stopping=True has to keep copies and synthetics of validation images out of "
+                "training, but the record of which rows are copies was lost between the sampler "
+                "and the classifier (X was indexed, changed, or resampled by a sampler that does "
+                "not tell its sources). Put the samplers directly before the classifier in the "
+                "Pipeline, or pass X_val and y_val, or set early_stopping=False."
+            )
+        # Zero-weight rows count as absent, so they may not take a validation place either.
+        within = type(sources)(sources.rows[used], sources.original[used])
+        train, validation = validation_split(
+            y[used], within, self.validation_fraction, random_state
+        )
+        gone = np.setdiff1d(self.classes_, y[used][train])
+        if len(gone):
+            raise ValueError(
+                f"No image of class {gone[0]!r} is left to train on after the validation split: "
+                "all of them were made from its validation images. Pass X_val and y_val, or set "
+                "early_stopping=False."
+            )
+        return used[train], used[validation]
+
+    def _total_weight(self, weight, y, train):
+        """Return sample weight times class weight."""
+        if self.class_weight is None:
+            return weight
+        present = np.unique(y[train])
+        by_class = compute_class_weight(self.class_weight, classes=present, y=y[train])
+        factor = dict(zip(present.tolist(), by_class, strict=True))
+        return weight * np.array([factor.get(label, 0.0) for label in y.tolist()])
+
+    def _build_network(self, seed: int):
+        from wbcclf.backbones._chain import build_chain, count_frozen
+        from wbcclf.classifiers._network import CellNetwork, seeded
+
+        spec = get_backbone(self.backbone)
+        chain = build_chain(spec, self.weights, seed)
+        n_frozen = count_frozen(chain, self.unfrozen_layers)
+        if n_frozen and self.weights is None:
+            warnings.warn(
+                f"{n_frozen} of {len(chain)} blocks of {spec.name} are frozen at random weights "
+                f"(weights=None, unfrozen_layers={self.unfrozen_layers!r}). Give weights, or "
+                "unfrozen_layers='all'.",
+                UserWarning,
+                stacklevel=4,
+            )
+        size = check_image_size(self.input_size, "input_size")
+        if size is None:
+            size = tuple(max(side, spec.smallest_size) for side in self.image_shape_[:2])
+        elif min(size) < spec.smallest_size:
+            raise ValueError(
+                f"input_size={self.input_size!r} is too small for {spec.name}, which needs at least "
+                f"{spec.smallest_size} pixels."
+            )
+        with seeded(seed + 1):
+            return CellNetwork(
+                chain,
+                n_frozen,
+                spec,
+                Head() if self.head is None else self.head.validate(),
+                self.dropout,
+                len(self.classes_),
+                self.value_range_,
+                size,
+            )
+
+    def _build_net(self, network, callbacks, epochs, random_state):
+        from torch.nn import CrossEntropyLoss
+
+        from wbcclf.classifiers import _net
+
+        optimizer, options = _net.OPTIMIZERS.get(self.optimizer, (self.optimizer, {}))
+        return _net.CellNet(
+            module=network,
+            criterion=CrossEntropyLoss(reduction="none"),
+            optimizer=optimizer,
+            **{f"optimizer__{name}": value for name, value in options.items()},
+            optimizer__weight_decay=self.weight_decay,
+            lr=self.lr,
+            max_epochs=epochs,
+            batch_size=self.batch_size,
+            callbacks=callbacks,
+            device=_net.resolve_device(self.device, fitted=False),
+            verbose=0,
+            classes=np.arange(len(self.classes_)),
+            precision=self.precision,
+            augment=self.augment,
+            random_state=random_state,
+        ).initialize()
+
+    def _train(self, net, data, seed):
+        import torch
+
+        from wbcclf.classifiers._network import seeded
+
+        done = len(net.history)
+        try:
+            with seeded(seed):
+                net.partial_fit(data)
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemoryError(
+                f"The device {net.device} has too little memory for a training batch: lower "
+                f"batch_size (it is {self.batch_size}) or input_size (it is "
+                f"{net.module_.input_size}), or freeze more blocks."
+            ) from error
+        self.history_ += [
+            {key: kind(epoch[key]) for key, kind in _FIGURES.items() if key in epoch}
+            for epoch in net.history.to_list()[done:]
+        ]
+
+    def _check_images(self, X):
+        images = validate_images(self, X, image_shape=self.image_shape_, reset=False)
+        self._check_value_range(images)
+        return images
+
+    def _check_value_range(self, images):
+        """Refuse a batch that is plainly on another scale than the training images."""
+        low, high = self.value_range_
+        if images.dtype == np.uint8 and (low, high) == (0.0, 255.0):
+            return
+        smallest, largest = float(images.min()), float(images.max())
+        width = high - low
+        # A batch may go beyond the training values (interpolation overshoots; unseen images are
+        # brighter), but by a whole width only on another scale. The other way round, 0-1 images
+        # under a 0-255 scale are caught by their own maximum; integers may really be that dark.
+        beyond = smallest < low - width or largest > high + width
+        shrunk = images.dtype.kind == "f" and high == 255.0 and low == 0.0 and 0 < largest <= 1
+        if width > 0 and (beyond or shrunk):
+            raise ValueError(
+                f"X is on another scale than the training images: its values go from {smallest:g} "
+                f"to {largest:g}, the classifier was fitted on {low:g} to {high:g}. Give both as "
+                "uint8 (0-255), as the loaders do."
+            )
+
+    def predict_proba(self, X):
+        """Return class probabilities.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, height, width, channels) or (n_samples, n_features)
+            Images of the size and value range of the training images.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes), float32
+            Columns in the order of ``classes_``; rows sum to 1.
+        """
+        from wbcclf.classifiers import _net
+
+        check_is_fitted(self)
+        images = self._check_images(X)
+        device = _net.resolve_device(self.device, fitted=True)
+        if device != self.net_.device:
+            self.net_.move_to(device)
+        logits = self.net_.predict_logits(images).astype(np.float64)
+        likelihood = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return (likelihood / likelihood.sum(axis=1, keepdims=True)).astype(np.float32)
+
+    def predict(self, X):
+        """Return the most probable label of each image.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, height, width, channels) or (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+        """
+        winners = self.predict_proba(X).argmax(axis=1)
+        return self.classes_[winners]
+
+
+# What of skorch's history is kept, as plain Python numbers.
+_FIGURES = {"epoch": int, "train_loss": float, "valid_loss": float, "valid_acc": float, "dur": float}

@@ -1,0 +1,286 @@
+"""The skorch net: whole batches instead of single images, weights in the loss, safe pickling."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from skorch import NeuralNetClassifier
+from skorch.callbacks import Callback, EarlyStopping, LRScheduler
+from torch.utils.data import Dataset
+
+from wbcclf.exceptions import OutOfMemoryError
+
+OPTIMIZERS = {
+    "adam": (torch.optim.Adam, {}),
+    "adamw": (torch.optim.AdamW, {}),
+    "sgd": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
+    "rmsprop": (torch.optim.RMSprop, {}),
+}
+
+
+class ImageData(Dataset):
+    """Images, class numbers and weights of one fit; indexed by batches of row numbers.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, height, width, channels)
+        Never copied: a batch's rows are gathered when it is their turn.
+    y : ndarray of shape (n_samples,), int, or None
+        Class numbers.
+    sample_weight : ndarray of shape (n_samples,) or None
+        None is a weight of one each.
+    rows : ndarray of shape (n_used,), int, or None
+        The rows of `X` that belong to this data set; None means all.
+    """
+
+    def __init__(self, X, y=None, sample_weight=None, rows=None):
+        self.X = X
+        self.rows = np.arange(len(X)) if rows is None else rows
+        self.y = np.zeros(len(X), dtype=np.int64) if y is None else y
+        self.sample_weight = np.ones(len(X)) if sample_weight is None else sample_weight
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, positions: Any) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Return (images and weights, class numbers) of the rows at `positions`."""
+        rows = self.rows[positions]
+        images = self.X[rows]
+        if images.dtype not in (np.uint8, np.float32):  # torch has no unsigned or half-wide rest
+            images = images.astype(np.float32)
+        weight = self.sample_weight[rows].astype(np.float32)
+        return {"images": images, "sample_weight": weight}, self.y[rows]
+
+
+class Batches:
+    """Iterate over an :class:`ImageData` in batches, shuffled and augmented when training.
+
+    A last batch of a single image joins the one before it, because BatchNorm cannot train on one.
+    """
+
+    def __init__(self, dataset, batch_size, random_state=None, augment=None):
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.random_state = random_state
+        self.augment = augment
+
+    def __len__(self):
+        n_batches = math.ceil(len(self.dataset) / self.batch_size)
+        lonely = n_batches > 1 and self.batch_size > 1 and len(self.dataset) % self.batch_size == 1
+        return n_batches - int(lonely)
+
+    def __iter__(self) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
+        order = np.arange(len(self.dataset))
+        if self.random_state is not None:
+            order = self.random_state.permutation(order)
+        for number in range(len(self)):
+            start = number * self.batch_size
+            stop = None if number == len(self) - 1 else start + self.batch_size
+            inputs, target = self.dataset[order[start:stop]]
+            if self.augment is not None:
+                inputs["images"] = self.augment.augment(inputs["images"], self.random_state)
+            yield inputs, target
+
+
+class CellNet(NeuralNetClassifier):
+    """skorch's training loop over :class:`ImageData`, for :class:`CNNClassifier` to compose.
+
+    Parameters beyond skorch's
+    --------------------------
+    precision : {"float32", "bfloat16", "float16"}
+    augment : Augmenter or None
+        Applied to every training batch.
+    random_state : numpy.random.RandomState
+        Shuffles and augments.
+    """
+
+    def __init__(self, *args, precision="float32", augment=None, random_state=None, **kwargs):
+        self.precision = precision
+        self.augment = augment
+        self.random_state = random_state
+        super().__init__(*args, dataset=ImageData, **kwargs)
+
+    def check_data(self, X, y=None):
+        """Accept everything: the classifier has checked it."""
+
+    def get_split_datasets(self, X, y=None, **fit_params):
+        """Take the pair (training data, validation data or None) that the classifier split."""
+        return X
+
+    def get_iterator(self, dataset, training=False):
+        """Return the batches of a data set."""
+        if training:
+            return Batches(dataset, self.batch_size, self.random_state, self.augment)
+        return Batches(dataset, self.batch_size)
+
+    def get_all_learnable_params(self):
+        """Yield only what is trained: frozen blocks cost the optimiser nothing."""
+        for name, parameter in super().get_all_learnable_params():
+            if parameter.requires_grad:
+                yield name, parameter
+
+    def infer(self, x, **fit_params):
+        """Run the network on one batch in the chosen precision."""
+        with torch.autocast(
+            torch.device(self.device).type,
+            dtype=getattr(torch, self.precision),
+            enabled=self.precision != "float32",
+        ):
+            return super().infer(x, **fit_params)
+
+    def get_loss(self, y_pred, y_true, X=None, training=False):
+        """Return the weighted mean of the samples' losses."""
+        weight = torch.as_tensor(X["sample_weight"], device=y_pred.device)
+        losses = self.criterion_(y_pred, torch.as_tensor(y_true, device=y_pred.device))
+        return (losses * weight).sum() / weight.sum()
+
+    def predict_logits(self, images: np.ndarray) -> np.ndarray:
+        """Return logits (n, n_classes), halving the batch while the device lacks memory for it."""
+        data, batch_size, start, parts = ImageData(images), self.batch_size, 0, []
+        while start < len(data):
+            try:
+                inputs, _ = data[np.arange(start, min(start + batch_size, len(data)))]
+                parts.append(self.evaluation_step((inputs, None)).cpu().numpy())
+            except torch.OutOfMemoryError as error:
+                if batch_size == 1:
+                    raise OutOfMemoryError(
+                        f"The device {self.device} has too little memory to predict a single image "
+                        f"of {images.shape[1:]}. Use a smaller input_size or device='cpu'."
+                    ) from error
+                batch_size //= 2
+                continue
+            start += batch_size
+        return np.concatenate(parts)
+
+    def move_to(self, device: str) -> None:
+        """Move network, and what else is on a device, to `device`."""
+        self.device = device
+        for name in (*self._modules, *self._criteria):
+            getattr(self, name + "_").to(device)
+
+    def __getstate__(self):
+        """Pickle the network on the CPU and nothing that only training needs.
+
+        Optimiser state, callbacks and shuffling state are left out: they may hold data, open files
+        or another device's tensors, and predicting needs none of them.
+        """
+        state = self.__dict__.copy()
+        for key in ("optimizer_", "_default_callbacks"):
+            state.pop(key, None)
+        state.update(callbacks=None, callbacks_=[], augment=None, random_state=None, device="cpu")
+        if torch.device(self.device).type != "cpu":
+            state["module_"] = copy.deepcopy(self.module_).cpu()
+        state["module"] = state["module_"]
+        state["_optimizers"] = []
+        return state
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+
+
+class StopIfDiverged(Callback):
+    """End training with an error as soon as the loss is no number."""
+
+    def on_epoch_end(self, net, **kwargs):
+        """Look at the epoch's mean loss."""
+        loss = net.history[-1, "train_loss"]
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"The training loss is {loss} in epoch {net.history[-1, 'epoch']}: training "
+                f"diverged. Lower lr (it is {net.lr})"
+                + (", or use precision='bfloat16'." if net.precision == "float16" else ".")
+            )
+
+
+class ProgressBar(Callback):
+    """One bar over all epochs, with the time left and the latest losses."""
+
+    def __init__(self, n_steps: int):
+        self.n_steps = n_steps
+
+    def on_train_begin(self, net, X=None, y=None, **kwargs):
+        """Show the bar on stderr."""
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.bar_ = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+            console=Console(stderr=True),
+        )
+        self.task_ = self.bar_.add_task("", total=self.n_steps)
+        self.bar_.start()
+
+    def on_batch_end(self, net, batch=None, training=False, **kwargs):
+        """Advance by a training batch."""
+        if training:
+            self.bar_.advance(self.task_)
+
+    def on_epoch_end(self, net, **kwargs):
+        """Show the epoch's figures."""
+        last = net.history[-1]
+        figures = [
+            f"{name} {last[name]:.3f}"
+            for name in ("train_loss", "valid_loss", "valid_acc")
+            if name in last
+        ]
+        self.bar_.update(self.task_, description=f"epoch {last['epoch']}: {', '.join(figures)}")
+
+    def on_train_end(self, net, **kwargs):
+        """Leave the bar where it is."""
+        self.bar_.stop()
+
+
+def resolve_device(device: str, *, fitted: bool) -> str:
+    """Return the torch device that a `device` parameter stands for.
+
+    A fitted model that asks for a device this machine lacks predicts on what there is, with a
+    warning, so that a model trained on a GPU can be used on a laptop; training is an error.
+    """
+    automatic = "cuda" if torch.cuda.is_available() else "cpu"
+    if automatic == "cpu" and torch.backends.mps.is_available():
+        automatic = "mps"
+    if device == "auto":
+        return automatic
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        message = f"device={device!r} is not to be had on this machine ({error})"
+        if not fitted:
+            raise ValueError(f"{message}. Use device='auto' or 'cpu'.") from error
+        warnings.warn(f"{message}; using {automatic!r}.", UserWarning, stacklevel=4)
+        return automatic
+    return device
+
+
+def schedule_callback(name: str, lr: float, n_steps: int, monitor: str) -> list[Callback]:
+    """Return the callbacks of a learning-rate schedule over `n_steps` batches."""
+    from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau
+
+    if name == "cosine":
+        return [LRScheduler(CosineAnnealingLR, T_max=n_steps, step_every="batch")]
+    if name == "onecycle":
+        return [LRScheduler(OneCycleLR, max_lr=lr, total_steps=n_steps, step_every="batch")]
+    if name == "plateau":
+        return [LRScheduler(ReduceLROnPlateau, monitor=monitor, factor=0.3, patience=2)]
+    return []
+
+
+def early_stopping_callback(patience: int) -> Callback:
+    """Return the callback that stops on the validation loss and restores the best epoch."""
+    return EarlyStopping(
+        monitor="valid_loss", patience=patience, threshold=0.0, load_best=True, sink=_silent
+    )
+
+
+def _silent(text: Any) -> None:
+    """Swallow skorch's messages: the progress bar shows where training stands."""

@@ -1,0 +1,29 @@
+"""Errors and warnings of wbcclf that a caller may want to catch by name."""
+
+
+class ImageReadError(ValueError):
+    """A file could not be read as an image; the message names the file and the reason."""
+
+
+class WeightsNotFoundError(FileNotFoundError):
+    """Pretrained weights are neither in the cache nor downloadable."""
+
+
+class WeightsMismatchError(ValueError):
+    """A weights file does not fit the network it was given to."""
+
+
+class ModelFormatError(ValueError):
+    """A file is not a model saved by ``wbcclf.save_model``, or a newer format than this version."""
+
+
+class OutOfMemoryError(MemoryError):
+    """The device has too little memory for the batch; the message says what to lower."""
+
+
+class SmallClassWarning(UserWarning):
+    """A class is too small for what was asked; the message names class and count."""
+
+
+class SkippedFileWarning(UserWarning):
+    """Files were left out while loading; the message names them."""
