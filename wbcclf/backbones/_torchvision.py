@@ -114,9 +114,7 @@ TORCHVISION = (
         smallest_size=32,
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
-        weights={
-            "imagenet": WeightsSource(_DOWNLOADS + "squeezenet1_1-b8a52dc0.pth", "b8a52dc0")
-        },
+        weights={"imagenet": WeightsSource(_DOWNLOADS + "squeezenet1_1-b8a52dc0.pth", "b8a52dc0")},
         paper="Iandola et al. 2016, https://arxiv.org/abs/1602.07360",
     ),
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import warnings
 from numbers import Integral, Real
-from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -21,7 +20,6 @@ from wbcclf._images import (
     _check_sample_weight,
     _fit_context,
     check_image_size,
-    infer_image_shape,
     validate_images,
     value_range,
 )
@@ -307,7 +305,9 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         )
         sources = sources_of(X, len(images))
         check_classification_targets(y)
-        weight = _check_sample_weight(sample_weight, images, dtype=np.float64, ensure_non_negative=True)
+        weight = _check_sample_weight(
+            sample_weight, images, dtype=np.float64, ensure_non_negative=True
+        )
         used = np.flatnonzero(weight)
         if not len(used):
             raise ValueError("sample_weight is zero for every sample: there is nothing to fit.")
@@ -561,4 +561,10 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
 
 
 # What of skorch's history is kept, as plain Python numbers.
-_FIGURES = {"epoch": int, "train_loss": float, "valid_loss": float, "valid_acc": float, "dur": float}
+_FIGURES = {
+    "epoch": int,
+    "train_loss": float,
+    "valid_loss": float,
+    "valid_acc": float,
+    "dur": float,
+}

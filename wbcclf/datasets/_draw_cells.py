@@ -7,6 +7,7 @@ Nothing here knows about data sets, class counts or seeds.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -32,16 +33,17 @@ TINTS = {
 _SUBPIXEL_BITS = 4
 _GRAIN_CELLS = {"coarse": 22, "fine": 40}
 _GRAIN_REACH = 1.7  # the mottling covers a square of this half side, in cell radii
+_DISC, _PALLOR = 110, 190  # gray levels: one red cell; what its centre lacks, of 255
 _NO_DOTS = np.empty((0, 3))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Layer:
     """One dye deposit: outlines ``(n, 2)`` and dots ``(n, 3)`` (x, y, radius), in cell radii."""
 
     tint: str
     outlines: tuple[np.ndarray, ...] = ()
-    dots: np.ndarray = None
+    dots: np.ndarray | None = None
     opacity: float = 1.0
     mottle: float = 0.0
     grain: str = "coarse"
@@ -78,7 +80,7 @@ class Pose:
 
 
 def blob(rng, *, centre=(0.0, 0.0), radius=1.0, stretch=1.0, wobble=0.03, dent=0.0, n_points=44):
-    """Closed wavy outline ``(n_points, 2)``; ``dent`` presses a bay into a random side."""
+    """Draw a closed wavy outline ``(n_points, 2)``; ``dent`` presses a bay into a random side."""
     theta = np.linspace(0, 2 * np.pi, n_points, endpoint=False)
     phases = rng.uniform(0, 2 * np.pi, 6)
     r = np.ones(n_points)
@@ -105,7 +107,7 @@ def lobed(rng, centres, radii, *, bridge, stretch=1.15):
         blob(rng, centre=c, radius=r, stretch=stretch, wobble=0.06, n_points=24)
         for c, r in zip(centres, radii, strict=True)
     ]
-    outlines += [strand(a, b, bridge) for a, b in zip(centres[:-1], centres[1:], strict=True)]
+    outlines += [strand(a, b, bridge) for a, b in pairwise(centres)]
     return tuple(outlines)
 
 
@@ -242,7 +244,7 @@ def platelet(rng):
     return layers
 
 
-# Radii keep the order of the diameters seen on a smear; platelets are shown a little enlarged.
+# Radii keep the order of the diameters seen on a smear; platelets are twice their size.
 KINDS = {
     "neutrophil": Kind(0.27, neutrophil),
     "lymphocyte": Kind(0.215, lymphocyte),
@@ -253,7 +255,7 @@ KINDS = {
     "ig": Kind(0.315, immature_granulocyte),
     "platelet": Kind(0.10, platelet),
 }
-_RED_CELL_RADIUS = 0.155
+RED_CELL_RADIUS = 0.155
 
 
 def red_cells(rng, *, radius, clear, reach):
@@ -280,9 +282,9 @@ def _fixed(values):
     return np.round(np.asarray(values) * (1 << _SUBPIXEL_BITS)).astype(np.int32)
 
 
-def paint_red_cells(density, cells, pose, colour):
-    """Add pale pink discs with a central pallor to ``density`` ``(h, w, 3)``, in place."""
-    h, w = density.shape[:2]
+def paint_red_cells(size, cells, pose, colour):
+    """Optical density ``(*size, 3)`` of pale pink discs, each with its central pallor."""
+    h, w = size
     discs, pallor = np.zeros((2, h, w), np.uint8)
     centres = pose.apply(cells[:, :2])
     halves = cells[:, 2:4] * pose.scale
@@ -291,24 +293,33 @@ def paint_red_cells(density, cells, pose, colour):
     for centre, half, (angle, hole) in zip(
         centres[seen], halves[seen], cells[seen, 4:], strict=True
     ):
-        at, turn = tuple(_fixed(centre).tolist()), float(np.degrees(angle + pose.angle))
-        disc = np.zeros((h, w), np.uint8)
-        cv2.ellipse(
-            disc, at, _fixed(half).tolist(), turn, 0, 360, 110, -1, cv2.LINE_AA, _SUBPIXEL_BITS
-        )
-        cv2.add(discs, disc, dst=discs)
-        cv2.ellipse(
-            pallor, at, _fixed(half * hole).tolist(), turn, 0, 360, 190, -1, 8, _SUBPIXEL_BITS
-        )
-    pallor = cv2.GaussianBlur(pallor, (0, 0), max(0.13 * margin, 0.3))
-    amount = discs * (1.0 / 110) * (1.0 - pallor * np.float32(1.0 / 255))
-    density += amount.astype(np.float32)[..., None] * colour
+        left, top = (max(int(c - margin) - 1, 0) for c in centre)
+        around = np.s_[top : int(centre[1] + margin) + 2, left : int(centre[0] + margin) + 2]
+        disc = np.zeros_like(discs[around])
+        at, turn = _fixed(centre - (left, top)).tolist(), float(np.degrees(angle + pose.angle))
+        for image, share, level in ((disc, 1.0, _DISC), (pallor[around], hole, _PALLOR)):
+            axes = _fixed(half * share).tolist()
+            cv2.ellipse(image, at, axes, turn, 0, 360, level, -1, cv2.LINE_AA, _SUBPIXEL_BITS)
+        discs[around] = cv2.add(discs[around], disc)  # two discs on top of each other are darker
+    side = 2 * int(0.16 * margin) + 1
+    pallor = cv2.blur(cv2.blur(pallor, (side, side)), (side, side))  # the rim slopes inwards
+    amount = discs * np.float32(1 / _DISC) * (1 - pallor * np.float32(1 / 255))
+    return cv2.merge([amount * c for c in colour])
 
 
 def _mottling(rng, grain):
     """Random blotches, mean 0 and standard deviation about 1, on a coarse grid."""
     cells = _GRAIN_CELLS[grain]
     return rng.standard_normal((cells, cells)).astype(np.float32)
+
+
+def _warp(grid, pose, size):
+    """Lay a mottling grid over the cell, turned and scaled with it."""
+    step = 2 * _GRAIN_REACH / (len(grid) - 1)
+    to_radii = np.array([[step, 0, -_GRAIN_REACH], [0, step, -_GRAIN_REACH], [0, 0, 1]])
+    return cv2.warpAffine(
+        grid, pose.matrix() @ to_radii, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT
+    )
 
 
 def paint_cell(rng, density, layers, radius, pose, colours):
@@ -318,9 +329,7 @@ def paint_cell(rng, density, layers, radius, pose, colours):
     points = [p for la in layers for p in la.outlines]
     reach = max((np.hypot(*p.T).max() for p in points), default=1.0) * radius * pose.scale + 2
     left, top = (max(int(c - reach), 0) for c in pose.centre)
-    right, bottom = (
-        min(int(c + reach) + 1, n) for c, n in zip(pose.centre, (w, h), strict=True)
-    )
+    right, bottom = (min(int(c + reach) + 1, n) for c, n in zip(pose.centre, (w, h), strict=True))
     area = density[top:bottom, left:right]
     local = Pose((pose.centre[0] - left, pose.centre[1] - top), pose.scale * radius, pose.angle)
     warped = {}
@@ -339,12 +348,3 @@ def paint_cell(rng, density, layers, radius, pose, colours):
                 warped[layer.grain] = _warp(blotches[layer.grain], local, area.shape[1::-1])
             colour = colour * (1 + np.float32(layer.mottle) * warped[layer.grain][..., None])
         area += alpha * (colour - area)
-
-
-def _warp(grid, pose, size):
-    """Lay a mottling grid over the cell, turned and scaled with it."""
-    step = 2 * _GRAIN_REACH / (len(grid) - 1)
-    to_radii = np.array([[step, 0, -_GRAIN_REACH], [0, step, -_GRAIN_REACH], [0, 0, 1]])
-    return cv2.warpAffine(
-        grid, pose.matrix() @ to_radii, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT
-    )

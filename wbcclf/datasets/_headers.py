@@ -96,7 +96,9 @@ def _jpeg_header(data: bytes, max_pixels: int) -> ImageHeader:
     while True:
         # Fill bytes (0xFF) may precede a marker; anything else between segments is skipped, as
         # libjpeg does.
-        position = data.index(0xFF, position) if 0xFF in data[position:] else len(data)
+        position = data.find(0xFF, position)
+        if position < 0:
+            raise ImageReadError("truncated: the file ends within its header")
         while data[position] == 0xFF:
             position += 1
         marker = data[position]

@@ -1,0 +1,184 @@
+"""ImageLoader: paths in, image batch out."""
+
+from __future__ import annotations
+
+import os
+from numbers import Integral
+from typing import Any, ClassVar
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+
+from wbcclf._images import Interval, _fit_context, check_image_size
+from wbcclf.datasets._decode import MAX_PIXELS
+from wbcclf.datasets._reading import check_reading, read_images
+
+__all__ = ["ImageLoader"]
+
+
+class ImageLoader(TransformerMixin, BaseEstimator):
+    """Transform paths of image files into an image batch.
+
+    As the first step of a pipeline it lets cross-validation run on paths, so that only the images
+    of one fold are in memory. It learns nothing: `transform` works without `fit`.
+
+    Parameters
+    ----------
+    image_size : int, tuple of (height, width), or None, default=None
+        Size in pixels that every image is stretched to, by averaging where it shrinks and cubic
+        interpolation where it grows. None keeps the images as they are; then all must have one
+        size.
+    n_jobs : int or None, default=None
+        Threads; None or -1 means one per available core. The result does not depend on it.
+    max_pixels : int, default=89478485
+        Larger images count as broken; they are recognised before they are decoded.
+    verbose : int, default=0
+        1 shows a progress bar on stderr.
+
+    See Also
+    --------
+    load_image_folder : Loads a folder at once, with classes and groups.
+    list_image_folder : Gives the paths, classes and groups of a folder.
+
+    Notes
+    -----
+    A row cannot be left out in the middle of a pipeline, so broken files are always an error here.
+    ``list_image_folder`` and ``load_image_folder(..., on_error="skip").skipped`` find them before.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> from wbcclf.datasets import ImageLoader
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     path = Path(root, "cell.png")
+    ...     Image.new("RGB", (8, 6), "purple").save(path)
+    ...     images = ImageLoader(image_size=4).fit_transform([path, path])
+    >>> images.shape, images[0, 0, 0].tolist()
+    ((2, 4, 4, 3), [128, 0, 128])
+    """
+
+    _parameter_constraints: ClassVar[dict] = {
+        "image_size": [Interval(Integral, 1, None, closed="left"), tuple, list, None],
+        "n_jobs": [Integral, None],
+        "max_pixels": [Interval(Integral, 1, None, closed="left")],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        image_size: int | tuple[int, int] | None = None,
+        *,
+        n_jobs: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+        verbose: int = 0,
+    ) -> None:
+        self.image_size = image_size
+        self.n_jobs = n_jobs
+        self.max_pixels = max_pixels
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None) -> ImageLoader:
+        """Check parameters and the form of `X`; no file is opened.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,) or (n_samples, 1)
+            Paths (str or path objects).
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        ImageLoader
+            The estimator itself.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of range or `X` has another shape.
+        TypeError
+            If `X` does not hold paths.
+        """
+        self._check_parameters()
+        _check_paths(X)
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Read the image files.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,) or (n_samples, 1)
+            Paths (str or path objects).
+
+        Returns
+        -------
+        ndarray of shape (n_samples, height, width, 3), uint8
+            RGB, 0-255, in the order of `X`.
+
+        Raises
+        ------
+        ImageReadError
+            If files cannot be read; all are tried first, then the broken ones are named.
+        ValueError
+            If a parameter is out of range, `X` has another shape, or the image sizes differ (or
+            `X` is empty) and `image_size` is None.
+        TypeError
+            If `X` does not hold paths.
+        """
+        self._validate_params()
+        image_size = self._check_parameters()
+        paths = _check_paths(X)
+        if not paths and image_size is None:
+            raise ValueError(
+                "X holds no path, and without image_size the size of the images is not known. "
+                "Give image_size=(height, width)."
+            )
+        images, _, _ = read_images(
+            paths,
+            image_size,
+            n_jobs=self.n_jobs,
+            max_pixels=self.max_pixels,
+            verbose=self.verbose,
+            advice="Leave them out of X: a step of a pipeline cannot drop rows.",
+        )
+        return images
+
+    def _check_parameters(self) -> tuple[int, int] | None:
+        check_reading("raise", self.n_jobs, self.max_pixels)
+        return check_image_size(self.image_size)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.input_tags.one_d_array = True
+        tags.input_tags.two_d_array = False
+        tags.requires_fit = False
+        return tags
+
+
+def _check_paths(X: Any) -> list[str]:
+    """Return `X` as a list of paths."""
+    if isinstance(X, (str, bytes, os.PathLike)):
+        raise TypeError(f"X must be an array of paths, got a single one: {X!r}. Give [path].")
+    if not hasattr(X, "shape"):  # NumPy must not turn a list of numbers and paths into text
+        X = np.array(list(X), dtype=object)
+    array = np.asarray(X)
+    if array.size and array.dtype.kind in "buifc":
+        raise TypeError(
+            f"X must hold paths of image files, got numbers: shape {array.shape}, dtype "
+            f"{array.dtype}. Images that are in memory already need no ImageLoader."
+        )
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise ValueError(
+            f"X must be paths of shape (n_samples,) or (n_samples, 1), got {array.shape}."
+        )
+    for index, path in enumerate(array):
+        if not isinstance(path, (str, os.PathLike)):
+            raise TypeError(f"X[{index}] must be a path, got {path!r} ({type(path).__name__}).")
+    return [os.fspath(path) for path in array]

@@ -1,0 +1,385 @@
+"""Images from folders and from tables."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from sklearn.utils import Bunch
+
+from wbcclf._images import check_image_size
+from wbcclf.datasets._decode import MAX_PIXELS
+from wbcclf.datasets._files import SUFFIXES, check_folder, find_images, some
+from wbcclf.datasets._reading import check_reading, read_images
+from wbcclf.datasets._rows import match_rows
+from wbcclf.datasets._tables import PATH_COLUMNS, Table, assign_groups
+
+__all__ = ["list_image_folder", "load_image_csv", "load_image_folder"]
+
+LABEL_COLUMNS = ("label", "class", "category", "target", "cell_type", "type")
+
+
+def list_image_folder(root: str | PathLike, *, groups: Any = None) -> Bunch:
+    """List the images of a folder with their classes and groups, without opening them.
+
+    The class of an image is the name of the folder that directly holds it, however deep it lies.
+    Images directly in `root`, without class folders beside them, are unlabelled.
+
+    Parameters
+    ----------
+    root : str or path
+        Folder with images, class folders, or splits that hold class folders
+        (``root/TRAIN/NEUTROPHIL/1.jpg``). Links to folders are followed; each folder is entered
+        once.
+    groups : None, callable, str, re.Pattern, path, or tuple, default=None
+        What each image shows, so that cross-validation can keep it in one fold:
+
+        - a callable gets the path (str) and returns the group;
+        - a regular expression (str or compiled) is searched in the path relative to `root`,
+          written with ``/``; its first capture group, or the whole match, is the group;
+        - a CSV file, as a ``Path`` or a str that ends in ``.csv``, gives groups by its columns
+          path (or file, filename, image, image_path) and group (or cell_id, patient, slide,
+          original_id; the first of these that there is). Paths in it are relative to its folder
+          or to `root`;
+        - a tuple ``(csv_file, path_column, group_column)`` names the columns.
+
+    Returns
+    -------
+    Bunch
+        With the attributes
+
+        paths : ndarray of shape (n_images,), str
+            ``root/...`` in natural order (``2.jpg`` before ``10.jpg``).
+        target : ndarray of shape (n_images,), str, or None
+            Class names; None if the images are unlabelled.
+        target_names : list of str, or None
+            The classes, sorted.
+        groups : ndarray of shape (n_images,), or None
+            What the callable returned, otherwise str.
+        split : ndarray of shape (n_images,), str, or None
+            Folders between `root` and the class folder, joined by ``/``; None if there are none.
+        skipped : list of (path, reason)
+            Everything left out: hidden files and folders, files that are not images by their
+            suffix, empty folders, broken links.
+
+    Raises
+    ------
+    FileNotFoundError
+        If `root` does not exist.
+    NotADirectoryError
+        If `root` is not a folder.
+    ValueError
+        If there is no image, a folder holds both images and folders with images, or an image has
+        no group.
+    TypeError
+        If `groups` is of another type.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> from wbcclf.datasets import list_image_folder
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     for name in ("monocyte/p1_0.png", "monocyte/p1_1.png", "neutrophil/p2_0.png"):
+    ...         path = Path(root, name)
+    ...         path.parent.mkdir(exist_ok=True)
+    ...         Image.new("RGB", (8, 6)).save(path)
+    ...     listing = list_image_folder(root, groups=r"(p\\d+)_")
+    >>> listing.target.tolist(), listing.groups.tolist()
+    (['monocyte', 'monocyte', 'neutrophil'], ['p1', 'p1', 'p2'])
+    """
+    files, skipped = find_images(root)
+    if not files:
+        raise ValueError(_nothing_found(root, skipped))
+    _check_layout(root, files)
+    target = split = target_names = None
+    if len(files[0]) > 1:  # the layout is checked: if one image lies in a class folder, all do
+        target = np.array([parts[-2] for parts in files])
+        target_names = sorted(set(target.tolist()))
+        if any(len(parts) > 2 for parts in files):
+            split = np.array(["/".join(parts[:-2]) for parts in files])
+    return Bunch(
+        paths=np.array([os.path.join(root, *parts) for parts in files]),
+        target=target,
+        target_names=target_names,
+        groups=assign_groups(groups, root, files),
+        split=split,
+        skipped=skipped,
+    )
+
+
+def _nothing_found(root: str | PathLike, skipped: list[tuple[str, str]]) -> str:
+    if not skipped:
+        return f"{os.fspath(root)} is empty: there is no image to load."
+    seen = some([f"{os.path.relpath(path, root)} ({reason})" for path, reason in skipped], 3)
+    return f"No image in {os.fspath(root)}; images end in {', '.join(SUFFIXES)}. Found: {seen}."
+
+
+def _check_layout(root: str | PathLike, files: list[tuple[str, ...]]) -> None:
+    """Raise a ValueError if a folder holds images and also folders with images."""
+    with_folders = {parts[:k] for parts in files for k in range(len(parts) - 1)}
+    mixed = [parts for parts in files if parts[:-1] in with_folders]
+    if mixed:
+        folder = os.path.join(root, *mixed[0][:-1])
+        names = [parts[-1] for parts in mixed if parts[:-1] == mixed[0][:-1]]
+        raise ValueError(
+            f"{folder} holds images ({some(names, 3)}) and also folders with images, so that the "
+            "class of the former is not clear. Move them into class folders, or out of this one."
+        )
+
+
+def load_image_folder(
+    root: str | PathLike,
+    *,
+    image_size: int | tuple[int, int] | None = None,
+    groups: Any = None,
+    on_error: str = "raise",
+    n_jobs: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    verbose: int = 0,
+) -> Bunch:
+    """Load the images of a folder, with their classes and groups.
+
+    JPEG, PNG, BMP and TIFF files with the suffixes .jpg, .jpeg, .png, .bmp, .tif and .tiff are
+    read: grey, palette, RGB, RGBA (alpha is dropped), CMYK; 16-bit values are divided by 257 and
+    rounded; the EXIF orientation is applied; a file with several pages gives its first.
+
+    Parameters
+    ----------
+    root : str or path
+        Folder with images (unlabelled), class folders, or splits that hold class folders; see
+        `list_image_folder`.
+    image_size : int, tuple of (height, width), or None, default=None
+        Size in pixels that every image is stretched to, by averaging where it shrinks and cubic
+        interpolation where it grows. None keeps the images as they are; then all must have one
+        size.
+    groups : None, callable, str, re.Pattern, path, or tuple, default=None
+        Group of each image; see `list_image_folder`.
+    on_error : {"raise", "warn", "skip"}, default="raise"
+        What to do about files that cannot be read. "raise" tries all files first, then names
+        the broken ones; "warn" leaves them out with a `SkippedFileWarning`; "skip" lists them
+        only in `skipped`.
+    n_jobs : int or None, default=None
+        Threads; None or -1 means one per available core. The result does not depend on it.
+    max_pixels : int, default=89478485
+        Larger images count as broken; they are recognised before they are decoded.
+    verbose : int, default=0
+        1 shows a progress bar on stderr.
+
+    Returns
+    -------
+    Bunch
+        With the attributes
+
+        images : ndarray of shape (n_images, height, width, 3), uint8
+            RGB, 0-255.
+        target, target_names, paths, groups, split
+            As in `list_image_folder`, for the images that were read.
+        skipped : list of (path, reason)
+            Everything left out, broken files included.
+        DESCR : str
+            A summary.
+
+    Raises
+    ------
+    ImageReadError
+        If a file cannot be read and `on_error` is "raise", or if none can be read.
+    ValueError
+        If the sizes differ and `image_size` is None, a parameter is out of range, or the folder
+        has no image, an ambiguous layout, or an image without group.
+    FileNotFoundError
+        If `root` does not exist.
+    NotADirectoryError
+        If `root` is not a folder.
+    TypeError
+        If `groups` is of another type.
+
+    See Also
+    --------
+    ImageLoader : The same as a transformer, for cross-validation on paths.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> from wbcclf.datasets import load_image_folder
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     for name in ("monocyte/1.png", "neutrophil/2.png"):
+    ...         path = Path(root, name)
+    ...         path.parent.mkdir(exist_ok=True)
+    ...         Image.new("RGB", (8, 6)).save(path)
+    ...     cells = load_image_folder(root, image_size=(32, 32))
+    >>> cells.images.shape, cells.images.dtype, cells.target_names
+    ((2, 32, 32, 3), dtype('uint8'), ['monocyte', 'neutrophil'])
+    """
+    size = check_image_size(image_size)
+    check_reading(on_error, n_jobs, max_pixels)
+    listing = list_image_folder(root, groups=groups)
+    images, kept, failures = read_images(
+        listing.paths.tolist(),
+        size,
+        n_jobs=n_jobs,
+        max_pixels=max_pixels,
+        verbose=verbose,
+        on_error=on_error,
+    )
+    target = _take(listing.target, kept)
+    skipped = listing.skipped + failures
+    return Bunch(
+        images=images,
+        target=target,
+        target_names=None if target is None else sorted(set(target.tolist())),
+        paths=listing.paths[kept],
+        groups=_take(listing.groups, kept),
+        split=_take(listing.split, kept),
+        skipped=skipped,
+        DESCR=_describe(root, images, target, skipped),
+    )
+
+
+def _take(values: np.ndarray | None, kept: np.ndarray) -> np.ndarray | None:
+    return None if values is None else values[kept]
+
+
+def _describe(
+    source: str | PathLike,
+    images: np.ndarray,
+    target: np.ndarray | None,
+    skipped: list[tuple[str, str]],
+) -> str:
+    n_images, height, width, _ = images.shape
+    lines = [f"{n_images} images of {height} x {width} pixels (RGB) from {os.fspath(source)}."]
+    if target is None:
+        lines.append("Unlabelled.")
+    else:
+        lines += [f"  {name}: {count}" for name, count in sorted(Counter(target.tolist()).items())]
+    lines.append(f"{len(skipped)} files or rows left out.")
+    return "\n".join(lines)
+
+
+def load_image_csv(
+    csv_file: str | PathLike,
+    *,
+    path_column: str | None = None,
+    label_column: str | None = None,
+    group_column: str | None = None,
+    root: str | PathLike | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    on_error: str = "raise",
+    n_jobs: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    verbose: int = 0,
+) -> Bunch:
+    """Load the images that a CSV file lists, with their labels and groups.
+
+    Rows without a label, and rows with several (joined by commas: more than one cell in the
+    image), are left out. A file that two rows name is loaded once.
+
+    Parameters
+    ----------
+    csv_file : str or path
+        UTF-8, with a header line; fields separated by comma, semicolon or tab.
+    path_column : str or None, default=None
+        Column with the image files. A cell is a path relative to `root`, a file name without
+        suffix (``BloodImage_00003``), or a number that ends one (``3``); the latter two are
+        searched in all folders below `root` and must fit a single file. None takes the first of
+        path, file, filename, image, image_path that there is, in upper or lower case.
+    label_column : str or None, default=None
+        Column with the class. None takes the first of label, class, category, target, cell_type,
+        type; without any of them the images are unlabelled.
+    group_column : str or None, default=None
+        Column with the group (cell, slide or patient). None gives no groups.
+    root : str, path or None, default=None
+        Folder that the paths are relative to; None means the folder of the CSV file.
+    image_size : int, tuple of (height, width), or None, default=None
+        As in `load_image_folder`.
+    on_error : {"raise", "warn", "skip"}, default="raise"
+        What to do about files that are missing or cannot be read; see `load_image_folder`.
+    n_jobs : int or None, default=None
+        Threads; None or -1 means one per available core.
+    max_pixels : int, default=89478485
+        Larger images count as broken.
+    verbose : int, default=0
+        1 shows a progress bar on stderr.
+
+    Returns
+    -------
+    Bunch
+        With the attributes
+
+        images : ndarray of shape (n_images, height, width, 3), uint8
+            RGB, 0-255, in the order of the rows.
+        target : ndarray of shape (n_images,), str, or None
+        target_names : list of str, or None
+            The classes, sorted.
+        paths : ndarray of shape (n_images,), str
+        groups : ndarray of shape (n_images,), str, or None
+        skipped : list of (path, reason)
+            Everything left out.
+        DESCR : str
+            A summary.
+
+    Raises
+    ------
+    ImageReadError
+        If a file is missing or cannot be read and `on_error` is "raise", or if none can be read.
+    ValueError
+        If a column is missing, no row has exactly one label, two rows give one file different
+        labels or groups, a row has no group, the sizes differ and `image_size` is None, or a
+        parameter is out of range.
+    FileNotFoundError
+        If `csv_file` or `root` does not exist.
+    NotADirectoryError
+        If `root` is not a folder.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> from wbcclf.datasets import load_image_csv
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     for number in range(3):
+    ...         Image.new("RGB", (8, 6)).save(Path(root, f"cell_{number}.png"))
+    ...     table = Path(root, "labels.csv")
+    ...     _ = table.write_text("Image,Category\\n0,MONOCYTE\\n1,\\n2,NEUTROPHIL\\n")
+    ...     cells = load_image_csv(table)
+    >>> cells.images.shape, cells.target.tolist(), [reason for _, reason in cells.skipped]
+    ((2, 6, 8, 3), ['MONOCYTE', 'NEUTROPHIL'], ['no label'])
+    """
+    size = check_image_size(image_size)
+    check_reading(on_error, n_jobs, max_pixels)
+    table = Table(csv_file)
+    path_column = table.column(path_column, PATH_COLUMNS, "path")
+    label_column = table.find_column(label_column, LABEL_COLUMNS, "label")
+    group_column = table.find_column(group_column, (), "group")
+    folder = table.path.parent if root is None else check_folder(root)
+    rows = match_rows(table, folder, path_column, label_column, group_column)
+    if not rows.paths and not rows.missing:
+        reasons = some([f"{path} ({reason})" for path, reason in rows.skipped], 3)
+        raise ValueError(f"{table.path} has no row to load. Left out: {reasons or 'nothing'}.")
+    images, kept, failures = read_images(
+        rows.paths,
+        size,
+        n_jobs=n_jobs,
+        max_pixels=max_pixels,
+        verbose=verbose,
+        on_error=on_error,
+        missing=rows.missing,
+    )
+    target = np.array(rows.labels)[kept] if label_column else None
+    skipped = rows.skipped + failures
+    return Bunch(
+        images=images,
+        target=target,
+        target_names=None if target is None else sorted(set(target.tolist())),
+        paths=np.array(rows.paths)[kept],
+        groups=np.array(rows.groups)[kept] if group_column else None,
+        skipped=skipped,
+        DESCR=_describe(csv_file, images, target, skipped),
+    )

@@ -1,0 +1,133 @@
+"""The rows of a CSV file become image files with labels and groups."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+
+from wbcclf.datasets._files import SUFFIXES, find_images, some
+from wbcclf.datasets._tables import Table
+from wbcclf.exceptions import ImageReadError
+
+__all__ = ["Rows", "match_rows"]
+
+
+@dataclass
+class Rows:
+    """The usable rows of a table, and the others.
+
+    Attributes
+    ----------
+    paths, labels, groups : list of str
+        One entry a usable row; labels and groups are "" where there is no such column.
+    skipped : list of (path, reason)
+        Rows left out for what the table says.
+    missing : list of (path, reason)
+        Rows for which there is no file, or not just one.
+    """
+
+    paths: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    missing: list[tuple[str, str]] = field(default_factory=list)
+
+
+def match_rows(
+    table: Table,
+    root: str | PathLike,
+    path_column: str,
+    label_column: str | None,
+    group_column: str | None,
+) -> Rows:
+    """Find the file of each row.
+
+    Raises
+    ------
+    ValueError
+        If two rows give one file different labels or groups, or a row has no group.
+    """
+    finder = _FileFinder(root)
+    rows = Rows()
+    seen: dict[str, tuple[int, str, str]] = {}
+    for line, row in table.rows:
+        cell = row[path_column]
+        label = row[label_column] if label_column else ""
+        group = row[group_column] if group_column else ""
+        reason = _unusable(label) if label_column else None
+        try:
+            path, problem = finder.find(cell), None
+        except ImageReadError as error:
+            path, problem = os.path.join(root, cell), str(error)
+        if reason or problem:
+            (rows.skipped if reason else rows.missing).append((path, reason or problem))
+            continue
+        if group_column and not group:
+            raise ValueError(f"{table.path}, line {line}: {cell} has no {group_column}.")
+        first, *known = seen.setdefault(os.path.normpath(path), (line, label, group))
+        if known != [label, group]:
+            raise ValueError(
+                f"{table.path}: lines {first} and {line} are the same file, {path}, with different "
+                f"labels or groups: {' '.join(known)!r} and {f'{label} {group}'!r}. Keep one."
+            )
+        if first != line:
+            rows.skipped.append((path, f"the same file as in line {first}"))
+            continue
+        rows.paths.append(path)
+        rows.labels.append(label)
+        rows.groups.append(group)
+    return rows
+
+
+def _unusable(label: str) -> str | None:
+    """Return why a label is not one class, or None if it is."""
+    labels = [part for part in label.split(",") if part.strip()]
+    if not labels:
+        return "no label"
+    return f"{len(labels)} labels" if len(labels) > 1 else None
+
+
+class _FileFinder:
+    """Files by path relative to a folder, by stem, or by the number at the end of the stem."""
+
+    def __init__(self, root: str | PathLike) -> None:
+        self.root = root
+        self._by_stem: dict[str, list[str]] | None = None
+        self._by_number: dict[int, list[str]] = defaultdict(list)
+
+    def find(self, cell: str) -> str:
+        """Return the path of the file that `cell` means; ImageReadError with the reason if none."""
+        if not cell:
+            raise ImageReadError("the row has no path")
+        for path in (cell, cell.replace("\\", "/")):
+            path = os.path.join(self.root, path)
+            if os.path.isfile(path):
+                return path
+        if "/" in cell or "\\" in cell or cell.lower().endswith(SUFFIXES):
+            raise ImageReadError("no such file")
+        return self._find_stem(cell)
+
+    def _find_stem(self, stem: str) -> str:
+        if self._by_stem is None:
+            self._build_index()
+        found = self._by_stem.get(stem, [])
+        if not found and re.fullmatch("[0-9]+", stem):
+            found = self._by_number.get(int(stem), [])
+        if not found:
+            raise ImageReadError(f"no image of that name or number in {os.fspath(self.root)}")
+        if len(found) > 1:
+            raise ImageReadError(f"{len(found)} images fit: {some(found, 3)}")
+        return os.path.join(self.root, found[0])
+
+    def _build_index(self) -> None:
+        self._by_stem = defaultdict(list)
+        for parts in find_images(self.root)[0]:
+            stem = Path(parts[-1]).stem
+            self._by_stem[stem].append(os.path.join(*parts))
+            number = re.search("[0-9]+$", stem)
+            if number:
+                self._by_number[int(number.group())].append(os.path.join(*parts))

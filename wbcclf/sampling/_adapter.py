@@ -1,0 +1,122 @@
+"""Any imbalanced-learn sampler on image batches."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.base import BaseEstimator, clone
+from sklearn.utils import get_tags
+
+from wbcclf._images import (
+    HasMethods,
+    _fit_context,
+    _num_samples,
+    as_images,
+    images_to_rows,
+    rows_to_images,
+)
+from wbcclf._resampled import Sources, sources_of, with_sources
+
+
+class ImageSampler(BaseEstimator):
+    """Make an imbalanced-learn sampler take image batches, and round instead of wrap around.
+
+    Integer images are handed to the sampler as float32 rows (exact up to 2**24), so that its
+    differences cannot wrap around, and what comes back is rounded to their dtype.
+
+    Parameters
+    ----------
+    sampler : imbalanced-learn sampler
+        Cloned, not changed. Its parameters are searched as ``sampler__<name>``.
+
+    Attributes
+    ----------
+    sampler_ : imbalanced-learn sampler
+        The fitted clone.
+    sample_indices_ : ndarray of int
+        Input row of every output row; only if the sampler tells it.
+
+    Notes
+    -----
+    A classifier with ``early_stopping=True`` can keep copies of validation images out of training
+    only if the sampler tells the source of its rows (``sample_indices_``), as random over- and
+    under-sampling do. ADASYN and other interpolating samplers do not: pass `X_val` and `y_val` to
+    the classifier, or use :class:`SMOTE`.
+
+    Examples
+    --------
+    >>> from imblearn.over_sampling import RandomOverSampler
+    >>> from wbcclf import ImageSampler, make_blood_cells
+    >>> counts = {"neutrophil": 30, "lymphocyte": 12}
+    >>> cells = make_blood_cells(classes=list(counts), imbalance=counts, random_state=0)
+    >>> sampler = ImageSampler(RandomOverSampler(random_state=0))
+    >>> sampler.fit_resample(cells.images, cells.target)[0].shape
+    (60, 64, 64, 3)
+    """
+
+    _parameter_constraints: dict = {"sampler": [HasMethods("fit_resample")]}
+    _estimator_type = "sampler"
+
+    def __init__(self, sampler):
+        self.sampler = sampler
+
+    def fit(self, X, y):
+        """Check the input; resampling is done by :meth:`fit_resample` alone."""
+        images = as_images(X)
+        rows = X if images is None else images_to_rows(images)
+        self.sampler_ = clone(self.sampler).fit(rows, y)
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit_resample(self, X, y):
+        """Resample.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, height, width, channels) or (n_samples, n_features)
+        y : array-like of shape (n_samples,)
+
+        Returns
+        -------
+        X_resampled : ndarray of the dtype and number of axes of `X`
+        y_resampled : ndarray
+        """
+        images = as_images(X)
+        rows = X if images is None else images_to_rows(images)
+        dtype = getattr(rows, "dtype", None)
+        integers = dtype is not None and dtype.kind in "ui"
+        self.sampler_ = clone(self.sampler)
+        X_out, y_out = self.sampler_.fit_resample(rows.astype(np.float32) if integers else rows, y)
+        if integers:
+            limits = np.iinfo(dtype)
+            X_out = np.rint(X_out).clip(limits.min, limits.max).astype(dtype)
+        if images is not None:
+            X_out = rows_to_images(X_out, images.shape[1:])
+        self.sampling_strategy_ = self.sampler_.sampling_strategy_
+        if hasattr(self.sampler_, "sample_indices_"):
+            self.sample_indices_ = np.asarray(self.sampler_.sample_indices_)
+        if isinstance(X_out, np.ndarray):
+            X_out = with_sources(X_out, self._sources(sources_of(X, _num_samples(rows))))
+        return X_out, y_out
+
+    def _sources(self, sources: Sources | None) -> Sources | None:
+        """Return the record of the output: a row's first appearance is kept, the others are new."""
+        indices = getattr(self, "sample_indices_", None)
+        if sources is None or indices is None:
+            return None
+        first = np.unique(indices, return_index=True)[1]
+        n_kept = len(first)
+        if first.max(initial=-1) >= n_kept:  # new rows among the kept ones: not appended
+            return None
+        return sources.after(indices, n_kept, None)
+
+    def get_feature_names_out(self, input_features=None):
+        """Return the feature names of the rows."""
+        return self.sampler_.get_feature_names_out(input_features)
+
+    @property
+    def n_features_in_(self):
+        """Length of a row."""
+        return self.sampler_.n_features_in_
+
+    def __sklearn_tags__(self):
+        return get_tags(self.sampler)
