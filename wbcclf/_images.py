@@ -26,6 +26,7 @@ __all__ = [
     "as_images",
     "check_image_size",
     "check_images",
+    "check_value_range",
     "images_to_rows",
     "infer_image_shape",
     "rows_to_images",
@@ -203,3 +204,29 @@ def value_range(images: np.ndarray) -> tuple[float, float]:
     if low >= 0 and high <= 255:
         return 0.0, 255.0
     return low, high
+
+
+def check_value_range(images: np.ndarray, fitted: tuple[float, float]) -> None:
+    """Refuse a batch that is plainly on another scale than the one `fitted` on.
+
+    Raises
+    ------
+    ValueError
+        The message names both ranges.
+    """
+    low, high = fitted
+    if not len(images) or (images.dtype == np.uint8 and fitted == (0.0, 255.0)):
+        return
+    smallest, largest = float(images.min()), float(images.max())
+    width = high - low
+    # A batch may go beyond the training values (interpolation overshoots; unseen images are
+    # brighter), but by a whole width only on another scale. The other way round, 0-1 images under
+    # a 0-255 scale are caught by their own maximum; integers may really be that dark.
+    beyond = smallest < low - width or largest > high + width
+    shrunk = images.dtype.kind == "f" and fitted == (0.0, 255.0) and 0 < largest <= 1
+    if width > 0 and (beyond or shrunk):
+        raise ValueError(
+            f"X is on another scale than the training images: its values go from {smallest:g} to "
+            f"{largest:g}, the classifier was fitted on {low:g} to {high:g}. Give both as uint8 "
+            "(0-255), as the loaders do."
+        )

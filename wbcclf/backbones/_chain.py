@@ -14,24 +14,21 @@ from wbcclf.backbones._weights import read_weights
 from wbcclf.exceptions import WeightsMismatchError
 
 
-def build_chain(spec: BackboneSpec, weights: str | None, seed: int) -> nn.Sequential:
+def build_chain(spec: BackboneSpec, weights: str | None) -> nn.Sequential:
     """Return the chain of named blocks, with pretrained weights or freshly initialised.
 
     Parameters
     ----------
     spec : BackboneSpec
     weights : str, path or None
-        A tag of ``spec.weights``, a file, or None for a random initialisation.
-    seed : int
-        Seeds the initialisation; torch's global random state is left as it was.
+        A tag of ``spec.weights``, a file, or None for a random initialisation from torch's global
+        random state.
 
     Raises
     ------
     WeightsNotFoundError, WeightsMismatchError
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = spec.build()
+    network = spec.build()
     chain = nn.Sequential(OrderedDict(spec.blocks(network)))
     if weights is not None:
         _load(network, chain, read_weights(spec, weights), f"{spec.name}, weights={weights!r}")

@@ -32,7 +32,7 @@ def _build_vgg16() -> nn.Module:
 
 
 def _vgg_blocks(network: nn.Module) -> dict[str, nn.Module]:
-    """One block per convolution; its activation, and the pooling after it, stay with it."""
+    """Make a block of each convolution; its activation and the pooling after it stay with it."""
     from torch import nn
 
     blocks: dict[str, nn.Module] = {}
@@ -55,7 +55,7 @@ def _build_resnet18() -> nn.Module:
 
 
 def _resnet_blocks(network: nn.Module) -> dict[str, nn.Module]:
-    """The stem and every residual block."""
+    """Name the stem and every residual block."""
     from torch import nn
 
     stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
@@ -73,7 +73,7 @@ def _build_squeezenet1_1() -> nn.Module:
 
 
 def _squeezenet_blocks(network: nn.Module) -> dict[str, nn.Module]:
-    """The stem and the eight fire modules; pooling stays with the block before it."""
+    """Name the stem and the eight fire modules; pooling stays with the block before it."""
     from torch import nn
 
     blocks: dict[str, nn.Module] = {"stem": nn.Sequential()}

@@ -37,9 +37,9 @@ def read_weights(spec: BackboneSpec, weights: str | os.PathLike) -> dict[str, to
         return _read_file(_fetch(spec, str(weights), source))
     path = Path(weights).expanduser()
     if not path.is_file():
-        tags = " or ".join(repr(tag) for tag in spec.weights) or "no named weights"
+        tags = " or ".join(repr(tag) for tag in spec.weights) or "no named ones"
         raise WeightsNotFoundError(
-            f"weights={str(weights)!r}: there is no such file, and {spec.name} has {tags}. Give the "
+            f"weights={str(weights)!r}: there is no such file; {spec.name} has {tags}. Give the "
             "path of a .pth, .pt or .npz file, or weights=None for a random start."
         )
     return _read_file(path)

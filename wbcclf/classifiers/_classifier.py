@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
@@ -20,14 +18,15 @@ from wbcclf._images import (
     _check_sample_weight,
     _fit_context,
     check_image_size,
+    check_value_range,
     validate_images,
     value_range,
 )
 from wbcclf._resampled import sources_of
 from wbcclf.backbones import get_backbone
 from wbcclf.classifiers._head import Head
+from wbcclf.classifiers._labels import encode_labels, total_weight
 from wbcclf.classifiers._split import validation_split
-from wbcclf.exceptions import OutOfMemoryError
 
 
 class CNNClassifier(ClassifierMixin, BaseEstimator):
@@ -220,39 +219,6 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         self.verbose = verbose
         self.warm_start = warm_start
 
-    def __init_subclass__(cls, *, backbone=None, **kwargs):
-        """Give a named classifier the signature of this one, without `backbone`.
-
-        ``class VGG16Classifier(CNNClassifier, backbone="vgg16", lr=1e-4)`` has every parameter of
-        :class:`CNNClassifier`, the defaults that the class statement changes, and no other code.
-        """
-        super().__init_subclass__()
-        if backbone is None:
-            return
-        cls.backbone = backbone
-        signature = inspect.signature(CNNClassifier.__init__)
-        parameters = [
-            parameter.replace(default=kwargs.pop(name, parameter.default))
-            for name, parameter in signature.parameters.items()
-            if name != "backbone"
-        ]
-        if kwargs:
-            raise TypeError(f"CNNClassifier has no parameters {sorted(kwargs)}.")
-
-        def __init__(self, **params):
-            bound = __init__.__signature__.bind(self, **params)
-            bound.apply_defaults()
-            for name, value in list(bound.arguments.items())[1:]:
-                setattr(self, name, value)
-
-        __init__.__signature__ = signature.replace(parameters=parameters)
-        cls.__init__ = __init__
-        cls._parameter_constraints = {
-            name: constraint
-            for name, constraint in CNNClassifier._parameter_constraints.items()
-            if name != "backbone"
-        }
-
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None, X_val=None, y_val=None):
         """Train the network.
@@ -298,82 +264,68 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     def _fit(
         self, X, y, sample_weight, X_val, y_val, *, go_on, epochs, classes=None, partial=False
     ):
-        from wbcclf.classifiers import _net
+        # torch is imported when it is needed, so that `import wbcclf` stays light.
+        from wbcclf.classifiers import _callbacks, _net
 
-        images, y = validate_images(
-            self, X, y, image_shape=self._row_shape(X, keep=go_on), reset=not go_on
-        )
-        sources = sources_of(X, len(images))
+        image_shape = self.image_shape_ if go_on else self._shape_of_rows(X)
+        images, y = validate_images(self, X, y, image_shape=image_shape, reset=not go_on)
         check_classification_targets(y)
         weight = _check_sample_weight(
             sample_weight, images, dtype=np.float64, ensure_non_negative=True
         )
-        used = np.flatnonzero(weight)
-        if not len(used):
-            raise ValueError("sample_weight is zero for every sample: there is nothing to fit.")
+        used = np.flatnonzero(weight)  # a weight of zero is as good as no image
         random_state = check_random_state(self.random_state)
-        init_seed, dropout_seed = random_state.randint(np.iinfo(np.int32).max, size=2)
-        if not go_on:
-            self.classes_ = np.unique(y[used] if classes is None else np.asarray(classes))
-            self.image_shape_ = images.shape[1:]
-            self.value_range_ = value_range(images[used] if len(used) < len(images) else images)
-            self.history_ = []
-            if len(self.classes_) < 2:
-                raise ValueError(
-                    f"y holds one class only, {self.classes_.tolist()[0]!r}: a classifier needs images "
-                    "of at least two."
-                )
+        seed = random_state.randint(np.iinfo(np.int32).max)
+        if go_on:
+            check_value_range(images, self.value_range_)
         else:
-            self._check_value_range(images)
-        target = self._encode(y, used, "y")
+            self._learn_data(images, y if classes is None else np.asarray(classes), used)
+        target = encode_labels(y, self.classes_, used, "y")
 
-        train, validation = used, np.array([], dtype=np.intp)
-        valid_data = None
         if X_val is not None:
+            train, validation = used, used[:0]
             valid_data = self._validation_data(X_val, y_val)
         elif self.early_stopping and not partial:
-            train, validation = self._split(y, used, sources, random_state)
+            train, validation = validation_split(
+                y, used, sources_of(X, len(images)), self.validation_fraction, random_state
+            )
             valid_data = _net.ImageData(images, target, rows=validation)
+        else:
+            train, validation, valid_data = used, used[:0], None
         self.train_indices_, self.validation_indices_ = train, validation
-
-        train_data = _net.ImageData(images, target, self._total_weight(weight, y, train), train)
-        monitor = "train_loss" if valid_data is None else "valid_loss"
-        n_steps = epochs * len(_net.Batches(train_data, self.batch_size))
-        callbacks = [("diverged", _net.StopIfDiverged()), *self._user_callbacks()]
-        if valid_data is not None and self.early_stopping:
-            callbacks.append(("early_stopping", _net.early_stopping_callback(self.patience)))
-        if not partial:
-            schedule = _net.schedule_callback(self.lr_schedule, self.lr, n_steps, monitor)
-            callbacks += [("lr_schedule", callback) for callback in schedule]
-        if self.verbose:
-            callbacks.append(("progress", _net.ProgressBar(n_steps)))
+        weight = total_weight(weight, self.class_weight, y, train)
+        train_data = _net.ImageData(images, target, weight, train)
 
         if not (partial and go_on and hasattr(self.net_, "optimizer_")):
-            network = self.net_.module_ if go_on else self._build_network(init_seed)
-            self.net_ = self._build_net(network, callbacks, epochs, random_state)
-        self._train(self.net_, (train_data, valid_data), dropout_seed)
+            network = self.net_.module_ if go_on else self._build_network(self.weights, seed)
+            network.freeze(self._count_frozen(network.backbone))
+            n_steps = epochs * len(_net.Batches(train_data, self.batch_size))
+            callbacks = _callbacks.make_callbacks(
+                self, n_steps, validates=valid_data is not None, schedules=not partial
+            )
+            self.net_ = _net.make_net(self, network, callbacks, epochs, random_state)
+        self.history_ += _net.train(self.net_, train_data, valid_data)
         self.n_iter_ = len(self.history_)
         return self
 
-    def _row_shape(self, X, keep: bool):
-        """Return the image shape to hold `X` to: the fitted one, or the one given for rows."""
-        if keep:
-            return self.image_shape_
+    def _shape_of_rows(self, X):
+        """Return `image_shape` if `X` is rows; image batches have their own."""
         is_rows = getattr(X, "ndim", 2) == 2
         return tuple(self.image_shape) if self.image_shape is not None and is_rows else None
 
-    def _user_callbacks(self):
-        return [] if self.callbacks is None else list(self.callbacks)
-
-    def _encode(self, y, used, name):
-        """Return the class numbers of labels; rows that are not used get class 0."""
-        unknown = np.setdiff1d(y[used], self.classes_)
-        if len(unknown):
+    def _learn_data(self, images, labels, used):
+        """Set what a first fit learns from the data before any training."""
+        if not len(used):
+            raise ValueError("sample_weight is zero for every sample: there is nothing to fit.")
+        self.classes_ = np.unique(labels[used] if len(labels) == len(images) else labels)
+        if len(self.classes_) < 2:
             raise ValueError(
-                f"{name} holds labels that are not among the classes {self.classes_.tolist()}: "
-                f"{unknown.tolist()}."
+                f"y holds one class only, {self.classes_.tolist()[0]!r}: a classifier needs "
+                "images of at least two."
             )
-        return np.searchsorted(self.classes_, y).clip(max=len(self.classes_) - 1)
+        self.image_shape_ = images.shape[1:]
+        self.value_range_ = value_range(images[used] if len(used) < len(images) else images)
+        self.history_ = []
 
     def _validation_data(self, X_val, y_val):
         from wbcclf.classifiers import _net
@@ -384,142 +336,52 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         y_val = np.asarray(y_val)
         if y_val.shape != (len(images),):
             raise ValueError(f"X_val has {len(images)} images, y_val the shape {y_val.shape}.")
-        return _net.ImageData(images, self._encode(y_val, slice(None), "y_val"))
+        return _net.ImageData(images, encode_labels(y_val, self.classes_, slice(None), "y_val"))
 
-    def _split(self, y, used, sources, random_state):
-        if sources is None:
-            raise ValueError(
-                "early_stopping=True has to keep copies and synthetics of validation images out of "
-                "training, but the record of which rows are copies was lost between the sampler "
-                "and the classifier (X was indexed, changed, or resampled by a sampler that does "
-                "not tell its sources). Put the samplers directly before the classifier in the "
-                "Pipeline, or pass X_val and y_val, or set early_stopping=False."
-            )
-        # Zero-weight rows count as absent, so they may not take a validation place either.
-        within = type(sources)(sources.rows[used], sources.original[used])
-        train, validation = validation_split(
-            y[used], within, self.validation_fraction, random_state
-        )
-        gone = np.setdiff1d(self.classes_, y[used][train])
-        if len(gone):
-            raise ValueError(
-                f"No image of class {gone[0]!r} is left to train on after the validation split: "
-                "all of them were made from its validation images. Pass X_val and y_val, or set "
-                "early_stopping=False."
-            )
-        return used[train], used[validation]
-
-    def _total_weight(self, weight, y, train):
-        """Return sample weight times class weight."""
-        if self.class_weight is None:
-            return weight
-        present = np.unique(y[train])
-        by_class = compute_class_weight(self.class_weight, classes=present, y=y[train])
-        factor = dict(zip(present.tolist(), by_class, strict=True))
-        return weight * np.array([factor.get(label, 0.0) for label in y.tolist()])
-
-    def _build_network(self, seed: int):
-        from wbcclf.backbones._chain import build_chain, count_frozen
+    def _build_network(self, weights, seed):
+        """Return the torch module, for the data learnt before."""
+        from wbcclf.backbones._chain import build_chain
         from wbcclf.classifiers._network import CellNetwork, seeded
 
         spec = get_backbone(self.backbone)
-        chain = build_chain(spec, self.weights, seed)
-        n_frozen = count_frozen(chain, self.unfrozen_layers)
-        if n_frozen and self.weights is None:
-            warnings.warn(
-                f"{n_frozen} of {len(chain)} blocks of {spec.name} are frozen at random weights "
-                f"(weights=None, unfrozen_layers={self.unfrozen_layers!r}). Give weights, or "
-                "unfrozen_layers='all'.",
-                UserWarning,
-                stacklevel=4,
-            )
         size = check_image_size(self.input_size, "input_size")
         if size is None:
             size = tuple(max(side, spec.smallest_size) for side in self.image_shape_[:2])
         elif min(size) < spec.smallest_size:
             raise ValueError(
-                f"input_size={self.input_size!r} is too small for {spec.name}, which needs at least "
-                f"{spec.smallest_size} pixels."
+                f"input_size={self.input_size!r} is too small for {spec.name}, which needs at "
+                f"least {spec.smallest_size} pixels."
             )
-        with seeded(seed + 1):
+        head = Head() if self.head is None else self.head.validate()
+        with seeded(seed):
             return CellNetwork(
-                chain,
-                n_frozen,
+                build_chain(spec, weights),
                 spec,
-                Head() if self.head is None else self.head.validate(),
+                head,
                 self.dropout,
                 len(self.classes_),
                 self.value_range_,
                 size,
             )
 
-    def _build_net(self, network, callbacks, epochs, random_state):
-        from torch.nn import CrossEntropyLoss
+    def _count_frozen(self, chain):
+        from wbcclf.backbones._chain import count_frozen
 
-        from wbcclf.classifiers import _net
-
-        optimizer, options = _net.OPTIMIZERS.get(self.optimizer, (self.optimizer, {}))
-        return _net.CellNet(
-            module=network,
-            criterion=CrossEntropyLoss(reduction="none"),
-            optimizer=optimizer,
-            **{f"optimizer__{name}": value for name, value in options.items()},
-            optimizer__weight_decay=self.weight_decay,
-            lr=self.lr,
-            max_epochs=epochs,
-            batch_size=self.batch_size,
-            callbacks=callbacks,
-            device=_net.resolve_device(self.device, fitted=False),
-            verbose=0,
-            classes=np.arange(len(self.classes_)),
-            precision=self.precision,
-            augment=self.augment,
-            random_state=random_state,
-        ).initialize()
-
-    def _train(self, net, data, seed):
-        import torch
-
-        from wbcclf.classifiers._network import seeded
-
-        done = len(net.history)
-        try:
-            with seeded(seed):
-                net.partial_fit(data)
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemoryError(
-                f"The device {net.device} has too little memory for a training batch: lower "
-                f"batch_size (it is {self.batch_size}) or input_size (it is "
-                f"{net.module_.input_size}), or freeze more blocks."
-            ) from error
-        self.history_ += [
-            {key: kind(epoch[key]) for key, kind in _FIGURES.items() if key in epoch}
-            for epoch in net.history.to_list()[done:]
-        ]
+        n_frozen = count_frozen(chain, self.unfrozen_layers)
+        if n_frozen and self.weights is None and not self.warm_start:
+            warnings.warn(
+                f"{n_frozen} of {len(chain)} blocks of {self.backbone} are frozen at random "
+                f"weights (weights=None, unfrozen_layers={self.unfrozen_layers!r}). Give weights, or "
+                "unfrozen_layers='all'.",
+                UserWarning,
+                stacklevel=5,
+            )
+        return n_frozen
 
     def _check_images(self, X):
         images = validate_images(self, X, image_shape=self.image_shape_, reset=False)
-        self._check_value_range(images)
+        check_value_range(images, self.value_range_)
         return images
-
-    def _check_value_range(self, images):
-        """Refuse a batch that is plainly on another scale than the training images."""
-        low, high = self.value_range_
-        if images.dtype == np.uint8 and (low, high) == (0.0, 255.0):
-            return
-        smallest, largest = float(images.min()), float(images.max())
-        width = high - low
-        # A batch may go beyond the training values (interpolation overshoots; unseen images are
-        # brighter), but by a whole width only on another scale. The other way round, 0-1 images
-        # under a 0-255 scale are caught by their own maximum; integers may really be that dark.
-        beyond = smallest < low - width or largest > high + width
-        shrunk = images.dtype.kind == "f" and high == 255.0 and low == 0.0 and 0 < largest <= 1
-        if width > 0 and (beyond or shrunk):
-            raise ValueError(
-                f"X is on another scale than the training images: its values go from {smallest:g} "
-                f"to {largest:g}, the classifier was fitted on {low:g} to {high:g}. Give both as "
-                "uint8 (0-255), as the loaders do."
-            )
 
     def predict_proba(self, X):
         """Return class probabilities.
@@ -558,13 +420,3 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         """
         winners = self.predict_proba(X).argmax(axis=1)
         return self.classes_[winners]
-
-
-# What of skorch's history is kept, as plain Python numbers.
-_FIGURES = {
-    "epoch": int,
-    "train_loss": float,
-    "valid_loss": float,
-    "valid_acc": float,
-    "dur": float,
-}

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from skorch import NeuralNetClassifier
-from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from torch.utils.data import Dataset
 
+from wbcclf.classifiers._network import seeded
 from wbcclf.exceptions import OutOfMemoryError
 
 OPTIMIZERS = {
@@ -22,6 +22,8 @@ OPTIMIZERS = {
     "sgd": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
     "rmsprop": (torch.optim.RMSprop, {}),
 }
+
+FIGURES = {"epoch": int, "train_loss": float, "valid_loss": float, "valid_acc": float, "dur": float}
 
 
 class ImageData(Dataset):
@@ -184,60 +186,50 @@ class CellNet(NeuralNetClassifier):
         self.__dict__.update(state)
 
 
-class StopIfDiverged(Callback):
-    """End training with an error as soon as the loss is no number."""
+def make_net(
+    classifier: Any,
+    network: torch.nn.Module,
+    callbacks: list,
+    epochs: int,
+    random_state: np.random.RandomState,
+) -> CellNet:
+    """Return an initialised net with the parameters of a CNNClassifier."""
+    optimizer, options = OPTIMIZERS.get(classifier.optimizer, (classifier.optimizer, {}))
+    return CellNet(
+        module=network,
+        criterion=torch.nn.CrossEntropyLoss(reduction="none"),
+        optimizer=optimizer,
+        **{f"optimizer__{name}": value for name, value in options.items()},
+        optimizer__weight_decay=classifier.weight_decay,
+        lr=classifier.lr,
+        max_epochs=epochs,
+        batch_size=classifier.batch_size,
+        callbacks=callbacks,
+        device=resolve_device(classifier.device, fitted=False),
+        verbose=0,
+        classes=np.arange(len(classifier.classes_)),
+        precision=classifier.precision,
+        augment=classifier.augment,
+        random_state=random_state,
+    ).initialize()
 
-    def on_epoch_end(self, net, **kwargs):
-        """Look at the epoch's mean loss."""
-        loss = net.history[-1, "train_loss"]
-        if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"The training loss is {loss} in epoch {net.history[-1, 'epoch']}: training "
-                f"diverged. Lower lr (it is {net.lr})"
-                + (", or use precision='bfloat16'." if net.precision == "float16" else ".")
-            )
 
-
-class ProgressBar(Callback):
-    """One bar over all epochs, with the time left and the latest losses."""
-
-    def __init__(self, n_steps: int):
-        self.n_steps = n_steps
-
-    def on_train_begin(self, net, X=None, y=None, **kwargs):
-        """Show the bar on stderr."""
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self.bar_ = Progress(
-            TextColumn("training"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TimeRemainingColumn(),
-            TextColumn("{task.description}"),
-            console=Console(stderr=True),
-        )
-        self.task_ = self.bar_.add_task("", total=self.n_steps)
-        self.bar_.start()
-
-    def on_batch_end(self, net, batch=None, training=False, **kwargs):
-        """Advance by a training batch."""
-        if training:
-            self.bar_.advance(self.task_)
-
-    def on_epoch_end(self, net, **kwargs):
-        """Show the epoch's figures."""
-        last = net.history[-1]
-        figures = [
-            f"{name} {last[name]:.3f}"
-            for name in ("train_loss", "valid_loss", "valid_acc")
-            if name in last
-        ]
-        self.bar_.update(self.task_, description=f"epoch {last['epoch']}: {', '.join(figures)}")
-
-    def on_train_end(self, net, **kwargs):
-        """Leave the bar where it is."""
-        self.bar_.stop()
+def train(net: CellNet, train_data: ImageData, valid_data: ImageData | None) -> list[dict]:
+    """Train for the net's epochs and return their figures, as plain Python numbers."""
+    done = len(net.history)
+    try:
+        with seeded(net.random_state.randint(np.iinfo(np.int32).max)):
+            net.partial_fit((train_data, valid_data))
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemoryError(
+            f"The device {net.device} has too little memory for a training batch: lower batch_size "
+            f"(it is {net.batch_size}) or input_size (it is {net.module_.input_size}), or freeze "
+            "more blocks."
+        ) from error
+    return [
+        {name: kind(epoch[name]) for name, kind in FIGURES.items() if name in epoch}
+        for epoch in net.history.to_list()[done:]
+    ]
 
 
 def resolve_device(device: str, *, fitted: bool) -> str:
@@ -260,27 +252,3 @@ def resolve_device(device: str, *, fitted: bool) -> str:
         warnings.warn(f"{message}; using {automatic!r}.", UserWarning, stacklevel=4)
         return automatic
     return device
-
-
-def schedule_callback(name: str, lr: float, n_steps: int, monitor: str) -> list[Callback]:
-    """Return the callbacks of a learning-rate schedule over `n_steps` batches."""
-    from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau
-
-    if name == "cosine":
-        return [LRScheduler(CosineAnnealingLR, T_max=n_steps, step_every="batch")]
-    if name == "onecycle":
-        return [LRScheduler(OneCycleLR, max_lr=lr, total_steps=n_steps, step_every="batch")]
-    if name == "plateau":
-        return [LRScheduler(ReduceLROnPlateau, monitor=monitor, factor=0.3, patience=2)]
-    return []
-
-
-def early_stopping_callback(patience: int) -> Callback:
-    """Return the callback that stops on the validation loss and restores the best epoch."""
-    return EarlyStopping(
-        monitor="valid_loss", patience=patience, threshold=0.0, load_best=True, sink=_silent
-    )
-
-
-def _silent(text: Any) -> None:
-    """Swallow skorch's messages: the progress bar shows where training stands."""

@@ -21,8 +21,6 @@ class CellNetwork(nn.Module):
     ----------
     chain : torch.nn.Sequential
         The backbone.
-    n_frozen : int
-        The cut: so many blocks at the start of the chain are frozen.
     spec : BackboneSpec
         Gives the mean and std that pixels are normalised with.
     head : Head
@@ -37,7 +35,6 @@ class CellNetwork(nn.Module):
     def __init__(
         self,
         chain: nn.Sequential,
-        n_frozen: int,
         spec: BackboneSpec,
         head: Head,
         dropout: float,
@@ -47,11 +44,9 @@ class CellNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone = chain
-        self.n_frozen = n_frozen
+        self.n_frozen = 0
         self.input_size = input_size
         self.head = _build_head(head, dropout, feature_shape(chain, *input_size), n_classes)
-        for block in self.backbone[:n_frozen]:
-            block.requires_grad_(False)
         # (x - low) / (high - low) and (x - mean) / std in one multiplication and one addition.
         low, high = value_range
         width = (high - low) or 1.0
@@ -59,6 +54,12 @@ class CellNetwork(nn.Module):
         offset = -low * scale - np.array(spec.mean) / np.array(spec.std)
         self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32).view(3, 1, 1))
         self.register_buffer("offset", torch.tensor(offset, dtype=torch.float32).view(3, 1, 1))
+
+    def freeze(self, n_frozen: int) -> None:
+        """Set the cut: freeze so many blocks at the start of the chain, train the others."""
+        self.n_frozen = n_frozen
+        for number, block in enumerate(self.backbone):
+            block.requires_grad_(number >= n_frozen)
 
     def train(self, mode: bool = True) -> CellNetwork:
         """Set the mode of everything but the frozen prefix, which stays in eval mode for good.

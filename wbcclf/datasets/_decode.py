@@ -25,6 +25,8 @@ __all__ = ["MAX_PIXELS", "decode_image", "read_image"]
 
 MAX_PIXELS = 89_478_485  # Pillow's: a quarter of a GiB as 24-bit RGB
 
+WHITE_IS_ZERO = 0  # ImageHeader.photometric
+
 # The classes, not Image.open: that one warns or raises at a limit of Pillow's own.
 PILLOW = {
     "JPEG": JpegImagePlugin.JpegImageFile,
@@ -33,7 +35,7 @@ PILLOW = {
     "TIFF": TiffImagePlugin.TiffImageFile,
 }
 # Each becomes RGB by way of these modes; all other modes have no agreed brightness.
-TO_RGB = {mode: ("RGB",) for mode in ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "RGBA", "LA")}
+TO_RGB = dict.fromkeys(("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "RGBA", "LA"), ("RGB",))
 TO_RGB |= {"PA": ("RGBA", "RGB"), "La": ("LA", "RGB"), "RGBa": ("RGBA", "RGB")}
 
 
@@ -91,6 +93,8 @@ def decode_image(
         With the reason only, for the caller to put the file name in front.
     """
     header = read_header(data, max_pixels)
+    if header.planar and header.channels > 1 and header.bits == 16:  # both decoders mix them up
+        raise ImageReadError("16-bit TIFF with a separate plane for each colour: not supported")
     image = None
     if _opencv_is_right(header):
         image = _decode_opencv(data, header)
@@ -104,8 +108,10 @@ def decode_image(
 def _opencv_is_right(header: ImageHeader) -> bool:
     if header.format == "JPEG":
         return header.channels in (1, 3)
-    if header.format == "TIFF":  # Pillow keeps only the upper 8 of 16 bits in colour
-        return header.channels >= 3 and header.bits == 16
+    if header.format == "TIFF":
+        # Pillow keeps only the upper 8 of 16 bits in colour. OpenCV takes CMYK for RGBA, and mixes
+        # grey with alpha.
+        return header.bits == 16 and header.photometric in (0, 1, 2) and header.channels != 2
     return header.format == "PNG"
 
 
@@ -145,7 +151,7 @@ def _decode_pillow(data: bytes, header: ImageHeader) -> np.ndarray:
         # Pillow has no common class for what a broken file raises (OSError, SyntaxError,
         # ValueError, struct.error, zlib.error, EOFError, TypeError).
         except Exception as error:
-            raise ImageReadError(f"broken {header.format}: {error}") from error
+            raise ImageReadError(f"{header.format} that Pillow cannot decode ({error})") from error
 
 
 def _to_uint8(values: np.ndarray, header: ImageHeader) -> np.ndarray:
@@ -154,7 +160,7 @@ def _to_uint8(values: np.ndarray, header: ImageHeader) -> np.ndarray:
     top = 2**header.bits - 1
     # For 16 bits this is round(v / 257); there are no ties, as `top` is odd.
     scaled = (np.minimum(values, top).astype(np.uint32) * 255 + top // 2) // top
-    if header.white_is_zero:  # Pillow turns 1 to 8 bits round, but not 16
+    if header.photometric == WHITE_IS_ZERO:  # turned round by the decoders only up to 8 bits
         scaled = 255 - scaled
     return scaled.astype(np.uint8)
 
@@ -171,17 +177,21 @@ def _orient(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _resize(image: np.ndarray, image_size: tuple[int, int] | None) -> np.ndarray:
-    if image_size is None:
+    """Stretch an image: average where it shrinks, interpolate where it grows.
+
+    A bilinear image of about the original's resolution, k_y by k_x pixels for each one of the
+    result, is averaged in blocks. Where a whole number of pixels becomes one, that is the exact
+    area average. Elsewhere it differs from it by 0.2 to 0.3 grey levels on blood cells (Pillow's
+    bilinear filter by 0.2 to 1.2), and takes a third to an eighth of the time of INTER_AREA with
+    fractional pixels.
+    """
+    if image_size is None or image_size == image.shape[:2]:
         return image
     height, width = image_size
-    # Averaging is right only for shrinking, so an image that shrinks one way and grows the other
-    # goes in two steps.
-    smaller = (min(height, image.shape[0]), min(width, image.shape[1]))
-    if smaller != image.shape[:2]:
-        image = cv2.resize(image, smaller[::-1], interpolation=cv2.INTER_AREA)
-    if smaller != (height, width):
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
-    return image
+    k_y = max(1, round(image.shape[0] / height))
+    k_x = max(1, round(image.shape[1] / width))
+    fine = cv2.resize(image, (width * k_x, height * k_y), interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA)
 
 
 _quiet_lock = threading.Lock()

@@ -12,11 +12,11 @@ __all__ = ["SUFFIXES", "check_folder", "find_images", "natural_key", "some"]
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 
 
-def natural_key(text: str) -> list:
+def natural_key(text: str) -> tuple[list, str]:
     """Return a sort key under which ``cell2`` comes before ``cell10``."""
     parts = re.split(r"(\d+)", text)
     # The text itself breaks the tie between "01" and "1".
-    return [int(part) if k % 2 else part for k, part in enumerate(parts)] + [text]
+    return [int(part) if k % 2 else part for k, part in enumerate(parts)], text
 
 
 def some(items: list[str], limit: int) -> str:

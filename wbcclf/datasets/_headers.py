@@ -25,9 +25,8 @@ JPEG_SCAN, JPEG_APP1, JPEG_END = 0xDA, 0xE1, b"\xff\xd9"
 # TIFF tags (TIFF 6.0, section 8) and the field types that hold whole numbers
 WIDTH, HEIGHT, BITS, PHOTOMETRIC, ORIENTATION = 256, 257, 258, 262, 274
 SAMPLES, STRIP_OFFSETS, STRIP_SIZES = 277, 273, 279
-TILE_OFFSETS, TILE_SIZES, SAMPLE_FORMAT = 324, 325, 339
+PLANAR, TILE_OFFSETS, TILE_SIZES, SAMPLE_FORMAT = 284, 324, 325, 339
 TIFF_INTEGERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}
-TIFF_WHITE_IS_ZERO = 0
 TIFF_SAMPLE_FORMATS = {2: "signed integers", 3: "floating-point numbers", 5: "complex numbers"}
 
 
@@ -44,8 +43,10 @@ class ImageHeader:
         Bits of one channel of one pixel.
     orientation : int
         EXIF orientation, 1 to 8.
-    white_is_zero : bool
-        Whether the stored values run from white to black.
+    photometric : int or None
+        TIFF only: 0 white is zero, 1 black is zero, 2 RGB, 3 palette, 5 CMYK, 6 YCbCr, 8 Lab.
+    planar : bool
+        TIFF only: whether each channel is stored for itself.
     """
 
     format: str
@@ -54,7 +55,8 @@ class ImageHeader:
     channels: int = 0
     bits: int = 8
     orientation: int = 1
-    white_is_zero: bool = False
+    photometric: int | None = None
+    planar: bool = False
 
 
 def read_header(data: bytes, max_pixels: int) -> ImageHeader:
@@ -136,9 +138,7 @@ def _png_header(data: bytes, max_pixels: int) -> ImageHeader:
         if end + 4 > len(data):
             raise ImageReadError("truncated: PNG without its end (IEND)")
         if zlib.crc32(view[position + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
-            raise ImageReadError(
-                f"broken PNG: wrong checksum in chunk {kind.decode('latin-1')!r}"
-            )
+            raise ImageReadError(f"broken PNG: wrong checksum in chunk {kind.decode('latin-1')!r}")
         if kind == b"eXIf":
             orientation = _exif_orientation(data[position + 8 : end])
         position = end + 4
@@ -177,7 +177,8 @@ def _tiff_header(data: bytes, max_pixels: int) -> ImageHeader:
         channels=tags.get(SAMPLES, (1,))[0],
         bits=bits,
         orientation=_valid_orientation(tags),
-        white_is_zero=tags.get(PHOTOMETRIC, (1,))[0] == TIFF_WHITE_IS_ZERO,
+        photometric=tags.get(PHOTOMETRIC, (None,))[0],
+        planar=tags.get(PLANAR, (1,))[0] == 2,
     )
 
 

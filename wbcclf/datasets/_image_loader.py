@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from numbers import Integral
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
@@ -25,9 +25,9 @@ class ImageLoader(TransformerMixin, BaseEstimator):
     Parameters
     ----------
     image_size : int, tuple of (height, width), or None, default=None
-        Size in pixels that every image is stretched to, by averaging where it shrinks and cubic
-        interpolation where it grows. None keeps the images as they are; then all must have one
-        size.
+        Size in pixels that every image is stretched to, by averaging where it shrinks and
+        bilinear interpolation where it grows. None keeps the images as they are; then all must
+        have one size.
     n_jobs : int or None, default=None
         Threads; None or -1 means one per available core. The result does not depend on it.
     max_pixels : int, default=89478485
@@ -59,7 +59,7 @@ class ImageLoader(TransformerMixin, BaseEstimator):
     ((2, 4, 4, 3), [128, 0, 128])
     """
 
-    _parameter_constraints: ClassVar[dict] = {
+    _parameter_constraints = {
         "image_size": [Interval(Integral, 1, None, closed="left"), tuple, list, None],
         "n_jobs": [Integral, None],
         "max_pixels": [Interval(Integral, 1, None, closed="left")],
@@ -164,6 +164,10 @@ def _check_paths(X: Any) -> list[str]:
     """Return `X` as a list of paths."""
     if isinstance(X, (str, bytes, os.PathLike)):
         raise TypeError(f"X must be an array of paths, got a single one: {X!r}. Give [path].")
+    if hasattr(X, "toarray"):
+        raise TypeError(
+            "X must be an array of paths, got a sparse matrix; sparse is not supported."
+        )
     if not hasattr(X, "shape"):  # NumPy must not turn a list of numbers and paths into text
         X = np.array(list(X), dtype=object)
     array = np.asarray(X)

@@ -88,7 +88,7 @@ def list_image_folder(root: str | PathLike, *, groups: Any = None) -> Bunch:
     ...         path = Path(root, name)
     ...         path.parent.mkdir(exist_ok=True)
     ...         Image.new("RGB", (8, 6)).save(path)
-    ...     listing = list_image_folder(root, groups=r"(p\\d+)_")
+    ...     listing = list_image_folder(root, groups="(p[0-9]+)_")
     >>> listing.target.tolist(), listing.groups.tolist()
     (['monocyte', 'monocyte', 'neutrophil'], ['p1', 'p1', 'p2'])
     """
@@ -154,9 +154,9 @@ def load_image_folder(
         Folder with images (unlabelled), class folders, or splits that hold class folders; see
         `list_image_folder`.
     image_size : int, tuple of (height, width), or None, default=None
-        Size in pixels that every image is stretched to, by averaging where it shrinks and cubic
-        interpolation where it grows. None keeps the images as they are; then all must have one
-        size.
+        Size in pixels that every image is stretched to, by averaging where it shrinks and
+        bilinear interpolation where it grows. None keeps the images as they are; then all must
+        have one size.
     groups : None, callable, str, re.Pattern, path, or tuple, default=None
         Group of each image; see `list_image_folder`.
     on_error : {"raise", "warn", "skip"}, default="raise"
@@ -347,7 +347,8 @@ def load_image_csv(
     ...     for number in range(3):
     ...         Image.new("RGB", (8, 6)).save(Path(root, f"cell_{number}.png"))
     ...     table = Path(root, "labels.csv")
-    ...     _ = table.write_text("Image,Category\\n0,MONOCYTE\\n1,\\n2,NEUTROPHIL\\n")
+    ...     with table.open("w") as file:
+    ...         print("Image,Category", "0,MONOCYTE", "1,", "2,NEUTROPHIL", sep=chr(10), file=file)
     ...     cells = load_image_csv(table)
     >>> cells.images.shape, cells.target.tolist(), [reason for _, reason in cells.skipped]
     ((2, 6, 8, 3), ['MONOCYTE', 'NEUTROPHIL'], ['no label'])

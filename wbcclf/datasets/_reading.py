@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any
 
 import joblib
@@ -28,17 +29,17 @@ def check_reading(on_error: str, n_jobs: int | None, max_pixels: int) -> None:
     if on_error not in ON_ERROR:
         raise ValueError(f"on_error must be one of {', '.join(ON_ERROR)}, got {on_error!r}.")
     _n_threads(n_jobs)
-    if isinstance(max_pixels, bool) or max_pixels != int(max_pixels) or max_pixels < 1:
+    if not isinstance(max_pixels, Integral) or max_pixels < 1:
         raise ValueError(f"max_pixels must be a positive int, got {max_pixels!r}.")
 
 
 def _n_threads(n_jobs: int | None) -> int:
-    if n_jobs == 0 or (n_jobs is not None and n_jobs != int(n_jobs)):
+    if n_jobs is not None and (not isinstance(n_jobs, Integral) or n_jobs == 0):
         raise ValueError(f"n_jobs must be None or an int other than 0, got {n_jobs!r}.")
     if n_jobs is not None and n_jobs > 0:
         return int(n_jobs)
     # joblib counts the cores that this process may use (affinity, containers).
-    return max(1, joblib.cpu_count() + 1 + (-1 if n_jobs is None else int(n_jobs)))
+    return max(1, joblib.cpu_count() + 1 + int(-1 if n_jobs is None else n_jobs))
 
 
 def read_images(

@@ -265,8 +265,14 @@ class Augmenter(ImageSamplerMixin, BaseSampler):
         shift = uniform(-self.shift, self.shift, (n, 2)) * (size[1], size[0])
         mirrored = uniform(size=(n, 2)) < 0.5
         if not any(
-            (self.rotation, self.shear, self.zoom, self.shift)
-            + (self.horizontal_flip, self.vertical_flip)
+            (
+                self.rotation,
+                self.shear,
+                self.zoom,
+                self.shift,
+                self.horizontal_flip,
+                self.vertical_flip,
+            )
         ):
             return None
         flip = np.where(mirrored & (self.horizontal_flip, self.vertical_flip), -1.0, 1.0)

@@ -120,8 +120,8 @@ class SMOTE(ImageSamplerMixin, over_sampling.SMOTE):
         if wanted > len(X_class):
             warnings.warn(
                 f"Class {label!r} has {len(X_class)} images: SMOTE interpolates between "
-                f"{len(X_class) - 1} neighbours instead of {wanted - 1}, so synthetics will be near "
-                "copies. An Augmenter before SMOTE gives it more to work with.",
+                f"{len(X_class) - 1} neighbours instead of {wanted - 1}, so synthetics will be "
+                "near copies. An Augmenter before SMOTE gives it more to work with.",
                 SmallClassWarning,
                 stacklevel=2,
             )

@@ -1,0 +1,237 @@
+"""ImageLoader: paths in, image batch out."""
+
+import pickle
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from scipy.sparse import csr_array
+from sklearn.base import clone
+from sklearn.exceptions import SkipTestWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils import estimator_checks
+
+from wbcclf._images import images_to_rows
+from wbcclf.datasets import ImageLoader, list_image_folder, load_image_folder
+from wbcclf.exceptions import ImageReadError
+
+# What scikit-learn checks without handing over numbers, which no path can be. The tag
+# `two_d_array=False` says so, and then `parametrize_with_checks` runs only the cloning check. The
+# checks that fit on numbers are repeated below on paths, under the same names; the one on sparse
+# arrays converts 1-D data to a format that SciPy has only in 2-D, and is repeated there too.
+CHECKS_WITHOUT_DATA = [
+    "check_estimator_cloneable",
+    "check_estimator_tags_renamed",
+    "check_valid_tag_types",
+    "check_estimator_repr",
+    "check_no_attributes_set_in_init",
+    "check_do_not_raise_errors_in_init_or_set_params",
+    "check_mixin_order",
+    "check_parameters_default_constructible",
+    "check_get_params_invariance",
+    "check_set_params",
+    "check_estimator_sparse_tag",
+    "check_estimator_sparse_matrix",
+]
+
+with warnings.catch_warnings():
+    # scikit-learn says at collection that the tags leave it one check.
+    warnings.simplefilter("ignore", SkipTestWarning)
+    stock_checks = estimator_checks.parametrize_with_checks([ImageLoader(image_size=8)])
+
+
+@stock_checks
+def test_stock_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize("name", CHECKS_WITHOUT_DATA)
+def test_checks_without_data(name):
+    getattr(estimator_checks, name)("ImageLoader", ImageLoader(image_size=8))
+
+
+def test_number_of_checks():
+    assert len(stock_checks.args[1]) == 1
+    assert len(CHECKS_WITHOUT_DATA) == 12
+
+
+@pytest.fixture
+def paths(tmp_path):
+    """Write eight files whose values name them: 0, 10, 20 …; the last is larger than the others."""
+    files = [tmp_path / f"cell {k}.png" for k in range(8)]
+    for k, path in enumerate(files):
+        size = (12, 9) if k < 7 else (24, 18)
+        Image.new("RGB", size, (10 * k,) * 3).save(path)
+    return np.array([str(path) for path in files])
+
+
+def values_of(images):
+    return images[:, 0, 0, 0].tolist()
+
+
+# --- scikit-learn's checks on paths -------------------------------------------------------------
+
+
+def test_check_estimators_fit_returns_self(paths):
+    loader = ImageLoader(image_size=8)
+    assert loader.fit(paths) is loader
+
+
+def test_check_dict_unchanged_and_overwrite_params(paths):
+    loader = ImageLoader(image_size=8, n_jobs=1)
+    before, params = dict(vars(loader)), loader.get_params()
+    loader.fit(paths).transform(paths)
+    assert vars(loader) == before
+    assert loader.get_params() == params
+
+
+def test_check_transformer_general_and_stateless(paths):
+    images = ImageLoader(image_size=8).fit_transform(paths)
+    assert images.shape == (8, 8, 8, 3)
+    assert images.dtype == np.uint8
+    assert values_of(images) == [10 * k for k in range(8)]
+    np.testing.assert_array_equal(ImageLoader(image_size=8).transform(paths), images)
+
+
+def test_check_methods_sample_order_and_subset_invariance(paths):
+    loader = ImageLoader(image_size=8)
+    images = loader.transform(paths)
+    order = np.random.default_rng(0).permutation(len(paths))
+    np.testing.assert_array_equal(loader.transform(paths[order]), images[order])
+    one_by_one = np.concatenate([loader.transform(paths[k : k + 1]) for k in range(8)])
+    np.testing.assert_array_equal(one_by_one, images)
+
+
+def test_check_estimators_pickle_and_clone(paths):
+    loader = ImageLoader(image_size=(4, 6)).fit(paths)
+    for copy in (pickle.loads(pickle.dumps(loader)), clone(loader)):
+        assert copy.transform(paths).shape == (8, 4, 6, 3)
+    assert loader.set_params(image_size=None, n_jobs=2).transform(paths[:7]).shape == (7, 9, 12, 3)
+
+
+def test_check_fit_score_takes_y_and_pipeline_consistency(paths):
+    y = np.arange(8) % 2
+    pipe = make_pipeline(
+        ImageLoader(), FunctionTransformer(images_to_rows), LogisticRegression(max_iter=500)
+    )
+    search = GridSearchCV(pipe, {"imageloader__image_size": [2, (3, 4)]}, cv=2)
+    search.fit(paths, y)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    assert search.predict(paths).shape == (8,)
+
+
+# --- forms of X ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        list,
+        tuple,
+        lambda paths: [Path(path) for path in paths],
+        lambda paths: paths.astype(object),
+        lambda paths: paths[:, None],
+        lambda paths: [[path] for path in paths],
+        pd.Series,
+        lambda paths: pd.Series(paths, index=paths[::-1], dtype="string"),
+        lambda paths: pd.DataFrame({"path": paths}),
+    ],
+)
+def test_forms_of_paths(paths, form):
+    loader = ImageLoader(image_size=8)
+    assert values_of(loader.fit(form(paths)).transform(form(paths))) == [10 * k for k in range(8)]
+
+
+@pytest.mark.parametrize(
+    ("X", "error", "words"),
+    [
+        ("cell.png", TypeError, "a single one"),
+        (Path("cell.png"), TypeError, "a single one"),
+        (np.zeros((2, 8, 8, 3), np.uint8), TypeError, "got numbers: shape"),
+        (np.zeros((2, 192)), TypeError, "already need no ImageLoader"),
+        ([1, 2], TypeError, r"X\[0\] must be a path, got 1"),
+        (["a.png", None], TypeError, r"X\[1\] must be a path, got None"),
+        (np.array([["a", "b"]]), ValueError, r"got \(1, 2\)"),
+        (csr_array(np.eye(3)), TypeError, "sparse is not supported"),
+        (pd.DataFrame({"path": ["a"], "label": ["b"]}), ValueError, r"got \(1, 2\)"),
+    ],
+)
+def test_what_is_no_array_of_paths(X, error, words):
+    for method in (ImageLoader(image_size=8).fit, ImageLoader(image_size=8).transform):
+        with pytest.raises(error, match=words):
+            method(X)
+
+
+def test_no_paths():
+    assert ImageLoader(image_size=(4, 6)).fit_transform([]).shape == (0, 4, 6, 3)
+    with pytest.raises(ValueError, match="Give image_size"):
+        ImageLoader().transform(np.array([], dtype=str))
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"image_size": 0},
+        {"image_size": (4, 0)},
+        {"image_size": (4, 4, 3)},
+        {"image_size": 4.5},
+        {"n_jobs": 0},
+        {"n_jobs": "all"},
+        {"max_pixels": 0},
+        {"max_pixels": None},
+        {"verbose": "yes"},
+    ],
+)
+def test_parameters_out_of_range(paths, params):
+    loader = ImageLoader(**params)
+    with pytest.raises(ValueError, match=next(iter(params))):
+        loader.fit(paths)
+    with pytest.raises(ValueError, match=next(iter(params))):
+        loader.transform(paths)
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+def test_every_broken_file_is_named(paths, tmp_path):
+    (tmp_path / "text.jpg").write_text("no image")
+    X = [*paths, tmp_path / "text.jpg", tmp_path / "gone.png"]
+    with pytest.raises(ImageReadError) as caught:
+        ImageLoader(image_size=8).transform(X)
+    message = str(caught.value)
+    assert "2 of 10 files" in message
+    assert "text.jpg: not a JPEG" in message
+    assert "gone.png: no such file" in message
+    assert "on_error" not in message
+
+
+def test_sizes_differ(paths):
+    with pytest.raises(ValueError, match=r"2 sizes .* 9 x 12 \(7 images, .* 18 x 24 \(1 images"):
+        ImageLoader().transform(paths)
+
+
+def test_max_pixels(paths):
+    with pytest.raises(ImageReadError, match=r"1 of 8 .*\n.*cell 7.png: 24 x 18 pixels"):
+        ImageLoader(image_size=8, max_pixels=12 * 9).transform(paths)
+
+
+def test_progress_bar_is_on_stderr_and_only_if_asked_for(paths, capfd):
+    ImageLoader(image_size=8).transform(paths)
+    assert capfd.readouterr() == ("", "")
+    ImageLoader(image_size=8, verbose=1).transform(paths)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "8/8" in err
+
+
+def test_same_images_as_load_image_folder(wbcclf_data):
+    root = wbcclf_data / "blood-cells" / "TEST_SIMPLE"
+    cells = load_image_folder(root, image_size=(60, 80))
+    images = ImageLoader(image_size=(60, 80)).transform(list_image_folder(root).paths)
+    np.testing.assert_array_equal(images, cells.images)
