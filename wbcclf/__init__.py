@@ -14,6 +14,7 @@ from wbcclf.datasets import (
     load_image_folder,
     make_blood_cells,
 )
+from wbcclf.persistence import load_model, save_model
 from wbcclf.sampling import SMOTE, Augmenter, ImageSampler
 
 __version__ = "0.1.0"
@@ -31,5 +32,7 @@ __all__ = [
     "list_image_folder",
     "load_image_csv",
     "load_image_folder",
+    "load_model",
     "make_blood_cells",
+    "save_model",
 ]

@@ -71,6 +71,10 @@ class ResampledArray(np.ndarray):
     def __array_finalize__(self, template: Any) -> None:
         self.sources = None
 
+    def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
+        # What has no rows (a sum, a comparison's all()) is a number like any other.
+        return array[()] if array.ndim == 0 else super().__array_wrap__(array, context)
+
     def __reduce__(self) -> tuple:
         # Through the plain array, so that joblib (Pipeline(memory=...), n_jobs) keeps the record.
         return with_sources, (np.asarray(self), self.sources)

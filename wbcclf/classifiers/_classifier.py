@@ -303,7 +303,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
             callbacks = _callbacks.make_callbacks(
                 self, n_steps, validates=valid_data is not None, schedules=not partial
             )
-            self.net_ = _net.make_net(self, network, callbacks, epochs, random_state)
+            device = _net.resolve_device(self.device, fitted=False)
+            self.net_ = _net.make_net(self, network, callbacks, epochs, random_state, device)
         self.history_ += _net.train(self.net_, train_data, valid_data)
         self.n_iter_ = len(self.history_)
         return self
@@ -371,12 +372,21 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         if n_frozen and self.weights is None and not self.warm_start:
             warnings.warn(
                 f"{n_frozen} of {len(chain)} blocks of {self.backbone} are frozen at random "
-                f"weights (weights=None, unfrozen_layers={self.unfrozen_layers!r}). Give weights, or "
-                "unfrozen_layers='all'.",
+                f"weights (weights=None, unfrozen_layers={self.unfrozen_layers!r}). Give "
+                "weights, or unfrozen_layers='all'.",
                 UserWarning,
                 stacklevel=5,
             )
         return n_frozen
+
+    def _restore_net(self, state):
+        """Set ``net_`` from a network's state dict, after all other fitted attributes."""
+        from wbcclf.classifiers import _net
+
+        network = self._build_network(None, seed=0)
+        network.load_state_dict(state)
+        random_state = check_random_state(0)
+        self.net_ = _net.make_net(self, network, None, self.max_epochs, random_state, "cpu")
 
     def _check_images(self, X):
         images = validate_images(self, X, image_shape=self.image_shape_, reset=False)

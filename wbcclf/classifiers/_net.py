@@ -189,9 +189,10 @@ class CellNet(NeuralNetClassifier):
 def make_net(
     classifier: Any,
     network: torch.nn.Module,
-    callbacks: list,
+    callbacks: list | None,
     epochs: int,
     random_state: np.random.RandomState,
+    device: str,
 ) -> CellNet:
     """Return an initialised net with the parameters of a CNNClassifier."""
     optimizer, options = OPTIMIZERS.get(classifier.optimizer, (classifier.optimizer, {}))
@@ -205,7 +206,7 @@ def make_net(
         max_epochs=epochs,
         batch_size=classifier.batch_size,
         callbacks=callbacks,
-        device=resolve_device(classifier.device, fitted=False),
+        device=device,
         verbose=0,
         classes=np.arange(len(classifier.classes_)),
         precision=classifier.precision,
