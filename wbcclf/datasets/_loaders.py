@@ -22,7 +22,7 @@ __all__ = ["list_image_folder", "load_image_csv", "load_image_folder"]
 LABEL_COLUMNS = ("label", "class", "category", "target", "cell_type", "type")
 
 
-def list_image_folder(root: str | PathLike, *, groups: Any = None) -> Bunch:
+def list_image_folder(root: str | PathLike, *, labelled: bool = True, groups: Any = None) -> Bunch:
     """List the images of a folder with their classes and groups, without opening them.
 
     The class of an image is the name of the folder that directly holds it, however deep it lies.
@@ -34,6 +34,9 @@ def list_image_folder(root: str | PathLike, *, groups: Any = None) -> Bunch:
         Folder with images, class folders, or splits that hold class folders
         (``root/TRAIN/NEUTROPHIL/1.jpg``). Links to folders are followed; each folder is entered
         once.
+    labelled : bool, default=True
+        False takes folders for mere folders: images may lie anywhere, and target, target_names and
+        split are None.
     groups : None, callable, str, re.Pattern, path, or tuple, default=None
         What each image shows, so that cross-validation can keep it in one fold:
 
@@ -95,9 +98,12 @@ def list_image_folder(root: str | PathLike, *, groups: Any = None) -> Bunch:
     files, skipped = find_images(root)
     if not files:
         raise ValueError(_nothing_found(root, skipped))
-    _check_layout(root, files)
     target = split = target_names = None
-    if len(files[0]) > 1:  # the layout is checked: if one image lies in a class folder, all do
+    if labelled:
+        _check_layout(root, files)
+    if (
+        labelled and len(files[0]) > 1
+    ):  # the layout is checked: if one image lies in a class folder, all do
         target = np.array([parts[-2] for parts in files])
         target_names = sorted(set(target.tolist()))
         if any(len(parts) > 2 for parts in files):
@@ -136,6 +142,7 @@ def load_image_folder(
     root: str | PathLike,
     *,
     image_size: int | tuple[int, int] | None = None,
+    labelled: bool = True,
     groups: Any = None,
     on_error: str = "raise",
     n_jobs: int | None = None,
@@ -157,6 +164,8 @@ def load_image_folder(
         Size in pixels that every image is stretched to, by averaging where it shrinks and
         bilinear interpolation where it grows. None keeps the images as they are; then all must
         have one size.
+    labelled : bool, default=True
+        False takes folders for mere folders; see `list_image_folder`.
     groups : None, callable, str, re.Pattern, path, or tuple, default=None
         Group of each image; see `list_image_folder`.
     on_error : {"raise", "warn", "skip"}, default="raise"
@@ -219,7 +228,7 @@ def load_image_folder(
     """
     size = check_image_size(image_size)
     check_reading(on_error, n_jobs, max_pixels)
-    listing = list_image_folder(root, groups=groups)
+    listing = list_image_folder(root, labelled=labelled, groups=groups)
     images, kept, failures = read_images(
         listing.paths.tolist(),
         size,

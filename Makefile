@@ -1,0 +1,43 @@
+# make demo   sets everything up and shows the whole path on synthetic cells
+# make test   sets everything up and runs every gate
+# make docs   builds the documentation into site/
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+INSTALLED = $(VENV)/.installed
+RUN = $(BIN)/python -m
+
+.PHONY: install demo test lint docs unit proof clean
+
+install: $(INSTALLED)
+
+# The stamp is written last, so an install that was interrupted is done again.
+$(INSTALLED): requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) pip install --quiet --requirement requirements.txt
+	$(RUN) pip install --quiet --no-deps --editable .
+	touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/wbcclf demo
+
+test: lint docs unit proof
+
+lint: $(INSTALLED)
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(BIN)/lint-imports
+
+docs: $(INSTALLED)
+	$(RUN) mkdocs build --quiet --strict
+
+# Small networks on small images: two workers with one thread each beat one with two.
+unit: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(RUN) pytest -m "not proof" --numprocesses 2 --quiet
+
+# One training on real images, with all cores.
+proof: $(INSTALLED)
+	$(RUN) pytest -m proof --quiet
+
+clean:
+	rm -rf $(VENV) site demo

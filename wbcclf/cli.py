@@ -1,0 +1,420 @@
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import sys
+import warnings
+from collections import Counter
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from imblearn.pipeline import Pipeline
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.utils import Bunch
+
+import wbcclf
+from wbcclf.exceptions import ImageReadError
+from wbcclf.inspection import evaluate_predictions, predict_files, save_confusion_matrix
+
+app = typer.Typer(
+    help="Classify white blood cell images. Start with: wbcclf demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+_out = Console(highlight=False, soft_wrap=True)
+_err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class OnError(StrEnum):
+    """What to do about a file that cannot be read."""
+
+    stop = "raise"
+    warn = "warn"
+    skip = "skip"
+
+
+class Balance(StrEnum):
+    """What to do about classes of different size."""
+
+    none = "none"
+    weights = "weights"
+    copies = "copies"
+    smote = "smote"
+
+
+ModelFile = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="Model file written by `wbcclf train`.")
+]
+ImageFolder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder with images.")]
+OnErrorOption = Annotated[
+    OnError,
+    typer.Option(
+        help="Files that cannot be read: stop, or leave them out, with a warning or silently."
+    ),
+]
+
+
+@app.command()
+def train(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR", help="Folder with one folder of images per class (DIR/neutrophil/1.jpg)."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Model file to write.")] = Path(
+        "model.wbcclf"
+    ),
+    backbone: Annotated[
+        str, typer.Option(help="simple_cnn (from scratch), vgg16, resnet18 or squeezenet1_1.")
+    ] = "simple_cnn",
+    weights: Annotated[
+        str | None, typer.Option(help="'imagenet', or a .pth or .npz file; default: random.")
+    ] = None,
+    unfrozen_layers: Annotated[
+        str, typer.Option(help="Blocks to train, from the top: a number, a block's name, or 'all'.")
+    ] = "all",
+    image_size: Annotated[
+        int, typer.Option(min=8, help="Images are stretched to this height and width in pixels.")
+    ] = 96,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the images.")] = 10,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per training step.")] = 32,
+    lr: Annotated[float, typer.Option(help="Highest learning rate of the one-cycle schedule.")] = (
+        3e-3
+    ),
+    augment: Annotated[
+        bool, typer.Option(help="Change images at random in every epoch (turn, shift, colours).")
+    ] = True,
+    balance: Annotated[
+        Balance,
+        typer.Option(
+            help="Unequal classes: nothing, weight the rare ones, or bring them up to the largest "
+            "by changed copies or by copies and SMOTE."
+        ),
+    ] = Balance.none,
+    early_stopping: Annotated[
+        bool,
+        typer.Option(help="Watch a tenth of the images and keep the epoch that does best on them."),
+    ] = False,
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            help="Which images show the same cell or patient, so that they are not split: a CSV "
+            "file with columns path and group, or a regular expression on the path. "
+            "Used by --early-stopping."
+        ),
+    ] = None,
+    group_column: Annotated[
+        str | None, typer.Option(help="Column of that CSV file, if it is not called group.")
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(help="float32, or bfloat16: faster on recent CPUs and GPUs.")
+    ] = "float32",
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same model.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    on_error: OnErrorOption = OnError.stop,
+) -> None:
+    """Train a classifier on a folder of class folders and write it to a file.
+
+    Example: wbcclf train cells/train -o model.wbcclf --epochs 10
+    """
+    _check_output(output)
+    _require(group_column is None or groups is not None, "--group-column needs --groups.")
+    cells = wbcclf.load_image_folder(
+        folder,
+        image_size=image_size,
+        groups=(groups, "path", group_column) if group_column else groups,
+        on_error="raise" if on_error is OnError.stop else "skip",
+        verbose=1,
+    )
+    if on_error is not OnError.skip:
+        _report_skipped(cells.skipped)
+    _require(cells.target is not None, f"{folder} has no class folders: there are no labels.")
+    _print_classes(cells)
+    classifier = wbcclf.CNNClassifier(
+        backbone,
+        weights=weights,
+        unfrozen_layers=int(unfrozen_layers) if unfrozen_layers.isdigit() else unfrozen_layers,
+        max_epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        lr_schedule="onecycle",
+        weight_decay=0.05,
+        class_weight="balanced" if balance is Balance.weights else None,
+        early_stopping=early_stopping,
+        augment=wbcclf.Augmenter() if augment else None,
+        device=device,
+        precision=precision,
+        random_state=seed,
+        verbose=1,
+    )
+    pipeline = Pipeline([*_samplers(balance, seed), ("classifier", classifier)])
+    if early_stopping and cells.groups is not None:
+        kept, held = next(
+            StratifiedGroupKFold(10, shuffle=True, random_state=seed).split(
+                cells.images, cells.target, cells.groups
+            )
+        )
+        pipeline.fit(
+            cells.images[kept],
+            cells.target[kept],
+            classifier__X_val=cells.images[held],
+            classifier__y_val=cells.target[held],
+        )
+    else:
+        pipeline.fit(cells.images, cells.target)
+    loader = wbcclf.ImageLoader(image_size=image_size)
+    model = Pipeline([("loader", loader), ("classifier", pipeline[-1])])
+    wbcclf.save_model(model, output)
+    last = pipeline[-1].history_[-1]
+    figures = ", ".join(f"{name} {value:.3f}" for name, value in last.items() if "_" in name)
+    _out.print(f"Trained {last['epoch']} epochs: {figures}")
+    _out.print(f"Model: {output}")
+
+
+def _samplers(balance: Balance, seed: int) -> list[tuple[str, Any]]:
+    copies = wbcclf.Augmenter(sampling_strategy="auto", random_state=seed)
+    if balance is Balance.copies:
+        return [("copies", copies)]
+    if balance is Balance.smote:
+        # Copies first: SMOTE between the two or three images of a rare class makes near copies.
+        return [
+            ("copies", wbcclf.Augmenter(n_copies=1, random_state=seed)),
+            ("smote", wbcclf.SMOTE(random_state=seed)),
+        ]
+    return []
+
+
+@app.command()
+def evaluate(
+    model_file: ModelFile,
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder with one folder of images per class.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write the figures to this JSON file.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the confusion matrix to this PNG, SVG or PDF file.")
+    ] = None,
+    on_error: OnErrorOption = OnError.stop,
+) -> None:
+    """Compare a model's predictions with the labels of a folder of class folders.
+
+    Example: wbcclf evaluate model.wbcclf cells/test --plot confusion.png
+    """
+    for path in (output, plot):
+        if path is not None:
+            _check_output(path)
+    model = wbcclf.load_model(model_file)
+    listing = wbcclf.list_image_folder(folder)
+    _require(listing.target is not None, f"{folder} has no class folders: there are no labels.")
+    unseen = sorted(set(listing.target) - set(model.classes_.tolist()))
+    _require(
+        not unseen,
+        f"{folder} holds classes that the model was not trained on: {', '.join(unseen)}. It knows "
+        f"{', '.join(model.classes_.tolist())}.",
+    )
+    found = _predict(model, listing, on_error)
+    label_of = dict(zip(listing.paths.tolist(), listing.target.tolist(), strict=True))
+    result = evaluate_predictions([label_of[path] for path in found.paths], found.labels)
+    _print_evaluation(result)
+    if output is not None:
+        figures = {
+            key: value.tolist() if isinstance(value, np.ndarray) else value
+            for key, value in result.items()
+        }
+        _write_text(output, json.dumps(figures, indent=1) + "\n")
+        _out.print(f"Figures: {output}")
+    if plot is not None:
+        save_confusion_matrix(result, plot)
+        _out.print(f"Confusion matrix: {plot}")
+
+
+@app.command()
+def predict(
+    model_file: ModelFile,
+    folder: ImageFolder,
+    output: Annotated[Path, typer.Option("-o", "--output", help="CSV file to write.")] = Path(
+        "predictions.csv"
+    ),
+    on_error: OnErrorOption = OnError.warn,
+) -> None:
+    """Predict all images of a folder, those in its subfolders included, into a CSV file.
+
+    One line per file in the order of their names: file, label, and one probability per class.
+
+    Example: wbcclf predict model.wbcclf unlabelled/ -o predictions.csv
+    """
+    _check_output(output)
+    model = wbcclf.load_model(model_file)
+    listing = wbcclf.list_image_folder(folder, labelled=False)
+    found = _predict(model, listing, on_error)
+    lines = [["file", "label", *model.classes_.tolist()]]
+    lines += [
+        [Path(path).relative_to(folder).as_posix(), label, *(f"{share:.6f}" for share in shares)]
+        for path, label, shares in zip(found.paths, found.labels, found.probabilities, strict=True)
+    ]
+    _write_rows(output, lines)
+    counts = Counter(found.labels.tolist())
+    _out.print(f"{len(found.paths)} images: {_counts_text(counts)}")
+    _out.print(f"Predictions: {output}")
+
+
+@app.command()
+def demo(
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder to write everything into.")
+    ] = Path("demo"),
+) -> None:
+    """Draw synthetic cells, train on them, evaluate, predict, and show where everything is.
+
+    Needs no network and no data, and takes a minute or two.
+    """
+    import cv2
+
+    for name, n_samples, seed in (("train", 600, 0), ("test", 200, 1), ("unlabelled", 20, 2)):
+        cells = wbcclf.make_blood_cells(n_samples, image_size=64, random_state=seed)
+        for number, (image, label) in enumerate(zip(cells.images, cells.target, strict=True)):
+            path = output / name / ("" if name == "unlabelled" else label) / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _require(
+                cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR)),
+                f"{path} could not be written.",
+            )
+    _out.print(f"Synthetic cells: {output / 'train'}, {output / 'test'}, {output / 'unlabelled'}")
+    model = output / "model.wbcclf"
+    train(output / "train", output=model, image_size=64, epochs=6)
+    evaluate(
+        model,
+        output / "test",
+        output=output / "evaluation.json",
+        plot=output / "confusion_matrix.png",
+    )
+    predict(model, output / "unlabelled", output=output / "predictions.csv")
+
+
+def _predict(model: Any, listing: Bunch, on_error: OnError) -> Bunch:
+    """Return the predictions of all readable files; name the others as `on_error` says."""
+    paths = listing.paths.tolist()
+    chunks = list(
+        track(
+            predict_files(model, paths, chunk_size=256),
+            description="Predicting",
+            total=-(-len(paths) // 256),
+            console=_err,
+        )
+    )
+    broken = [item for chunk in chunks for item in chunk.skipped]
+    if broken and (on_error is OnError.stop or len(broken) == len(paths)):
+        raise ImageReadError(f"{_named(broken)}: cannot be read as images.")
+    if on_error is not OnError.skip:
+        _report_skipped(listing.skipped + broken)
+    return Bunch(
+        paths=[path for chunk in chunks for path in chunk.paths],
+        labels=np.concatenate([chunk.labels for chunk in chunks]),
+        probabilities=np.concatenate([chunk.probabilities for chunk in chunks]),
+    )
+
+
+def _check_output(path: Path) -> None:
+    """Fail before the work starts, not after it, if the result cannot be written."""
+    _require(path.parent.is_dir(), f"{path}: the folder {path.parent} does not exist.")
+    _require(not path.is_dir(), f"{path} is a folder; give a file name.")
+    _require(os.access(path.parent, os.W_OK), f"{path}: the folder {path.parent} is read-only.")
+
+
+def _write_text(path: Path, text: str) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_text(text, encoding="utf-8", newline="")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_rows(path: Path, rows: list[list]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    _write_text(path, text.getvalue())
+
+
+def _print_classes(cells: Bunch) -> None:
+    counts = Counter(cells.target.tolist())
+    _out.print(f"{len(cells.target)} images of {len(counts)} classes: {_counts_text(counts)}")
+
+
+def _counts_text(counts: Counter) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+
+
+def _print_evaluation(result: Bunch) -> None:
+    low, high = result.accuracy_interval
+    table = Table("class", "images", "precision", "recall", "F1")
+    for row in zip(
+        result.classes, result.support, result.precision, result.recall, result.f1, strict=True
+    ):
+        table.add_row(str(row[0]), str(row[1]), *(f"{figure:.3f}" for figure in row[2:]))
+    _out.print(table)
+    _out.print(
+        f"accuracy {result.accuracy:.3f} (95% interval {low:.3f} to {high:.3f} if every image is "
+        f"another cell), balanced accuracy {result.balanced_accuracy:.3f}, macro-F1 "
+        f"{result.macro_f1:.3f}, {result.n_samples} images"
+    )
+    matrix = Table("true \\ predicted", *(str(label) for label in result.classes))
+    for label, counts in zip(result.classes, result.confusion, strict=True):
+        matrix.add_row(str(label), *(str(count) for count in counts))
+    _out.print(matrix)
+
+
+def _report_skipped(skipped: list[tuple[str, str]]) -> None:
+    if skipped:
+        _warn(f"left out: {_named(skipped)}")
+
+
+def _named(files: list[tuple[str, str]]) -> str:
+    """Return how many files there are, and the first with their reasons."""
+    named = "; ".join(f"{path} ({reason})" for path, reason in files[:5])
+    return f"{len(files)} files: {named}" + (" and more" if len(files) > 5 else "")
+
+
+def _warn(message: Any, *_: Any, **__: Any) -> None:
+    _err.print(f"wbcclf: warning: {' '.join(str(message).split())}", markup=False)
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+def main() -> None:
+    """Run the command line; errors are one line on stderr, without a traceback.
+
+    Exit codes: 0 success, 1 error, 2 wrong usage, 130 interrupted.
+    """
+    warnings.showwarning = _warn
+    try:
+        app(standalone_mode=False)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        # typer's own errors (wrong usage) know their text and exit code; the rest are ours and
+        # say what to do; both are for a person at a shell, who has no use for a stack of calls.
+        if isinstance(error, typer.Abort):
+            sys.exit(130)
+        text = error.format_message() if hasattr(error, "format_message") else str(error)
+        usage = " See wbcclf --help." if hasattr(error, "format_message") else ""
+        text = " ".join(text.split()) or type(error).__name__
+        _err.print(f"wbcclf: error: {text}{usage}", markup=False)
+        sys.exit(getattr(error, "exit_code", 1))
