@@ -49,9 +49,9 @@ def _fixed(backbone: str, **defaults: Any) -> Callable[[type], type]:
 class SimpleCNNClassifier(CNNClassifier):
     """A small convolutional network, trained from scratch.
 
-    Five blocks of 3x3 convolution, group normalisation, ReLU and 2x2 max-pooling, then average
-    pooling and a linear layer. Takes images of any size. Parameters, attributes and methods
-    are those of :class:`CNNClassifier`, without `backbone`.
+    Five blocks (16 to 256 filters) of 3x3 convolution, 2x2 max-pooling, group normalisation and
+    ReLU, then average pooling and a linear layer; 0.4 million weights. Takes images of any size.
+    Parameters, attributes and methods are those of :class:`CNNClassifier`, without `backbone`.
 
     Examples
     --------
