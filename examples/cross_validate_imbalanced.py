@@ -10,9 +10,7 @@ from wbcclf import SMOTE, Augmenter, SimpleCNNClassifier, make_blood_cells
 from wbcclf.inspection import evaluate_predictions
 
 # Four classes, the largest four times as large as the smallest; two pictures of every cell.
-cells = make_blood_cells(
-    80, classes=4, image_size=48, imbalance=4.0, n_copies=1, random_state=0
-)
+cells = make_blood_cells(80, classes=4, image_size=48, imbalance=4.0, n_copies=1, random_state=0)
 model = Pipeline(
     [
         ("copies", Augmenter(n_copies=1, random_state=0)),

@@ -39,9 +39,9 @@ class SimpleReference(nn.Module):
     def forward(self, x):
         for number in range(1, 6):
             x = functional.conv2d(x, self.state[f"conv{number}.0.weight"], padding=1)
-            weight, bias = self.state[f"conv{number}.1.weight"], self.state[f"conv{number}.1.bias"]
-            x = functional.relu(functional.group_norm(x, 8, weight, bias))
             x = functional.max_pool2d(x, 2, ceil_mode=True)
+            weight, bias = self.state[f"conv{number}.2.weight"], self.state[f"conv{number}.2.bias"]
+            x = functional.relu(functional.group_norm(x, 8, weight, bias))
         return x.flatten(1)
 
 
@@ -130,8 +130,7 @@ def test_random_weights_follow_torchs_seed(name):
     torch.manual_seed(1)
     other = build_chain(get_backbone(name), None)
     assert all(
-        torch.equal(a, b)
-        for a, b in zip(first.parameters(), again.parameters(), strict=True)
+        torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True)
     )
     assert not torch.equal(next(first.parameters()), next(other.parameters()))
 

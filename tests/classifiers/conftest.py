@@ -51,7 +51,9 @@ def tiny(monkeypatch):
         network = torch.nn.Module()
         for number, n_in in enumerate((3, 4), start=1):
             layers = torch.nn.Sequential(
-                torch.nn.Conv2d(n_in, 4, 3, stride=2), torch.nn.BatchNorm2d(4), torch.nn.Dropout(0.5)
+                torch.nn.Conv2d(n_in, 4, 3, stride=2),
+                torch.nn.BatchNorm2d(4),
+                torch.nn.Dropout(0.5),
             )
             network.add_module(f"block{number}", layers)
         return network

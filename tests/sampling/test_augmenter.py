@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.utils._param_validation import InvalidParameterError
 
 from wbcclf import Augmenter, make_blood_cells
 from wbcclf.sampling import _augmenter
@@ -205,7 +204,8 @@ def test_a_quarter_turn_is_numpys(part, quarters, kind):
 def test_rotation_keeps_the_centre_of_a_disc():
     disc = np.zeros((1, 41, 61, 1))
     cv2.circle(disc[0], (30, 20), 12, 255.0, -1)
-    out = Augmenter(**{**STILL, "rotation": 180}).augment(np.repeat(disc, 40, axis=0), 0)[..., 0]
+    turn = Augmenter(**{**STILL, "rotation": 180, "fill": "constant"})
+    out = turn.augment(np.repeat(disc, 40, axis=0), 0)[..., 0]
     weights = out / out.sum(axis=(1, 2), keepdims=True)
     # Bilinear resampling keeps centroids; OpenCV may round positions to 1/32 pixel.
     np.testing.assert_allclose((weights * np.arange(61)).sum(axis=(1, 2)), 30, atol=1 / 16)
@@ -336,8 +336,9 @@ def test_hue_and_saturation_keep_luma_and_greys(params):
     np.testing.assert_allclose(out @ LUMA, images @ LUMA, rtol=1e-9)
     np.testing.assert_allclose(out[:, 0], images[:, 0], rtol=1e-9)
     rounded = Augmenter(**{**STILL, **params}).augment(images.astype(np.uint8), 0)
-    # Three channels rounded by half a level each, weights that sum to one.
-    assert np.abs(rounded @ LUMA - images.astype(np.uint8) @ LUMA).max() <= 0.5 + 1e-9
+    # Every channel is rounded by half a level, after weights that OpenCV rounds to 10 bits.
+    slack = 0.5 + 3 * 255 / 2048
+    assert np.abs(rounded @ LUMA - images.astype(np.uint8) @ LUMA).max() <= slack
 
 
 def test_grey_images_have_no_hue_saturation_or_stain():

@@ -57,7 +57,7 @@ class Augmenter(ImageSamplerMixin, BaseSampler):
         The same for the distance from the image's mean grey.
     saturation : float, default=0.1
         The same for the distance from the pixel's own grey. RGB images only.
-    hue : float, default=0.02
+    hue : float, default=0.01
         Largest turn of the hue, as a fraction of the colour circle. RGB images only. A rotation in
         YIQ space, which is linear and leaves brightness alone.
     stain : float, default=0
@@ -142,7 +142,7 @@ class Augmenter(ImageSamplerMixin, BaseSampler):
         brightness=0.1,
         contrast=0.1,
         saturation=0.1,
-        hue=0.02,
+        hue=0.01,
         stain=0,
         fill="reflect",
         n_copies=None,

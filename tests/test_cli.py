@@ -1,0 +1,198 @@
+"""The command line, called as a shell calls it."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import wbcclf
+from wbcclf import cli
+
+
+def run(*arguments):
+    """Run `wbcclf` in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", "from wbcclf.cli import main; main()", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def call(capsys, monkeypatch, *arguments):
+    """Run `wbcclf` in this process and return (exit code, stdout, stderr)."""
+    monkeypatch.setattr(sys, "argv", ["wbcclf", *map(str, arguments)])
+    # main() shows warnings on one line by replacing this hook for the whole process.
+    monkeypatch.setattr("warnings.showwarning", cli._warn)
+    code = 0
+    try:
+        cli.main()
+    except SystemExit as stop:
+        code = stop.code
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def read_csv(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_cells(root, n_samples, seed, labelled=True):
+    cells = wbcclf.make_blood_cells(n_samples, classes=2, image_size=32, random_state=seed)
+    for number, (image, label) in enumerate(zip(cells.images, cells.target, strict=True)):
+        path = root / (label if labelled else ".") / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    return cells
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Return a folder with train/, test/, new/ and a model trained through the command line."""
+    root = tmp_path_factory.mktemp("cli")
+    write_cells(root / "train", 60, 0)
+    write_cells(root / "test", 20, 1)
+    write_cells(root / "new", 12, 2, labelled=False)
+    done = run("train", root / "train", "-o", root / "m.wbcclf", "--image-size", 32, "--epochs", 4)
+    assert done.returncode == 0, done.stderr
+    assert "60 images of 2 classes: lymphocyte 30, neutrophil 30" in done.stdout
+    return root
+
+
+def test_evaluate_writes_figures_that_agree_with_the_table(trained, capsys, monkeypatch):
+    figures, plot = trained / "figures.json", trained / "confusion.png"
+    code, out, _ = call(
+        capsys,
+        monkeypatch,
+        *("evaluate", trained / "m.wbcclf", trained / "test", "-o", figures, "--plot", plot),
+    )
+    assert code == 0
+    result = json.loads(figures.read_text())
+    assert np.trace(result["confusion"]) / 20 == pytest.approx(result["accuracy"])
+    assert f"accuracy {result['accuracy']:.3f}" in out
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_predict_writes_files_in_natural_order_with_probabilities(trained, capsys, monkeypatch):
+    output = trained / "out.csv"
+    code, _, _ = call(
+        capsys, monkeypatch, "predict", trained / "m.wbcclf", trained / "new", "-o", output
+    )
+    assert code == 0
+    rows = read_csv(output)
+    assert [row["file"] for row in rows] == [f"{number}.png" for number in range(12)]
+    model = wbcclf.load_model(trained / "m.wbcclf")
+    expected = model.predict_proba([trained / "new" / row["file"] for row in rows])
+    written = np.array([[row["lymphocyte"], row["neutrophil"]] for row in rows], dtype=float)
+    np.testing.assert_allclose(written, expected, atol=5.1e-7)  # six decimals
+    assert [row["label"] for row in rows] == model.classes_[expected.argmax(axis=1)].tolist()
+
+
+def test_predict_leaves_broken_files_out_and_names_them(trained, tmp_path, capsys, monkeypatch):
+    write_cells(tmp_path / "mixed", 4, 3, labelled=False)
+    (tmp_path / "mixed" / "2b.png").write_bytes(b"no image")
+    (tmp_path / "mixed" / ".DS_Store").write_bytes(b"hidden")
+    (tmp_path / "mixed" / "sub").mkdir()
+    Image.new("RGB", (40, 20)).save(tmp_path / "mixed" / "sub" / "9.png")
+    output = tmp_path / "out.csv"
+    code, _, err = call(
+        capsys, monkeypatch, "predict", trained / "m.wbcclf", tmp_path / "mixed", "-o", output
+    )
+    assert code == 0
+    assert "2b.png" in err and ".DS_Store" in err
+    files = [row["file"] for row in read_csv(output)]
+    assert sorted(files) == ["0.png", "1.png", "2.png", "3.png", "sub/9.png"]
+
+
+def test_predict_can_stop_at_broken_files_and_then_writes_nothing(
+    trained, tmp_path, capsys, monkeypatch
+):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    write_cells(tmp_path, 3, 3, labelled=False)
+    output = tmp_path / "out.csv"
+    code, _, err = call(
+        capsys,
+        monkeypatch,
+        *("predict", trained / "m.wbcclf", tmp_path, "-o", output, "--on-error", "raise"),
+    )
+    assert code == 1 and "broken.png" in err
+    assert not output.exists() and not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize("balance", ["weights", "copies", "smote"])
+def test_unequal_classes_are_balanced_as_asked(balance, tmp_path, capsys, monkeypatch):
+    cells = write_cells(tmp_path / "train", 24, 0)
+    for path in list((tmp_path / "train" / "neutrophil").iterdir())[3:]:
+        path.unlink()
+    assert (cells.target == "neutrophil").sum() > 3
+    code, out, err = call(
+        capsys,
+        monkeypatch,
+        *("train", tmp_path / "train", "-o", tmp_path / "m.wbcclf", "--image-size", 32),
+        *("--epochs", 1, "--balance", balance),
+    )
+    assert code == 0, err
+    assert "neutrophil 3" in out
+
+
+def test_early_stopping_with_groups_splits_by_group(tmp_path, capsys, monkeypatch):
+    write_cells(tmp_path / "train", 40, 0)
+    code, out, err = call(
+        capsys,
+        monkeypatch,
+        *("train", tmp_path / "train", "-o", tmp_path / "m.wbcclf", "--image-size", 32),
+        *("--epochs", 2, "--early-stopping", "--groups", r"(\d)\.png"),
+    )
+    assert code == 0, err
+    assert "valid_acc" in out
+
+
+def error_cases(root):
+    model, train, test = root / "m.wbcclf", root / "train", root / "test"
+    return {
+        "no such folder": (["train", root / "nowhere"], "does not exist"),
+        "empty folder": (["train", root / "empty"], "is empty"),
+        "one class": (["train", root / "one", "--image-size", 32], "one class only"),
+        "unlabelled": (["train", root / "new", "--image-size", 32], "no class folders"),
+        "no folder for the output": (["train", train, "-o", root / "a" / "m"], "does not exist"),
+        "output is a folder": (["train", train, "-o", root / "test"], "is a folder"),
+        "unknown backbone": (
+            ["train", train, "--image-size", 32, "--backbone", "vgg17", "-o", root / "x"],
+            "Did you mean 'vgg16'",
+        ),
+        "unseen label": (["evaluate", model, root / "unseen"], "not trained on: basophil"),
+        "no model": (["evaluate", root / "none.wbcclf", test], "none.wbcclf"),
+        "not a model": (["predict", root / "test" / "note.txt", test], "not a model"),
+        "no images": (["predict", model, root / "empty", "-o", root / "o.csv"], "is empty"),
+        "wrong option": (["train", train, "--epochs", "many"], "--help"),
+        "unknown command": (["trian"], "--help"),
+    }
+
+
+@pytest.mark.parametrize("case", error_cases(__import__("pathlib").Path()))
+def test_errors_are_one_line_that_says_what_to_do(case, trained, capsys, monkeypatch):
+    (trained / "empty").mkdir(exist_ok=True)
+    if not (trained / "one").exists():
+        write_cells(trained / "one" / "only", 4, 0, labelled=False)
+        write_cells(trained / "unseen" / "basophil", 2, 0, labelled=False)
+        (trained / "test" / "note.txt").write_text("no model")
+    arguments, expected = error_cases(trained)[case]
+    code, _, err = call(capsys, monkeypatch, *arguments)
+    last = [line for line in err.splitlines() if line.startswith("wbcclf: error:")]
+    assert code == (2 if "--help" in expected else 1), err
+    assert len(last) == 1 and expected in last[0]
+    assert "Traceback" not in err
+
+
+def test_help_teaches_every_command(capsys, monkeypatch):
+    for command in ("train", "evaluate", "predict", "demo"):
+        code, out, _ = call(capsys, monkeypatch, command, "--help")
+        assert code == 0
+        assert "Usage:" in out
+        assert command == "demo" or "Example: wbcclf" in " ".join(out.split())
