@@ -62,8 +62,7 @@ class StopIfDiverged(Callback):
         if not math.isfinite(loss):
             raise FloatingPointError(
                 f"The training loss is {loss} in epoch {net.history[-1, 'epoch']}: training "
-                f"diverged. Lower lr (it is {net.lr})"
-                + (", or use precision='bfloat16'." if net.precision == "float16" else ".")
+                f"diverged. Lower lr (it is {net.lr})."
             )
 
 

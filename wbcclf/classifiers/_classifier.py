@@ -83,9 +83,9 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         Changes every training batch anew, on the fly.
     device : str, default="auto"
         ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; ``"auto"`` takes the first GPU there is.
-    precision : {"float32", "bfloat16", "float16"}, default="float32"
-        Arithmetic of the network (automatic mixed precision); float32 predicts the same on every
-        device to rounding.
+    precision : {"float32", "bfloat16"}, default="float32"
+        Arithmetic of the network (automatic mixed precision). bfloat16 is faster on recent CPUs
+        and GPUs; float32 predicts the same on every device to rounding.
     callbacks : list or None, default=None
         Further skorch callbacks.
     random_state : int, RandomState instance or None, default=None
@@ -159,7 +159,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         "patience": [Interval(Integral, 1, None, closed="left")],
         "augment": [HasMethods("augment"), None],
         "device": [str],
-        "precision": [StrOptions({"float32", "bfloat16", "float16"})],
+        "precision": [StrOptions({"float32", "bfloat16"})],
         "callbacks": [list, None],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
@@ -274,12 +274,14 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
             sample_weight, images, dtype=np.float64, ensure_non_negative=True
         )
         used = np.flatnonzero(weight)  # a weight of zero is as good as no image
+        if not len(used):
+            raise ValueError("sample_weight is zero for every sample: there is nothing to fit.")
         random_state = check_random_state(self.random_state)
         seed = random_state.randint(np.iinfo(np.int32).max)
         if go_on:
             check_value_range(images, self.value_range_)
         else:
-            self._learn_data(images, y if classes is None else np.asarray(classes), used)
+            self._learn_data(images, used, y[used] if classes is None else classes)
         target = encode_labels(y, self.classes_, used, "y")
 
         if X_val is not None:
@@ -314,11 +316,9 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         is_rows = getattr(X, "ndim", 2) == 2
         return tuple(self.image_shape) if self.image_shape is not None and is_rows else None
 
-    def _learn_data(self, images, labels, used):
+    def _learn_data(self, images, used, labels):
         """Set what a first fit learns from the data before any training."""
-        if not len(used):
-            raise ValueError("sample_weight is zero for every sample: there is nothing to fit.")
-        self.classes_ = np.unique(labels[used] if len(labels) == len(images) else labels)
+        self.classes_ = np.unique(labels)
         if len(self.classes_) < 2:
             raise ValueError(
                 f"y holds one class only, {self.classes_.tolist()[0]!r}: a classifier needs "

@@ -95,7 +95,7 @@ class CellNet(NeuralNetClassifier):
 
     Parameters beyond skorch's
     --------------------------
-    precision : {"float32", "bfloat16", "float16"}
+    precision : {"float32", "bfloat16"}
     augment : Augmenter or None
         Applied to every training batch.
     random_state : numpy.random.RandomState
@@ -161,8 +161,9 @@ class CellNet(NeuralNetClassifier):
         return np.concatenate(parts)
 
     def move_to(self, device: str) -> None:
-        """Move network, and what else is on a device, to `device`."""
+        """Move the network to `device`; the optimiser's state stays behind and is dropped."""
         self.device = device
+        self.__dict__.pop("optimizer_", None)
         for name in (*self._modules, *self._criteria):
             getattr(self, name + "_").to(device)
 
