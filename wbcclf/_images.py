@@ -8,6 +8,7 @@ always rows.
 from __future__ import annotations
 
 from math import isqrt
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -43,11 +44,16 @@ def check_image_size(image_size: Any, name: str = "image_size") -> tuple[int, in
     if image_size is None:
         return None
     pair = (image_size, image_size) if np.ndim(image_size) == 0 else tuple(image_size)
-    if len(pair) != 2 or any(isinstance(v, bool) or v != int(v) or v < 1 for v in pair):
+    if len(pair) != 2 or not all(map(_is_side, pair)):
         raise ValueError(
             f"{name} must be a positive int or a pair (height, width) of them, got {image_size!r}."
         )
     return int(pair[0]), int(pair[1])
+
+
+def _is_side(value: Any) -> bool:
+    # NaN and infinity fail the last comparison; numpy's booleans are not Real.
+    return isinstance(value, Real) and not isinstance(value, bool) and value >= 1 and value % 1 == 0
 
 
 def _shape_text(shape: tuple[int, ...]) -> str:
@@ -133,6 +139,15 @@ def infer_image_shape(n_features: int) -> tuple[int, int, int]:
 def rows_to_images(rows: np.ndarray, image_shape: tuple[int, int, int] | None = None) -> np.ndarray:
     """View rows ``(n_samples, n_features)`` as an image batch; no copy."""
     shape = infer_image_shape(rows.shape[1]) if image_shape is None else tuple(image_shape)
+    if (
+        len(shape) != 3
+        or not all(isinstance(side, Integral) and side > 0 for side in shape)
+        or shape[2] not in CHANNELS
+    ):
+        raise ValueError(
+            "image_shape must be (height, width, channels) with 1 channel (grey) or 3 (RGB), "
+            f"got {image_shape!r}."
+        )
     if np.prod(shape) != rows.shape[1]:
         raise ValueError(
             f"image_shape={_shape_text(shape)} has {np.prod(shape)} values, but the rows of X "

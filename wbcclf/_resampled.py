@@ -67,6 +67,8 @@ class ResampledArray(np.ndarray):
     """An ndarray with the :class:`Sources` of its rows, or None where that record was lost."""
 
     sources: Sources | None
+    # Above ndarray's own 0: np.concatenate of batches gives this type too, its record lost.
+    __array_priority__ = 1.0
 
     def __array_finalize__(self, template: Any) -> None:
         self.sources = None

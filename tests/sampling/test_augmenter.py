@@ -309,6 +309,8 @@ def test_contrast_stretches_about_the_images_own_mean_grey(channels):
     weights = LUMA if channels == 3 else np.ones(1)
     grey = (images @ weights).mean(axis=(1, 2))[:, None, None, None]
     np.testing.assert_allclose(change(images, 1, contrast=0.2), grey + 1.2 * (images - grey))
+    both = change(images, 1, contrast=0.2, brightness=0.1)
+    np.testing.assert_allclose(both, 1.1 * (grey + 1.2 * (images - grey)))
 
 
 def test_saturation_stretches_about_each_pixels_own_grey():

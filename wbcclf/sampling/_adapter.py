@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import get_tags
 
@@ -34,6 +35,8 @@ class ImageSampler(BaseEstimator):
         The fitted clone.
     sample_indices_ : ndarray of int
         Input row of every output row; only if the sampler tells it.
+    sample_pairs_ : ndarray of shape (n_new, 2), int
+        Both parents of every new row; only if the sampler tells them.
 
     Notes
     -----
@@ -82,18 +85,18 @@ class ImageSampler(BaseEstimator):
         """
         images = as_images(X)
         rows = X if images is None else images_to_rows(images)
-        dtype = getattr(rows, "dtype", None)
-        integers = dtype is not None and dtype.kind in "ui"
+        dtype = _integer_dtype(rows)
         self.sampler_ = clone(self.sampler)
-        X_out, y_out = self.sampler_.fit_resample(rows.astype(np.float32) if integers else rows, y)
-        if integers:
-            limits = np.iinfo(dtype)
-            X_out = np.rint(X_out).clip(limits.min, limits.max).astype(dtype)
+        rows_in = rows if dtype is None else rows.astype(np.float32)
+        X_out, y_out = self.sampler_.fit_resample(rows_in, y)
+        if dtype is not None:
+            X_out = _rounded(X_out, dtype)
         if images is not None:
             X_out = rows_to_images(X_out, images.shape[1:])
-        self.sampling_strategy_ = self.sampler_.sampling_strategy_
-        if hasattr(self.sampler_, "sample_indices_"):
-            self.sample_indices_ = np.asarray(self.sampler_.sample_indices_)
+        for name in ("sampling_strategy_", "sample_indices_", "sample_pairs_"):
+            vars(self).pop(name, None)  # of an earlier call with another sampler
+            if hasattr(self.sampler_, name):
+                setattr(self, name, getattr(self.sampler_, name))
         if isinstance(X_out, np.ndarray):
             X_out = with_sources(X_out, self._sources(sources_of(X, _num_samples(rows))))
         return X_out, y_out
@@ -107,7 +110,7 @@ class ImageSampler(BaseEstimator):
         n_kept = len(first)
         if first.max(initial=-1) >= n_kept:  # new rows among the kept ones: not appended
             return None
-        return sources.after(indices, n_kept, None)
+        return sources.after(indices, n_kept, getattr(self, "sample_pairs_", None))
 
     def get_feature_names_out(self, input_features=None):
         """Return the feature names of the rows."""
@@ -120,3 +123,18 @@ class ImageSampler(BaseEstimator):
 
     def __sklearn_tags__(self):
         return get_tags(self.sampler)
+
+
+def _integer_dtype(rows) -> np.dtype | None:
+    """Return the integer dtype of an array, a sparse matrix or a whole data frame, else None."""
+    dtypes = set(rows.dtypes) if hasattr(rows, "dtypes") else {getattr(rows, "dtype", None)}
+    dtype = dtypes.pop() if len(dtypes) == 1 else None
+    return dtype if isinstance(dtype, np.dtype) and dtype.kind in "ui" else None
+
+
+def _rounded(X, dtype: np.dtype):
+    limits = np.iinfo(dtype)
+    if issparse(X):
+        X.data = np.rint(X.data).clip(limits.min, limits.max)
+        return X.astype(dtype)
+    return np.rint(X).clip(limits.min, limits.max).astype(dtype)

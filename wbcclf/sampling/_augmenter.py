@@ -26,6 +26,7 @@ _FILLS = {
 _LUMA = np.array([0.299, 0.587, 0.114])
 _YIQ = np.array([_LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 _RGB = np.linalg.inv(_YIQ)
+_LONGEST_SIDE = 2**15 - 2  # of an image that OpenCV's warpAffine takes
 _FRACTION = Interval(Real, 0, 1, closed="both")
 
 
@@ -226,6 +227,12 @@ class Augmenter(ImageSamplerMixin, BaseSampler):
         how many there are.
         """
         n = len(sources)
+        if max(images.shape[1:3]) > _LONGEST_SIDE:
+            raise ValueError(
+                f"X holds images of {images.shape[1]}x{images.shape[2]} pixels, but no side may be "
+                f"longer than {_LONGEST_SIDE}. If X holds rows of images that are not square, "
+                "give image_shape=(height, width, channels)."
+            )
         warps = self._draw_warps(n, images.shape[1:3], random_state)
         colours = self._draw_colours(n, random_state)
         if images.shape[3] == 1 or self.stain == 0:

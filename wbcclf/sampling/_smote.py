@@ -106,6 +106,8 @@ class SMOTE(ImageSamplerMixin, over_sampling.SMOTE):
 
     def _neighbours(self, X_class, label):
         """Return the positions of the nearest neighbours of every image of a class."""
+        if isinstance(label, np.generic):  # named as the user wrote it, not as np.str_('ig')
+            label = label.item()
         if len(X_class) == 1:
             raise ValueError(
                 f"Class {label!r} has a single image, and SMOTE interpolates between two. Augment "
