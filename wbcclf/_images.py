@@ -191,7 +191,7 @@ def validate_images(
     """
     images = as_images(X)
     if images is not None:
-        if image_shape is not None and images.shape[1:] != tuple(image_shape):
+        if not reset and image_shape is not None and images.shape[1:] != tuple(image_shape):
             raise ValueError(
                 f"X holds images of {_shape_text(images.shape[1:])} (height x width x channels), "
                 f"but {type(estimator).__name__} works on {_shape_text(image_shape)}. Load them "

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sources:
     """Where the rows of a batch came from.
 
@@ -82,13 +82,32 @@ class ResampledArray(np.ndarray):
         return with_sources, (np.asarray(self), self.sources)
 
 
-def with_sources(array: np.ndarray, sources: Sources | None) -> ResampledArray:
-    """View `array` as a :class:`ResampledArray` that carries `sources`."""
-    view = np.asarray(array).view(ResampledArray)
-    view.sources = sources
-    return view
+class ResampledList(list):
+    """A list with the :class:`Sources` of its items; slices of it have lost theirs."""
+
+    sources: Sources | None = None
+
+    def __getitem__(self, key):
+        item = super().__getitem__(key)
+        return ResampledList(item) if isinstance(key, slice) else item
+
+
+def with_sources(X: Any, sources: Sources | None) -> Any:
+    """Return `X` with `sources`: arrays and lists of a subclass, data frames with an attribute."""
+    if hasattr(X, "iloc"):
+        # Attributes outlive selections and sorting; the index tells whether they still hold.
+        X.attrs["wbcclf_sources"] = sources, X.index
+        return X
+    marked = ResampledList(X) if isinstance(X, list) else np.asarray(X).view(ResampledArray)
+    marked.sources = sources
+    return marked
 
 
 def sources_of(X: Any, n_samples: int) -> Sources | None:
     """Return the record of `X`; None where it was lost; all-original for any other array."""
-    return X.sources if isinstance(X, ResampledArray) else Sources.of_originals(n_samples)
+    if isinstance(X, ResampledArray | ResampledList):
+        return X.sources
+    if hasattr(X, "iloc") and "wbcclf_sources" in X.attrs:
+        sources, index = X.attrs["wbcclf_sources"]
+        return sources if index.equals(X.index) else None
+    return Sources.of_originals(n_samples)

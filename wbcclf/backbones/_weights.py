@@ -48,8 +48,8 @@ def read_weights(spec: BackboneSpec, weights: str | os.PathLike) -> dict[str, to
 def _fetch(spec: BackboneSpec, tag: str, source: WeightsSource) -> Path:
     path = cache_folder() / source.file_name
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             # Writes to a temporary name, checks the hash, then renames.
             torch.hub.download_url_to_file(source.url, str(path), source.sha256, progress=False)
         except RuntimeError as error:  # torch's word for a wrong hash

@@ -103,6 +103,7 @@ class ProgressBar(Callback):
         ]
         self.bar_.update(self.task_, description=f"epoch {last['epoch']}: {', '.join(figures)}")
 
-    def on_train_end(self, net, **kwargs):
+    def close(self):
         """Leave the bar where it is."""
-        self.bar_.stop()
+        if hasattr(self, "bar_"):
+            self.bar_.stop()

@@ -267,7 +267,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         # torch is imported when it is needed, so that `import wbcclf` stays light.
         from wbcclf.classifiers import _callbacks, _net
 
-        image_shape = self.image_shape_ if go_on else self._shape_of_rows(X)
+        image_shape = self.image_shape_ if go_on else self.image_shape
         images, y = validate_images(self, X, y, image_shape=image_shape, reset=not go_on)
         check_classification_targets(y)
         weight = _check_sample_weight(
@@ -284,7 +284,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
             self._learn_data(images, used, y[used] if classes is None else classes)
         target = encode_labels(y, self.classes_, used, "y")
 
-        if X_val is not None:
+        if X_val is not None or y_val is not None:
             train, validation = used, used[:0]
             valid_data = self._validation_data(X_val, y_val)
         elif self.early_stopping and not partial:
@@ -294,11 +294,15 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
             valid_data = _net.ImageData(images, target, rows=validation)
         else:
             train, validation, valid_data = used, used[:0], None
-        self.train_indices_, self.validation_indices_ = train, validation
         weight = total_weight(weight, self.class_weight, y, train)
+        train = train[weight[train] > 0]  # class_weight may be zero, too
+        if not len(train):
+            raise ValueError("class_weight is zero for every image: there is nothing to fit.")
+        self.train_indices_, self.validation_indices_ = train, validation
         train_data = _net.ImageData(images, target, weight, train)
 
-        if not (partial and go_on and hasattr(self.net_, "optimizer_")):
+        # A net of `fit` has its own number of epochs, schedule and early stopping.
+        if not (partial and go_on and self.net_.incremental and hasattr(self.net_, "optimizer_")):
             network = self.net_.module_ if go_on else self._build_network(self.weights, seed)
             network.freeze(self._count_frozen(network.backbone))
             n_steps = epochs * len(_net.Batches(train_data, self.batch_size))
@@ -307,14 +311,11 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
             )
             device = _net.resolve_device(self.device, fitted=False)
             self.net_ = _net.make_net(self, network, callbacks, epochs, random_state, device)
-        self.history_ += _net.train(self.net_, train_data, valid_data)
+            self.net_.incremental = partial
+        for figures in _net.train(self.net_, train_data, valid_data):
+            self.history_.append(figures | {"epoch": len(self.history_) + 1})
         self.n_iter_ = len(self.history_)
         return self
-
-    def _shape_of_rows(self, X):
-        """Return `image_shape` if `X` is rows; image batches have their own."""
-        is_rows = getattr(X, "ndim", 2) == 2
-        return tuple(self.image_shape) if self.image_shape is not None and is_rows else None
 
     def _learn_data(self, images, used, labels):
         """Set what a first fit learns from the data before any training."""
@@ -333,6 +334,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
 
         if y_val is None:
             raise ValueError("X_val was given without y_val.")
+        if X_val is None:
+            raise ValueError("y_val was given without X_val.")
         images = self._check_images(X_val)
         y_val = np.asarray(y_val)
         if y_val.shape != (len(images),):
@@ -392,6 +395,9 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         images = validate_images(self, X, image_shape=self.image_shape_, reset=False)
         check_value_range(images, self.value_range_)
         return images
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "net_")
 
     def predict_proba(self, X):
         """Return class probabilities.

@@ -13,6 +13,7 @@ import torch
 from skorch import NeuralNetClassifier
 from torch.utils.data import Dataset
 
+from wbcclf.classifiers._callbacks import ProgressBar
 from wbcclf.classifiers._network import seeded
 from wbcclf.exceptions import OutOfMemoryError
 
@@ -101,6 +102,8 @@ class CellNet(NeuralNetClassifier):
     random_state : numpy.random.RandomState
         Shuffles and augments.
     """
+
+    incremental = False  # True for a net of partial_fit
 
     def __init__(self, *args, precision="float32", augment=None, random_state=None, **kwargs):
         self.precision = precision
@@ -222,12 +225,24 @@ def train(net: CellNet, train_data: ImageData, valid_data: ImageData | None) -> 
     try:
         with seeded(net.random_state.randint(np.iinfo(np.int32).max)):
             net.partial_fit((train_data, valid_data))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ValueError(
+            "BatchNorm of an unfrozen block cannot train on a single image: give more images, a "
+            f"batch_size above 1 (it is {net.batch_size}), a larger input_size, or freeze more "
+            "blocks."
+        ) from error
     except torch.OutOfMemoryError as error:
         raise OutOfMemoryError(
             f"The device {net.device} has too little memory for a training batch: lower batch_size "
             f"(it is {net.batch_size}) or input_size (it is {net.module_.input_size}), or freeze "
             "more blocks."
         ) from error
+    finally:
+        for _, callback in net.callbacks_:
+            if isinstance(callback, ProgressBar):
+                callback.close()  # skorch calls on_train_end only where nothing went wrong
     return [
         {name: kind(epoch[name]) for name, kind in FIGURES.items() if name in epoch}
         for epoch in net.history.to_list()[done:]

@@ -97,7 +97,7 @@ class ImageSampler(BaseEstimator):
             vars(self).pop(name, None)  # of an earlier call with another sampler
             if hasattr(self.sampler_, name):
                 setattr(self, name, getattr(self.sampler_, name))
-        if isinstance(X_out, np.ndarray):
+        if not issparse(X_out):
             X_out = with_sources(X_out, self._sources(sources_of(X, _num_samples(rows))))
         return X_out, y_out
 

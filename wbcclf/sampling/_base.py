@@ -72,7 +72,7 @@ class ImageSamplerMixin:
         if binarize:
             y_out = label_binarize(y_out, classes=np.unique(labels))
         X_out, y_out = ArraysTransformer(X, y).transform(X_out, y_out)
-        if isinstance(X_out, np.ndarray):  # lists and data frames cannot carry the record
+        if not issparse(X_out):  # a sparse matrix cannot carry the record
             sources = sources_of(X, len(rows))
             if sources is not None:
                 pairs = getattr(self, "sample_pairs_", None)
