@@ -1,6 +1,7 @@
 """What goes wrong, and what the message says about it."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -247,6 +248,9 @@ def test_divergence_leaves_no_progress_bar_running(simple, cells, capsys):
     before = threading.active_count()
     with pytest.raises(FloatingPointError):
         simple(lr=1e10, optimizer="sgd", max_epochs=50, verbose=1).fit(cells.images, cells.target)
+    deadline = time.monotonic() + 5  # a stopped thread may take a moment to end
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert threading.active_count() == before
 
 

@@ -8,6 +8,7 @@ import zlib
 
 import cv2
 import numpy as np
+import PIL
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -42,6 +43,7 @@ FORMATS = {
     "BMP": ["1", "L", "P", "RGB", "RGBA"],
     "TIFF": ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"],
 }
+PILLOW_MAJOR = int(PIL.__version__.split(".")[0])
 CASES = [(name, mode) for name, modes in FORMATS.items() for mode in modes]
 
 
@@ -104,6 +106,8 @@ def png_chunk(kind, content):
 
 @pytest.mark.parametrize(("file_format", "mode"), CASES)
 def test_pixels_are_those_that_pillow_reads(file_format, mode, capfd):
+    if (file_format, mode) == ("TIFF", "YCbCr") and PILLOW_MAJOR < 13:
+        pytest.skip("Pillow 12.1 cannot read back the YCbCr TIFF that it writes")
     data = encoded(MODES[mode], file_format)
     with Image.open(io.BytesIO(data)) as image:
         expected = np.asarray(image.convert("RGB"), dtype=int)
@@ -428,8 +432,12 @@ def test_reasons_for_unreadable_paths(tmp_path):
             read_image(str(tmp_path / name))
 
 
+def get_log_level():
+    return (cv2 if hasattr(cv2, "getLogLevel") else cv2.utils.logging).getLogLevel()
+
+
 def test_process_wide_switches_are_restored():
-    level, filters = cv2.utils.logging.getLogLevel(), list(warnings.filters)
+    level, filters = get_log_level(), list(warnings.filters)
 
     def work():
         for _ in range(20):
@@ -441,5 +449,5 @@ def test_process_wide_switches_are_restored():
         thread.start()
     for thread in threads:
         thread.join()
-    assert cv2.utils.logging.getLogLevel() == level
+    assert get_log_level() == level
     assert list(warnings.filters) == filters

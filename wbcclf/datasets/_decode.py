@@ -194,6 +194,9 @@ def _resize(image: np.ndarray, image_size: tuple[int, int] | None) -> np.ndarray
     return cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA)
 
 
+LOG_SILENT = 0
+# OpenCV 4 has it at the top, OpenCV 5 in a module of its own. Returns the level before.
+_set_log_level = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel
 _quiet_lock = threading.Lock()
 _quiet_users = 0
 _quiet_undo: list = []
@@ -213,7 +216,7 @@ def _quiet():
             caught = warnings.catch_warnings()
             caught.__enter__()
             warnings.filterwarnings("ignore", module=r"PIL\.")
-            level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+            level = _set_log_level(LOG_SILENT)
             _quiet_undo[:] = [caught, level]
     try:
         yield
@@ -222,5 +225,5 @@ def _quiet():
             _quiet_users -= 1
             if _quiet_users == 0:
                 caught, level = _quiet_undo
-                cv2.utils.logging.setLogLevel(level)
+                _set_log_level(level)
                 caught.__exit__(None, None, None)
