@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
 import sys
@@ -23,6 +22,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils import Bunch
 
 import wbcclf
+from wbcclf._files import replacing
 from wbcclf.exceptions import ImageReadError
 from wbcclf.inspection import evaluate_predictions, predict_files, save_confusion_matrix
 
@@ -235,7 +235,8 @@ def evaluate(
             key: value.tolist() if isinstance(value, np.ndarray) else value
             for key, value in result.items()
         }
-        _write_text(output, json.dumps(figures, indent=1) + "\n")
+        with replacing(output) as temporary:
+            temporary.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
         _out.print(f"Figures: {output}")
     if plot is not None:
         save_confusion_matrix(result, plot)
@@ -266,7 +267,8 @@ def predict(
         [Path(path).relative_to(folder).as_posix(), label, *(f"{share:.6f}" for share in shares)]
         for path, label, shares in zip(found.paths, found.labels, found.probabilities, strict=True)
     ]
-    _write_rows(output, lines)
+    with replacing(output) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(lines)
     counts = Counter(found.labels.tolist())
     _out.print(f"{len(found.paths)} images: {_counts_text(counts)}")
     _out.print(f"Predictions: {output}")
@@ -333,21 +335,6 @@ def _check_output(path: Path) -> None:
     _require(path.parent.is_dir(), f"{path}: the folder {path.parent} does not exist.")
     _require(not path.is_dir(), f"{path} is a folder; give a file name.")
     _require(os.access(path.parent, os.W_OK), f"{path}: the folder {path.parent} is read-only.")
-
-
-def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _write_rows(path: Path, rows: list[list]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    _write_text(path, text.getvalue())
 
 
 def _print_classes(cells: Bunch) -> None:

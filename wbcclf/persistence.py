@@ -7,7 +7,6 @@ import json
 import os
 import warnings
 import zipfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 import wbcclf.classifiers as classifiers
+from wbcclf._files import replacing
 from wbcclf.classifiers import CNNClassifier
 from wbcclf.datasets import ImageLoader
 from wbcclf.exceptions import ModelFormatError
@@ -98,7 +98,7 @@ def save_model(model: BaseEstimator, path: str | os.PathLike) -> None:
         arrays["feature_names"] = _plain(classifier.feature_names_in_)
     for name, tensor in classifier.net_.module_.state_dict().items():
         arrays[f"network/{name}"] = tensor.cpu().numpy()
-    _write(Path(path), json.dumps(document, indent=1), arrays)
+    _write(path, json.dumps(document, indent=1), arrays)
 
 
 def load_model(path: str | os.PathLike) -> BaseEstimator:
@@ -213,17 +213,12 @@ def _restore(classifier: CNNClassifier, learnt: dict, arrays: dict[str, np.ndarr
 _TUPLES = ("image_shape_", "value_range_")
 
 
-def _write(path: Path, text: str, arrays: dict[str, np.ndarray]) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with zipfile.ZipFile(temporary, "w") as archive:
-            archive.writestr("model.json", text)
-            for name, array in arrays.items():
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, array, allow_pickle=False)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _write(path: str | os.PathLike, text: str, arrays: dict[str, np.ndarray]) -> None:
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        archive.writestr("model.json", text)
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:

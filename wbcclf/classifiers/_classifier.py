@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from numbers import Integral, Real
 
 import numpy as np
@@ -17,13 +16,11 @@ from wbcclf._images import (
     StrOptions,
     _check_sample_weight,
     _fit_context,
-    check_image_size,
     check_value_range,
     validate_images,
     value_range,
 )
 from wbcclf._resampled import sources_of
-from wbcclf.backbones import get_backbone
 from wbcclf.classifiers._head import Head
 from wbcclf.classifiers._labels import encode_labels, total_weight
 from wbcclf.classifiers._split import validation_split
@@ -265,7 +262,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         self, X, y, sample_weight, X_val, y_val, *, go_on, epochs, classes=None, partial=False
     ):
         # torch is imported when it is needed, so that `import wbcclf` stays light.
-        from wbcclf.classifiers import _callbacks, _net
+        from wbcclf.classifiers import _callbacks, _net, _network
 
         image_shape = self.image_shape_ if go_on else self.image_shape
         images, y = validate_images(self, X, y, image_shape=image_shape, reset=not go_on)
@@ -303,8 +300,10 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
 
         # A net of `fit` has its own number of epochs, schedule and early stopping.
         if not (partial and go_on and self.net_.incremental and hasattr(self.net_, "optimizer_")):
-            network = self.net_.module_ if go_on else self._build_network(self.weights, seed)
-            network.freeze(self._count_frozen(network.backbone))
+            network = (
+                self.net_.module_ if go_on else _network.build_network(self, self.weights, seed)
+            )
+            network.freeze(_network.count_frozen_blocks(self, network.backbone))
             n_steps = epochs * len(_net.Batches(train_data, self.batch_size))
             callbacks = _callbacks.make_callbacks(
                 self, n_steps, validates=valid_data is not None, schedules=not partial
@@ -342,51 +341,11 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(f"X_val has {len(images)} images, y_val the shape {y_val.shape}.")
         return _net.ImageData(images, encode_labels(y_val, self.classes_, slice(None), "y_val"))
 
-    def _build_network(self, weights, seed):
-        """Return the torch module, for the data learnt before."""
-        from wbcclf.backbones._chain import build_chain
-        from wbcclf.classifiers._network import CellNetwork, seeded
-
-        spec = get_backbone(self.backbone)
-        size = check_image_size(self.input_size, "input_size")
-        if size is None:
-            size = tuple(max(side, spec.smallest_size) for side in self.image_shape_[:2])
-        elif min(size) < spec.smallest_size:
-            raise ValueError(
-                f"input_size={self.input_size!r} is too small for {spec.name}, which needs at "
-                f"least {spec.smallest_size} pixels."
-            )
-        head = Head() if self.head is None else self.head.validate()
-        with seeded(seed):
-            return CellNetwork(
-                build_chain(spec, weights),
-                spec,
-                head,
-                self.dropout,
-                len(self.classes_),
-                self.value_range_,
-                size,
-            )
-
-    def _count_frozen(self, chain):
-        from wbcclf.backbones._chain import count_frozen
-
-        n_frozen = count_frozen(chain, self.unfrozen_layers)
-        if n_frozen and self.weights is None and not self.warm_start:
-            warnings.warn(
-                f"{n_frozen} of {len(chain)} blocks of {self.backbone} are frozen at random "
-                f"weights (weights=None, unfrozen_layers={self.unfrozen_layers!r}). Give "
-                "weights, or unfrozen_layers='all'.",
-                UserWarning,
-                stacklevel=5,
-            )
-        return n_frozen
-
     def _restore_net(self, state):
         """Set ``net_`` from a network's state dict, after all other fitted attributes."""
-        from wbcclf.classifiers import _net
+        from wbcclf.classifiers import _net, _network
 
-        network = self._build_network(None, seed=0)
+        network = _network.build_network(self, None, seed=0)
         network.load_state_dict(state)
         random_state = check_random_state(0)
         self.net_ = _net.make_net(self, network, None, self.max_epochs, random_state, "cpu")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from wbcclf.backbones import BackboneSpec
-from wbcclf.backbones._chain import feature_shape
+from wbcclf._images import check_image_size
+from wbcclf.backbones import BackboneSpec, get_backbone
+from wbcclf.backbones._chain import build_chain, count_frozen, feature_shape
 from wbcclf.classifiers._head import Head
 
 
@@ -123,3 +126,41 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
+
+
+def build_network(classifier: Any, weights: str | None, seed: int) -> CellNetwork:
+    """Return the network of a CNNClassifier that has learnt its classes and image shape."""
+    spec = get_backbone(classifier.backbone)
+    size = check_image_size(classifier.input_size, "input_size")
+    if size is None:
+        size = tuple(max(side, spec.smallest_size) for side in classifier.image_shape_[:2])
+    elif min(size) < spec.smallest_size:
+        raise ValueError(
+            f"input_size={classifier.input_size!r} is too small for {spec.name}, which needs at "
+            f"least {spec.smallest_size} pixels."
+        )
+    head = Head() if classifier.head is None else classifier.head.validate()
+    with seeded(seed):
+        return CellNetwork(
+            build_chain(spec, weights),
+            spec,
+            head,
+            classifier.dropout,
+            len(classifier.classes_),
+            classifier.value_range_,
+            size,
+        )
+
+
+def count_frozen_blocks(classifier: Any, chain: nn.Sequential) -> int:
+    """Return how many blocks a CNNClassifier freezes; warn if their weights are random."""
+    n_frozen = count_frozen(chain, classifier.unfrozen_layers)
+    if n_frozen and classifier.weights is None and not classifier.warm_start:
+        warnings.warn(
+            f"{n_frozen} of {len(chain)} blocks of {classifier.backbone} are frozen at random "
+            f"weights (weights=None, unfrozen_layers={classifier.unfrozen_layers!r}). Give "
+            "weights, or unfrozen_layers='all'.",
+            UserWarning,
+            stacklevel=5,
+        )
+    return n_frozen

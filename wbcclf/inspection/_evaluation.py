@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,8 @@ from sklearn.metrics import (
 from sklearn.utils import Bunch
 from sklearn.utils.multiclass import unique_labels
 from sklearn.utils.validation import check_consistent_length
+
+from wbcclf._files import replacing
 
 
 def evaluate_predictions(y_true: Any, y_pred: Any) -> Bunch:
@@ -122,10 +123,5 @@ def save_confusion_matrix(evaluation: Bunch, path: str | os.PathLike) -> None:
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.set_title(f"accuracy {evaluation.accuracy:.3f}, macro-F1 {evaluation.macro_f1:.3f}")
-    path = Path(path)
-    temporary = path.with_name(f"{path.stem}.{os.getpid()}.part{path.suffix}")
-    try:
+    with replacing(path) as temporary:
         figure.savefig(temporary, dpi=120)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
