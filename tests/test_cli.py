@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import wbcclf
-from wbcclf import cli
+from wbcclf import _shell, cli
 
 
 def run(*arguments):
@@ -28,7 +28,7 @@ def call(capsys, monkeypatch, *arguments):
     """Run `wbcclf` in this process and return (exit code, stdout, stderr)."""
     monkeypatch.setattr(sys, "argv", ["wbcclf", *map(str, arguments)])
     # main() shows warnings on one line by replacing this hook for the whole process.
-    monkeypatch.setattr("warnings.showwarning", cli._warn)
+    monkeypatch.setattr("warnings.showwarning", _shell.warn)
     code = 0
     try:
         cli.main()
@@ -159,6 +159,16 @@ def error_cases(root):
         "no such folder": (["train", root / "nowhere"], "does not exist"),
         "empty folder": (["train", root / "empty"], "is empty"),
         "one class": (["train", root / "one", "--image-size", 32], "one class only"),
+        "two sets": (["train", root / "sets"], "several sets of class folders (TEST, TRAIN)"),
+        "two sets to evaluate": (["evaluate", model, root / "sets"], "several sets"),
+        "bad regular expression": (["train", train, "--groups", "(p"], "not a regular expression"),
+        "bad device": (["train", train, "--device", "gpu", "-o", root / "x"], "device='gpu'"),
+        "bad rate": (["train", train, "--lr", "-1", "-o", root / "x"], "'lr' parameter"),
+        "plot without suffix": (["evaluate", model, test, "--plot", root / "c"], "suffix"),
+        "one group a class": (
+            ["train", train, "--early-stopping", "--groups", "(png)", "-o", root / "x"],
+            "at least two groups",
+        ),
         "unlabelled": (["train", root / "new", "--image-size", 32], "no class folders"),
         "no folder for the output": (["train", train, "-o", root / "a" / "m"], "does not exist"),
         "output is a folder": (["train", train, "-o", root / "test"], "is a folder"),
@@ -181,6 +191,8 @@ def test_errors_are_one_line_that_says_what_to_do(case, trained, capsys, monkeyp
     if not (trained / "one").exists():
         write_cells(trained / "one" / "only", 4, 0, labelled=False)
         write_cells(trained / "unseen" / "basophil", 2, 0, labelled=False)
+        write_cells(trained / "sets" / "TRAIN", 4, 0)
+        write_cells(trained / "sets" / "TEST", 4, 0)
         (trained / "test" / "note.txt").write_text("no model")
     arguments, expected = error_cases(trained)[case]
     code, _, err = call(capsys, monkeypatch, *arguments)
@@ -188,6 +200,43 @@ def test_errors_are_one_line_that_says_what_to_do(case, trained, capsys, monkeyp
     assert code == (2 if "--help" in expected else 1), err
     assert len(last) == 1 and expected in last[0]
     assert "Traceback" not in err
+
+
+@pytest.mark.filterwarnings("always::wbcclf.exceptions.TrainingInterruptedWarning")
+def test_ctrl_c_keeps_the_model_and_tells_the_shell(trained, tmp_path, capsys, monkeypatch):
+    from skorch.callbacks import PassthroughScoring
+
+    def interrupt(self, net, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PassthroughScoring, "on_epoch_end", interrupt)
+    output = tmp_path / "m.wbcclf"
+    code, _, err = call(
+        capsys,
+        monkeypatch,
+        *("train", trained / "train", "-o", output, "--image-size", 32, "--epochs", 3),
+    )
+    assert code == 130, err
+    assert "interrupted in epoch 1" in err
+    assert wbcclf.load_model(output).classes_.tolist() == ["lymphocyte", "neutrophil"]
+
+
+def test_a_link_given_as_output_stays_a_link(trained, tmp_path, capsys, monkeypatch):
+    (tmp_path / "link.csv").symlink_to(tmp_path / "real.csv")
+    arguments = ("predict", trained / "m.wbcclf", trained / "new", "-o", tmp_path / "link.csv")
+    assert call(capsys, monkeypatch, *arguments)[0] == 0
+    assert (tmp_path / "link.csv").is_symlink()
+    assert len(read_csv(tmp_path / "real.csv")) == 12
+
+
+def test_class_names_are_not_taken_for_markup(tmp_path, capsys, monkeypatch):
+    write_cells(tmp_path / "train", 8, 0)
+    (tmp_path / "train" / "neutrophil").rename(tmp_path / "train" / "[red]cell")
+    arguments = ("train", tmp_path / "train", "-o", tmp_path / "m", "--image-size", 32)
+    code, out, _ = call(capsys, monkeypatch, *arguments, "--epochs", 1)
+    assert code == 0 and "[red]cell 4" in out
+    code, out, _ = call(capsys, monkeypatch, "evaluate", tmp_path / "m", tmp_path / "train")
+    assert code == 0 and "[red]cell" in out
 
 
 def test_help_teaches_every_command(capsys, monkeypatch):

@@ -222,7 +222,8 @@ def test_images_of_another_shape_than_in_fit_are_an_error_that_names_both():
         (np.array([-5, 100]), (-5, 100)),
         (np.array([0.2, 0.4]), (0, 1)),
         (np.array([0.0, 1.0], np.float32), (0, 1)),
-        (np.array([0.0, 1.5]), (0, 255)),
+        (np.array([0.0, 1.5]), (0, 1.5)),
+        (np.array([0.0, 30.0]), (0, 255)),
         (np.array([0.0, 255.0]), (0, 255)),
         (np.array([0.0, 255.5]), (0, 255.5)),
         (np.array([-2.0, 2.5]), (-2, 2.5)),
@@ -240,6 +241,11 @@ def test_the_scale_that_values_are_on(values, scale):
         (np.array([0.0, 200.0]), (0, 1)),
         (np.array([0.0, 1.0]), (0, 255)),
         (np.array([0.1, 0.6], np.float32), (0, 255)),
+        (np.array([0.0, 1.05]), (0, 255)),  # 0-1 with overshoot
+        (np.array([-2.1, 2.6]), (0, 255)),  # standardised
+        (np.array([-1.0, 1.0]), (0, 1)),
+        (np.array([3, 200], np.uint8), (0, 65535)),
+        (np.array([0.1, 0.9]), (0, 65535)),
         (np.array([-300.0, 10.0]), (0, 255)),
         (np.array([0, 65535], np.uint16), (0, 255)),
         (np.array([0.0, 255.0]), (-2.0, 2.5)),
@@ -259,9 +265,9 @@ def test_another_scale_than_in_fit_is_an_error_that_names_both(values, fitted):
         (np.array([0, 1], np.uint8), (0, 255)),  # dark, but bytes
         (np.array([0, 1]), (0, 255)),
         (np.array([0.0, 0.0]), (0, 255)),  # black
-        (np.array([0.0, 2.0]), (0, 255)),
+        (np.array([0.0, 20.0]), (0, 255)),
         (np.array([0.0, 1.2]), (0, 1)),  # overshoot
-        (np.array([-0.5, 1.0]), (0, 1)),
+        (np.array([-0.05, 1.05]), (0, 1)),
         (np.array([-3.0, 3.0]), (-2.0, 2.5)),
         (np.array([5.0, 7.0]), (4.0, 4.0)),  # fitted on a constant: no scale to speak of
     ],

@@ -14,7 +14,10 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
     Whatever happens, no half-written file is left, and an existing one stays until then.
     """
-    path = Path(path)
+    path = Path(path).resolve()  # a link stays a link
+    if path.exists() and not path.is_file():  # a pipe or device is written to, not replaced
+        yield path
+        return
     # The suffix is kept: some writers choose the format by it.
     temporary = path.with_name(f"{path.stem}.{os.getpid()}.part{path.suffix}")
     try:

@@ -208,15 +208,17 @@ def validate_images(
 def value_range(images: np.ndarray) -> tuple[float, float]:
     """Return the scale ``(low, high)`` that the pixel values of a batch are on.
 
-    Integers within 0-255 are on (0, 255), whatever their extremes; floating images within 0-1 on
-    (0, 1) and within 0-255 on (0, 255); everything else on its own minimum and maximum.
+    Integers within 0-255 are on (0, 255), whatever their extremes. Floating images within 0-1 are
+    on (0, 1), brighter ones within 0-255 on (0, 255); everything else, such as values up to 3, is
+    on its own minimum and maximum.
     """
     if images.dtype == np.uint8:
         return 0.0, 255.0
     low, high = float(images.min()), float(images.max())
     if images.dtype.kind == "f" and low >= 0 and high <= 1:
         return 0.0, 1.0
-    if low >= 0 and high <= 255:
+    # No batch of photographs has nothing brighter than a tenth of white.
+    if low >= 0 and high <= 255 and (images.dtype.kind != "f" or high > 25.5):
         return 0.0, 255.0
     return low, high
 
@@ -235,11 +237,14 @@ def check_value_range(images: np.ndarray, fitted: tuple[float, float]) -> None:
     smallest, largest = float(images.min()), float(images.max())
     width = high - low
     # A batch may go beyond the training values (interpolation overshoots; unseen images are
-    # brighter), but by a whole width only on another scale. The other way round, 0-1 images under
-    # a 0-255 scale are caught by their own maximum; integers may really be that dark.
+    # brighter), but by a whole width only on another scale. On a scale that starts at 0, neither
+    # plain negatives nor a batch within a fiftieth of it are such images: 0-1 or standardised ones
+    # under 0-255, 8-bit under 16-bit. Bytes under 0-255 may really be that dark.
     beyond = smallest < low - width or largest > high + width
-    shrunk = images.dtype.kind == "f" and fitted == (0.0, 255.0) and 0 < largest <= 1
-    if width > 0 and (beyond or shrunk):
+    negative = low == 0 and smallest < -0.1 * width
+    dark = max(-smallest, largest) < 0.02 * width and largest > 0
+    shrunk = low == 0 and dark and (images.dtype.kind == "f" or width > 255)
+    if width > 0 and (beyond or negative or shrunk):
         raise ValueError(
             f"X is on another scale than the training images: its values go from {smallest:g} to "
             f"{largest:g}, the classifier was fitted on {low:g} to {high:g}. Give both as uint8 "

@@ -2,9 +2,12 @@
 
 A stock pipeline hands the classifier nothing but ``X`` and ``y``. To keep copies and synthetics of
 a validation image out of training, the classifier must know where every row came from, so the
-samplers return their output as a :class:`ResampledArray`: an ordinary ndarray that carries a
-:class:`Sources`. Operations that make another array (a slice, an arithmetic result) drop the
-record *loudly*: the type stays, ``sources`` becomes None, and the classifier refuses to split it.
+samplers return both as :class:`ResampledArray`: ordinary ndarrays that carry a :class:`Sources`.
+The labels keep it where a transformer in between (a scaler) makes plain arrays of the images. A
+slice or an arithmetic result drops the record *loudly*: the type stays, ``sources`` becomes None,
+and the classifier refuses to split it. What cannot be seen from here is a sampler of
+imbalanced-learn's own: it returns plain arrays for both; :class:`~wbcclf.ImageSampler` around it
+keeps the record.
 """
 
 from __future__ import annotations
@@ -103,11 +106,26 @@ def with_sources(X: Any, sources: Sources | None) -> Any:
     return marked
 
 
-def sources_of(X: Any, n_samples: int) -> Sources | None:
-    """Return the record of `X`; None where it was lost; all-original for any other array."""
-    if isinstance(X, ResampledArray | ResampledList):
-        return X.sources
-    if hasattr(X, "iloc") and "wbcclf_sources" in X.attrs:
-        sources, index = X.attrs["wbcclf_sources"]
-        return sources if index.equals(X.index) else None
-    return Sources.of_originals(n_samples)
+def sources_of(X: Any, n_samples: int, y: Any = None) -> Sources | None:
+    """Return the record that `X`, or the labels `y` beside it, carries.
+
+    None where both were resampled and have lost it; all-original if neither ever was.
+    """
+    carriers = [array for array in (X, y) if _was_resampled(array)]
+    if not carriers:
+        return Sources.of_originals(n_samples)
+    records = [record for record in map(_record, carriers) if record is not None]
+    return next((record for record in records if len(record.original) == n_samples), None)
+
+
+def _was_resampled(array: Any) -> bool:
+    if hasattr(array, "iloc"):
+        return "wbcclf_sources" in array.attrs
+    return isinstance(array, ResampledArray | ResampledList)
+
+
+def _record(array: Any) -> Sources | None:
+    if hasattr(array, "iloc"):
+        sources, index = array.attrs["wbcclf_sources"]
+        return sources if index.equals(array.index) else None
+    return array.sources

@@ -4,26 +4,37 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import sys
 import warnings
 from collections import Counter
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 from imblearn.pipeline import Pipeline
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
-from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils import Bunch
 
 import wbcclf
 from wbcclf._files import replacing
-from wbcclf.exceptions import ImageReadError
+from wbcclf._shell import (
+    check_classifier,
+    check_output,
+    counts_text,
+    err,
+    hold_out,
+    list_labelled,
+    named,
+    out,
+    print_evaluation,
+    report_skipped,
+    require,
+    warn,
+)
+from wbcclf.exceptions import ImageReadError, TrainingInterruptedWarning
 from wbcclf.inspection import evaluate_predictions, predict_files, save_confusion_matrix
 
 app = typer.Typer(
@@ -32,8 +43,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-_out = Console(highlight=False, soft_wrap=True)
-_err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class OnError(StrEnum):
@@ -129,23 +138,15 @@ def train(
 
     Example: wbcclf train cells/train -o model.wbcclf --epochs 10
     """
-    _check_output(output)
-    _require(group_column is None or groups is not None, "--group-column needs --groups.")
-    cells = wbcclf.load_image_folder(
-        folder,
-        image_size=image_size,
-        groups=(groups, "path", group_column) if group_column else groups,
-        on_error="raise" if on_error is OnError.stop else "skip",
-        verbose=1,
-    )
-    if on_error is not OnError.skip:
-        _report_skipped(cells.skipped)
-    _require(cells.target is not None, f"{folder} has no class folders: there are no labels.")
-    _print_classes(cells)
+    # Everything that can be wrong is checked before thousands of images are read.
+    check_output(output)
+    require(group_column is None or groups is not None, "--group-column needs --groups.")
+    groups_of = (groups, "path", group_column) if group_column else groups
+    listing = list_labelled(folder, groups_of)
     classifier = wbcclf.CNNClassifier(
         backbone,
         weights=weights,
-        unfrozen_layers=int(unfrozen_layers) if unfrozen_layers.isdigit() else unfrozen_layers,
+        unfrozen_layers=int(unfrozen_layers) if unfrozen_layers.isdecimal() else unfrozen_layers,
         max_epochs=epochs,
         batch_size=batch_size,
         lr=lr,
@@ -159,16 +160,26 @@ def train(
         random_state=seed,
         verbose=1,
     )
+    check_classifier(classifier)
+    by_group = early_stopping and listing.groups is not None
+    if by_group:
+        held_paths = listing.paths[hold_out(listing, seed)]
+    cells = wbcclf.load_image_folder(
+        folder,
+        image_size=image_size,
+        on_error="raise" if on_error is OnError.stop else "skip",
+        verbose=1,
+    )
+    if on_error is not OnError.skip:
+        report_skipped(cells.skipped)
+    counts = Counter(cells.target.tolist())
+    out.print(f"{len(cells.target)} images of {len(counts)} classes: {counts_text(counts)}")
     pipeline = Pipeline([*_samplers(balance, seed), ("classifier", classifier)])
-    if early_stopping and cells.groups is not None:
-        kept, held = next(
-            StratifiedGroupKFold(10, shuffle=True, random_state=seed).split(
-                cells.images, cells.target, cells.groups
-            )
-        )
+    if by_group:
+        held = np.isin(cells.paths, held_paths)
         pipeline.fit(
-            cells.images[kept],
-            cells.target[kept],
+            cells.images[~held],
+            cells.target[~held],
             classifier__X_val=cells.images[held],
             classifier__y_val=cells.target[held],
         )
@@ -177,10 +188,11 @@ def train(
     loader = wbcclf.ImageLoader(image_size=image_size)
     model = Pipeline([("loader", loader), ("classifier", pipeline[-1])])
     wbcclf.save_model(model, output)
-    last = pipeline[-1].history_[-1]
+    history = pipeline[-1].history_
+    last = history[-1] if history else {}
     figures = ", ".join(f"{name} {value:.3f}" for name, value in last.items() if "_" in name)
-    _out.print(f"Trained {last['epoch']} epochs: {figures}")
-    _out.print(f"Model: {output}")
+    out.print(f"Trained {len(history)} of {epochs} epochs: {figures}")
+    out.print(f"Model: {output}")
 
 
 def _samplers(balance: Balance, seed: int) -> list[tuple[str, Any]]:
@@ -216,20 +228,30 @@ def evaluate(
     """
     for path in (output, plot):
         if path is not None:
-            _check_output(path)
+            check_output(path)
+    require(
+        plot is None or find_spec("matplotlib") is not None,
+        "--plot needs matplotlib: pip install 'wbcclf[plot]'.",
+    )
+    require(
+        plot is None or plot.suffix.lower() in (".png", ".svg", ".pdf"),
+        f"--plot {plot}: the suffix must be .png, .svg or .pdf.",
+    )
     model = wbcclf.load_model(model_file)
-    listing = wbcclf.list_image_folder(folder)
-    _require(listing.target is not None, f"{folder} has no class folders: there are no labels.")
-    unseen = sorted(set(listing.target) - set(model.classes_.tolist()))
-    _require(
+    listing = list_labelled(folder)
+    known = [str(label) for label in model.classes_]  # folder names are text
+    unseen = sorted(set(listing.target_names) - set(known))
+    require(
         not unseen,
         f"{folder} holds classes that the model was not trained on: {', '.join(unseen)}. It knows "
-        f"{', '.join(model.classes_.tolist())}.",
+        f"{', '.join(known)}.",
     )
     found = _predict(model, listing, on_error)
     label_of = dict(zip(listing.paths.tolist(), listing.target.tolist(), strict=True))
-    result = evaluate_predictions([label_of[path] for path in found.paths], found.labels)
-    _print_evaluation(result)
+    result = evaluate_predictions(
+        [label_of[path] for path in found.paths], found.labels.astype(str)
+    )
+    print_evaluation(result)
     if output is not None:
         figures = {
             key: value.tolist() if isinstance(value, np.ndarray) else value
@@ -237,10 +259,10 @@ def evaluate(
         }
         with replacing(output) as temporary:
             temporary.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-        _out.print(f"Figures: {output}")
+        out.print(f"Figures: {output}")
     if plot is not None:
         save_confusion_matrix(result, plot)
-        _out.print(f"Confusion matrix: {plot}")
+        out.print(f"Confusion matrix: {plot}")
 
 
 @app.command()
@@ -258,7 +280,7 @@ def predict(
 
     Example: wbcclf predict model.wbcclf unlabelled/ -o predictions.csv
     """
-    _check_output(output)
+    check_output(output)
     model = wbcclf.load_model(model_file)
     listing = wbcclf.list_image_folder(folder, labelled=False)
     found = _predict(model, listing, on_error)
@@ -267,11 +289,15 @@ def predict(
         [Path(path).relative_to(folder).as_posix(), label, *(f"{share:.6f}" for share in shares)]
         for path, label, shares in zip(found.paths, found.labels, found.probabilities, strict=True)
     ]
-    with replacing(output) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    # surrogateescape: file names are bytes, and not all are UTF-8.
+    with (
+        replacing(output) as temporary,
+        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
         csv.writer(file, lineterminator="\n").writerows(lines)
     counts = Counter(found.labels.tolist())
-    _out.print(f"{len(found.paths)} images: {_counts_text(counts)}")
-    _out.print(f"Predictions: {output}")
+    out.print(f"{len(found.paths)} images: {counts_text(counts)}")
+    out.print(f"Predictions: {output}")
 
 
 @app.command()
@@ -291,19 +317,18 @@ def demo(
         for number, (image, label) in enumerate(zip(cells.images, cells.target, strict=True)):
             path = output / name / ("" if name == "unlabelled" else label) / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            _require(
+            require(
                 cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR)),
                 f"{path} could not be written.",
             )
-    _out.print(f"Synthetic cells: {output / 'train'}, {output / 'test'}, {output / 'unlabelled'}")
+    out.print(f"Synthetic cells: {output / 'train'}, {output / 'test'}, {output / 'unlabelled'}")
     model = output / "model.wbcclf"
     train(output / "train", output=model, image_size=64, epochs=6)
-    evaluate(
-        model,
-        output / "test",
-        output=output / "evaluation.json",
-        plot=output / "confusion_matrix.png",
-    )
+    plot = output / "confusion_matrix.png"
+    if find_spec("matplotlib") is None:
+        warn("no confusion matrix is drawn without matplotlib: pip install 'wbcclf[plot]'.")
+        plot = None
+    evaluate(model, output / "test", output=output / "evaluation.json", plot=plot)
     predict(model, output / "unlabelled", output=output / "predictions.csv")
 
 
@@ -315,14 +340,14 @@ def _predict(model: Any, listing: Bunch, on_error: OnError) -> Bunch:
             predict_files(model, paths, chunk_size=256),
             description="Predicting",
             total=-(-len(paths) // 256),
-            console=_err,
+            console=err,
         )
     )
     broken = [item for chunk in chunks for item in chunk.skipped]
     if broken and (on_error is OnError.stop or len(broken) == len(paths)):
-        raise ImageReadError(f"{_named(broken)}: cannot be read as images.")
+        raise ImageReadError(f"{named(broken)}: cannot be read as images.")
     if on_error is not OnError.skip:
-        _report_skipped(listing.skipped + broken)
+        report_skipped(listing.skipped + broken)
     return Bunch(
         paths=[path for chunk in chunks for path in chunk.paths],
         labels=np.concatenate([chunk.labels for chunk in chunks]),
@@ -330,78 +355,31 @@ def _predict(model: Any, listing: Bunch, on_error: OnError) -> Bunch:
     )
 
 
-def _check_output(path: Path) -> None:
-    """Fail before the work starts, not after it, if the result cannot be written."""
-    _require(path.parent.is_dir(), f"{path}: the folder {path.parent} does not exist.")
-    _require(not path.is_dir(), f"{path} is a folder; give a file name.")
-    _require(os.access(path.parent, os.W_OK), f"{path}: the folder {path.parent} is read-only.")
-
-
-def _print_classes(cells: Bunch) -> None:
-    counts = Counter(cells.target.tolist())
-    _out.print(f"{len(cells.target)} images of {len(counts)} classes: {_counts_text(counts)}")
-
-
-def _counts_text(counts: Counter) -> str:
-    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
-
-
-def _print_evaluation(result: Bunch) -> None:
-    low, high = result.accuracy_interval
-    table = Table("class", "images", "precision", "recall", "F1")
-    for row in zip(
-        result.classes, result.support, result.precision, result.recall, result.f1, strict=True
-    ):
-        table.add_row(str(row[0]), str(row[1]), *(f"{figure:.3f}" for figure in row[2:]))
-    _out.print(table)
-    _out.print(
-        f"accuracy {result.accuracy:.3f} (95% interval {low:.3f} to {high:.3f} if every image is "
-        f"another cell), balanced accuracy {result.balanced_accuracy:.3f}, macro-F1 "
-        f"{result.macro_f1:.3f}, {result.n_samples} images"
-    )
-    matrix = Table("true \\ predicted", *(str(label) for label in result.classes))
-    for label, counts in zip(result.classes, result.confusion, strict=True):
-        matrix.add_row(str(label), *(str(count) for count in counts))
-    _out.print(matrix)
-
-
-def _report_skipped(skipped: list[tuple[str, str]]) -> None:
-    if skipped:
-        _warn(f"left out: {_named(skipped)}")
-
-
-def _named(files: list[tuple[str, str]]) -> str:
-    """Return how many files there are, and the first with their reasons."""
-    named = "; ".join(f"{path} ({reason})" for path, reason in files[:5])
-    return f"{len(files)} files: {named}" + (" and more" if len(files) > 5 else "")
-
-
-def _warn(message: Any, *_: Any, **__: Any) -> None:
-    _err.print(f"wbcclf: warning: {' '.join(str(message).split())}", markup=False)
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
-
-
 def main() -> None:
     """Run the command line; errors are one line on stderr, without a traceback.
 
     Exit codes: 0 success, 1 error, 2 wrong usage, 130 interrupted.
     """
-    warnings.showwarning = _warn
+    # An interrupted training keeps its model, but the shell must not go on as if nothing was.
+    interrupted = []
+
+    def show(message, category, *rest, **named):
+        if issubclass(category, TrainingInterruptedWarning):
+            interrupted.append(message)
+        warn(message)
+
+    warnings.showwarning = show
     try:
-        app(standalone_mode=False)
+        # typer returns the code of what exits early (--help 0, Ctrl-C 130) and else None.
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except KeyboardInterrupt:
-        sys.exit(130)
+        code = 130
     except Exception as error:
         # typer's own errors (wrong usage) know their text and exit code; the rest are ours and
         # say what to do; both are for a person at a shell, who has no use for a stack of calls.
-        if isinstance(error, typer.Abort):
-            sys.exit(130)
         text = error.format_message() if hasattr(error, "format_message") else str(error)
         usage = " See wbcclf --help." if hasattr(error, "format_message") else ""
         text = " ".join(text.split()) or type(error).__name__
-        _err.print(f"wbcclf: error: {text}{usage}", markup=False)
-        sys.exit(getattr(error, "exit_code", 1))
+        err.print(f"wbcclf: error: {text}{usage}")
+        code = getattr(error, "exit_code", 1)
+    sys.exit(130 if interrupted else code or 0)

@@ -27,3 +27,7 @@ class SmallClassWarning(UserWarning):
 
 class SkippedFileWarning(UserWarning):
     """Files were left out while loading; the message names them."""
+
+
+class TrainingInterruptedWarning(UserWarning):
+    """Training ended before its last epoch, by Ctrl-C or a callback; the model is kept."""

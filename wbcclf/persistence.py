@@ -35,6 +35,18 @@ _CLASSES = {
 }
 # What `fit` learns besides the network's weights, and how it is written.
 _LEARNT = ("image_shape_", "value_range_", "n_features_in_", "history_", "n_iter_")
+# What reading a damaged or made-up file runs into.
+_DAMAGED = (
+    zipfile.BadZipFile,
+    AttributeError,
+    IndexError,
+    KeyError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+# Parameters that only training needs; the others must be in the file.
+_NOT_NEEDED = {"augment", "callbacks", "class_weight", "optimizer", "random_state"}
 
 
 def save_model(model: BaseEstimator, path: str | os.PathLike) -> None:
@@ -123,6 +135,8 @@ def load_model(path: str | os.PathLike) -> BaseEstimator:
     try:
         with zipfile.ZipFile(path) as archive:
             document = json.loads(archive.read("model.json"))
+            if type(document["format"]) is not int or document["format"] < 1:
+                raise ValueError(f"format {document['format']!r}")
             if document["format"] > FORMAT:
                 raise ModelFormatError(
                     f"{os.fspath(path)} has format {document['format']}, this version of wbcclf "
@@ -134,8 +148,13 @@ def load_model(path: str | os.PathLike) -> BaseEstimator:
                 if name.endswith(".npy")
             }
         steps = [(name, _decode(step)) for name, step in document["steps"]]
+        if not isinstance(steps[-1][1], CNNClassifier):
+            raise ValueError("the last step is no classifier")
+        for _, step in steps:
+            step._validate_params()
         _restore(steps[-1][1], document["learnt"], arrays)
-    except (zipfile.BadZipFile, KeyError, IndexError, ValueError, TypeError, RuntimeError) as error:
+        return Pipeline(steps) if document["pipeline"] else steps[-1][1]
+    except _DAMAGED as error:
         if isinstance(error, ModelFormatError):
             raise
         raise ModelFormatError(
@@ -143,7 +162,6 @@ def load_model(path: str | os.PathLike) -> BaseEstimator:
             f"({type(error).__name__}: {error}). Files of joblib.dump are read with joblib.load, "
             "and only if you trust who made them."
         ) from error
-    return Pipeline(steps) if document["pipeline"] else steps[-1][1]
 
 
 def _encode(value: Any) -> Any:
@@ -154,6 +172,8 @@ def _encode(value: Any) -> Any:
             try:
                 params[name] = _encode(param)
             except TypeError:
+                if isinstance(value, CNNClassifier) and name not in _NOT_NEEDED:
+                    raise
                 warnings.warn(
                     f"{type(value).__name__}({name}={param!r}) cannot be written to a model file "
                     "and is left at its default; predictions do not depend on it.",
@@ -194,6 +214,8 @@ def _restore(classifier: CNNClassifier, learnt: dict, arrays: dict[str, np.ndarr
     """Give an unfitted classifier what it had learnt."""
     import torch
 
+    if len(learnt["image_shape_"]) != 3:
+        raise ValueError(f"image_shape_ {learnt['image_shape_']}")
     classifier.classes_ = arrays["classes"]
     if "feature_names" in arrays:
         classifier.feature_names_in_ = arrays["feature_names"].astype(object)

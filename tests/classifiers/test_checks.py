@@ -18,7 +18,7 @@ EXPECTED_FAILURES = {
 # The accuracy that check_classifiers_train asks for takes a dozen epochs at this learning rate.
 CLASSIFIERS = [
     SimpleCNNClassifier(device="cpu"),
-    CNNClassifier(device="cpu", max_epochs=10, lr=5e-3),
+    CNNClassifier(device="cpu", max_epochs=10, lr=2e-3),
 ]
 
 

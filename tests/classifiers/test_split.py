@@ -11,9 +11,10 @@ from imblearn.over_sampling import ADASYN, RandomOverSampler
 from imblearn.pipeline import Pipeline
 from imblearn.under_sampling import RandomUnderSampler
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_validate
+from sklearn.preprocessing import FunctionTransformer, MinMaxScaler
 from skorch.callbacks import Callback
 
-from wbcclf import SMOTE, Augmenter, ImageSampler, make_blood_cells
+from wbcclf import SMOTE, Augmenter, ImageSampler, SimpleCNNClassifier, make_blood_cells
 
 COUNTS = {"neutrophil": 14, "lymphocyte": 9, "eosinophil": 6}
 N_ORIGINALS = sum(COUNTS.values())
@@ -234,3 +235,19 @@ def test_classes_of_one_original_have_no_validation_image_to_give(simple, rare):
     X, y = Augmenter(random_state=0).fit_resample(rare.images[one_each], rare.target[one_each])
     with pytest.raises(ValueError, match="a class with at least two original images"):
         simple(early_stopping=True).fit(X, y)
+
+
+@pytest.mark.parametrize("between", [MinMaxScaler(), FunctionTransformer(np.asarray)])
+def test_a_transformer_between_samplers_and_classifier_does_not_lose_the_record(between):
+    """Scalers make plain arrays of the images; the labels beside them still carry the record."""
+    cells = make_blood_cells(60, classes=2, image_size=16, imbalance=2.0, random_state=0)
+    rows = cells.images.reshape(60, -1)
+    clf = SimpleCNNClassifier(max_epochs=1, early_stopping=True, device="cpu", random_state=0)
+    steps = [("aug", Augmenter(random_state=0)), ("smote", SMOTE(random_state=0))]
+    model = Pipeline([*steps, ("between", between), ("clf", clf)]).fit(rows, cells.target)
+    assert model["clf"].validation_indices_.max() < 60
+    aug, smote = model["aug"], model["smote"]
+    parents = np.vstack([np.repeat(np.arange(120)[:, None], 2, axis=1), smote.sample_pairs_])
+    roots = aug.sample_indices_[parents]
+    trained_on = roots[model["clf"].train_indices_]
+    assert not np.isin(trained_on, model["clf"].validation_indices_).any()

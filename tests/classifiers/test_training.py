@@ -9,6 +9,7 @@ from sklearn.metrics import accuracy_score
 from skorch.callbacks import Callback
 
 from wbcclf import Augmenter, CNNClassifier
+from wbcclf.exceptions import TrainingInterruptedWarning
 
 
 @pytest.fixture(scope="module")
@@ -297,15 +298,17 @@ def test_global_random_states_do_not_matter(simple, cells):
 @pytest.mark.parametrize("midway", [False, True])
 def test_ctrl_c_keeps_the_model_so_far(simple, cells, midway):
     clf = simple(max_epochs=50, callbacks=[Interrupt(2, midway=midway)])
-    clf.fit(cells.images, cells.target)
-    assert clf.n_iter_ == 2
+    with pytest.warns(TrainingInterruptedWarning, match="in epoch 2"):
+        clf.fit(cells.images, cells.target)
+    assert clf.n_iter_ == len(clf.history_) == (1 if midway else 2)  # whole epochs
     whole = simple(max_epochs=2).fit(cells.images, cells.target).predict_proba(cells.images)
     assert np.array_equal(clf.predict_proba(cells.images), whole) is not midway
 
 
 def test_ctrl_c_with_early_stopping_keeps_the_best_model(simple, cells, confused, cross_entropy):
     clf = simple(max_epochs=50, early_stopping=True, patience=40, lr=3e-3, callbacks=[Interrupt(9)])
-    clf.fit(cells.images, cells.target, **confused)
+    with pytest.warns(TrainingInterruptedWarning):
+        clf.fit(cells.images, cells.target, **confused)
     valid = losses(clf, "valid_loss")
     assert 8 <= len(valid) <= 9 and min(valid) < valid[-1] - 1e-3
     restored = cross_entropy(clf, confused["X_val"], confused["y_val"])

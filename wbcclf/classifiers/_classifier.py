@@ -72,7 +72,9 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         Stop when the validation loss has not improved for `patience` epochs, and keep the weights
         of the best epoch. Without `X_val`, a share of the *original* images is split off; copies
         and synthetics of them (see :class:`~wbcclf.Augmenter`, :class:`~wbcclf.SMOTE`) are then
-        not trained on.
+        not trained on. Wrap imbalanced-learn's own samplers in :class:`~wbcclf.ImageSampler`:
+        by themselves they do not tell which rows are new. Several pictures of one cell count as
+        several originals: pass `X_val` of other cells if there are such.
     validation_fraction : float in (0, 1), default=0.1
         Share of each class's original images in that split.
     patience : int, default=5
@@ -265,6 +267,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         from wbcclf.classifiers import _callbacks, _net, _network
 
         image_shape = self.image_shape_ if go_on else self.image_shape
+        given_y = y
         images, y = validate_images(self, X, y, image_shape=image_shape, reset=not go_on)
         check_classification_targets(y)
         weight = _check_sample_weight(
@@ -286,7 +289,11 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
             valid_data = self._validation_data(X_val, y_val)
         elif self.early_stopping and not partial:
             train, validation = validation_split(
-                y, used, sources_of(X, len(images)), self.validation_fraction, random_state
+                y,
+                used,
+                sources_of(X, len(images), given_y),
+                self.validation_fraction,
+                random_state,
             )
             valid_data = _net.ImageData(images, target, rows=validation)
         else:
@@ -378,7 +385,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         device = _net.resolve_device(self.device, fitted=True)
         if device != self.net_.device:
             self.net_.move_to(device)
-        logits = self.net_.predict_logits(images).astype(np.float64)
+        logits = self.net_.predict_logits(images, self.batch_size).astype(np.float64)
         likelihood = np.exp(logits - logits.max(axis=1, keepdims=True))
         return (likelihood / likelihood.sum(axis=1, keepdims=True)).astype(np.float32)
 

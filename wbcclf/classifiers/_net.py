@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from skorch import NeuralNetClassifier
+from skorch.callbacks import EarlyStopping
 from torch.utils.data import Dataset
 
 from wbcclf.classifiers._callbacks import ProgressBar
 from wbcclf.classifiers._network import seeded
-from wbcclf.exceptions import OutOfMemoryError
+from wbcclf.exceptions import OutOfMemoryError, TrainingInterruptedWarning
 
 OPTIMIZERS = {
     "adam": (torch.optim.Adam, {}),
@@ -114,6 +115,24 @@ class CellNet(NeuralNetClassifier):
     def check_data(self, X, y=None):
         """Accept everything: the classifier has checked it."""
 
+    def fit_loop(self, X, y=None, epochs=None, **fit_params):
+        """Train, and tell if it was interrupted: skorch ends quietly on Ctrl-C."""
+        try:
+            return super().fit_loop(X, y, epochs, **fit_params)
+        except KeyboardInterrupt:
+            stopped_early = any(
+                isinstance(callback, EarlyStopping) and callback.misses_ >= callback.patience
+                for _, callback in self.callbacks_
+            )
+            if not stopped_early:
+                warnings.warn(
+                    f"Training was interrupted in epoch {len(self.history)}; what was learnt until "
+                    "then is kept.",
+                    TrainingInterruptedWarning,
+                    stacklevel=2,
+                )
+            raise
+
     def get_split_datasets(self, X, y=None, **fit_params):
         """Take the pair (training data, validation data or None) that the classifier split."""
         return X
@@ -145,9 +164,9 @@ class CellNet(NeuralNetClassifier):
         losses = self.criterion_(y_pred, torch.as_tensor(y_true, device=y_pred.device))
         return (losses * weight).sum() / weight.sum()
 
-    def predict_logits(self, images: np.ndarray) -> np.ndarray:
+    def predict_logits(self, images: np.ndarray, batch_size: int) -> np.ndarray:
         """Return logits (n, n_classes), halving the batch while the device lacks memory for it."""
-        data, batch_size, start, parts = ImageData(images), self.batch_size, 0, []
+        data, start, parts = ImageData(images), 0, []
         while start < len(data):
             try:
                 inputs, _ = data[np.arange(start, min(start + batch_size, len(data)))]
@@ -246,6 +265,7 @@ def train(net: CellNet, train_data: ImageData, valid_data: ImageData | None) -> 
     return [
         {name: kind(epoch[name]) for name, kind in FIGURES.items() if name in epoch}
         for epoch in net.history.to_list()[done:]
+        if "train_loss" in epoch  # not the half epoch of an interrupted training
     ]
 
 

@@ -30,7 +30,7 @@ def check_folder(root: str | PathLike) -> Path:
     root = Path(root)
     if not root.exists():
         existing = next((p for p in root.parents if p.exists()), None)
-        hint = f" {existing} exists." if existing is not None else ""
+        hint = f" {existing} exists." if existing is not None and existing.name else ""
         raise FileNotFoundError(f"root={os.fspath(root)!r} does not exist.{hint}")
     if not root.is_dir():
         raise NotADirectoryError(

@@ -153,7 +153,9 @@ def load_image_folder(
 
     JPEG, PNG, BMP and TIFF files with the suffixes .jpg, .jpeg, .png, .bmp, .tif and .tiff are
     read: grey, palette, RGB, RGBA (alpha is dropped), CMYK; 16-bit values are divided by 257 and
-    rounded; the EXIF orientation is applied; a file with several pages gives its first.
+    rounded; the EXIF orientation is applied; a file with several pages gives its first. Truncated
+    files are errors; a JPEG damaged in its middle that still ends properly is not recognised: its
+    decoders fill in what is missing.
 
     Parameters
     ----------

@@ -97,7 +97,11 @@ def assign_groups(
     if isinstance(groups, Path) or (isinstance(groups, str) and groups.lower().endswith(".csv")):
         return _groups_of_table(groups, None, None, root=root, files=files)
     if isinstance(groups, (str, re.Pattern)):
-        return _groups_of_pattern(re.compile(groups), root, files)
+        try:
+            pattern = re.compile(groups)
+        except re.error as error:
+            raise ValueError(f"groups={groups!r} is not a regular expression: {error}.") from error
+        return _groups_of_pattern(pattern, root, files)
     if callable(groups):
         return _groups_of_function(groups, root, files)
     raise TypeError(

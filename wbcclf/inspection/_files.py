@@ -54,11 +54,16 @@ def predict_files(model: Any, paths: Sequence[str], *, chunk_size: int = 256) ->
     (1, 2)
     """
     steps = model.steps if isinstance(model, Pipeline) else [("classifier", model)]
+    classifier: CNNClassifier = steps[-1][1]
+    if classifier.image_shape_[2] != 3:
+        raise ValueError(
+            "The model was trained on grey images, but files are read as RGB. Train it on RGB "
+            "images (np.repeat(images, 3, axis=-1)), or predict arrays with model.predict."
+        )
     loader, rest = steps[0][1], model
     if isinstance(loader, ImageLoader):
-        rest = Pipeline(steps[1:])
+        rest = model[1:]
     else:
-        classifier: CNNClassifier = steps[-1][1]
         loader = ImageLoader(image_size=classifier.image_shape_[:2])
     for start in range(0, len(paths), chunk_size):
         chunk = [str(path) for path in paths[start : start + chunk_size]]

@@ -98,7 +98,8 @@ class ImageSampler(BaseEstimator):
             if hasattr(self.sampler_, name):
                 setattr(self, name, getattr(self.sampler_, name))
         if not issparse(X_out):
-            X_out = with_sources(X_out, self._sources(sources_of(X, _num_samples(rows))))
+            sources = self._sources(sources_of(X, _num_samples(rows), y))
+            X_out, y_out = with_sources(X_out, sources), with_sources(y_out, sources)
         return X_out, y_out
 
     def _sources(self, sources: Sources | None) -> Sources | None:

@@ -73,11 +73,11 @@ class ImageSamplerMixin:
             y_out = label_binarize(y_out, classes=np.unique(labels))
         X_out, y_out = ArraysTransformer(X, y).transform(X_out, y_out)
         if not issparse(X_out):  # a sparse matrix cannot carry the record
-            sources = sources_of(X, len(rows))
+            sources = sources_of(X, len(rows), y)
             if sources is not None:
                 pairs = getattr(self, "sample_pairs_", None)
                 sources = sources.after(self.sample_indices_, len(rows), pairs)
-            X_out = with_sources(X_out, sources)
+            X_out, y_out = with_sources(X_out, sources), with_sources(y_out, sources)
         return X_out, y_out
 
     def _check(self, X, y):
