@@ -382,4 +382,5 @@ def main() -> None:
         text = " ".join(text.split()) or type(error).__name__
         err.print(f"wbcclf: error: {text}{usage}")
         code = getattr(error, "exit_code", 1)
-    sys.exit(130 if interrupted else code or 0)
+    if interrupted or code:
+        sys.exit(130 if interrupted else code)
