@@ -1,12 +1,16 @@
 """ImageLoader: paths in, image batch out."""
 
+import os
 import pickle
+import tempfile
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from scipy.sparse import csr_array
 from sklearn.base import clone
@@ -235,3 +239,30 @@ def test_same_images_as_load_image_folder(wbcclf_data):
     cells = load_image_folder(root, image_size=(60, 80))
     images = ImageLoader(image_size=(60, 80)).transform(list_image_folder(root).paths)
     np.testing.assert_array_equal(images, cells.images)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    n_images=st.integers(0, 4),
+    height=st.integers(1, 20),
+    width=st.integers(1, 20),
+    n_jobs=st.sampled_from([None, 1, 3]),
+    seed=st.integers(0, 2**16),
+)
+def test_any_number_and_size_of_images_comes_back_in_order(n_images, height, width, n_jobs, seed):
+    pixels = np.random.RandomState(seed).randint(0, 256, (n_images, 7, 9, 3)).astype(np.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [os.path.join(folder, f"{number}.png") for number in range(n_images)]
+        for path, image in zip(paths, pixels, strict=True):
+            Image.fromarray(image).save(path)
+        resized = ImageLoader((height, width), n_jobs=n_jobs).transform(paths)
+        assert resized.shape == (n_images, height, width, 3)
+        assert resized.dtype == np.uint8
+        # One image alone is what it is among others, and a column of paths is a row of them.
+        for number, path in enumerate(paths):
+            alone = ImageLoader((height, width)).transform([[path]])
+            np.testing.assert_array_equal(alone[0], resized[number])
+            # Stretching averages or interpolates: nothing leaves the range of the pixels.
+            assert pixels[number].min() <= alone.min() <= alone.max() <= pixels[number].max()
+        if n_images:  # PNG is lossless
+            np.testing.assert_array_equal(ImageLoader(n_jobs=n_jobs).transform(paths), pixels)

@@ -288,12 +288,9 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
             train, validation = used, used[:0]
             valid_data = self._validation_data(X_val, y_val)
         elif self.early_stopping and not partial:
+            sources = sources_of(X, len(images), given_y)
             train, validation = validation_split(
-                y,
-                used,
-                sources_of(X, len(images), given_y),
-                self.validation_fraction,
-                random_state,
+                y, used, sources, self.validation_fraction, random_state
             )
             valid_data = _net.ImageData(images, target, rows=validation)
         else:
@@ -307,9 +304,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
 
         # A net of `fit` has its own number of epochs, schedule and early stopping.
         if not (partial and go_on and self.net_.incremental and hasattr(self.net_, "optimizer_")):
-            network = (
-                self.net_.module_ if go_on else _network.build_network(self, self.weights, seed)
-            )
+            build = _network.build_network
+            network = self.net_.module_ if go_on else build(self, self.weights, seed)
             network.freeze(_network.count_frozen_blocks(self, network.backbone))
             n_steps = epochs * len(_net.Batches(train_data, self.batch_size))
             callbacks = _callbacks.make_callbacks(
