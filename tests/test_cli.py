@@ -11,6 +11,7 @@ from PIL import Image
 
 import wbcclf
 from wbcclf import _shell, cli
+from wbcclf.backbones import describe, list_backbones
 
 
 def run(*arguments):
@@ -153,6 +154,90 @@ def test_early_stopping_with_groups_splits_by_group(tmp_path, capsys, monkeypatc
     assert "valid_acc" in out
 
 
+def test_a_recipe_trains_its_own_network_at_its_own_size(trained, tmp_path, capsys, monkeypatch):
+    arguments = ("train", trained / "train", "-o", tmp_path / "m.wbcclf", "--recipe", "pbc-cnn8")
+    code, out, err = call(capsys, monkeypatch, *arguments, "--epochs", 1)
+    assert code == 0, err
+    assert "Trained 1 of 1 epochs" in out and "valid_acc" in out
+    model = wbcclf.load_model(tmp_path / "m.wbcclf")
+    assert model["loader"].image_size == 224
+    classifier = model["classifier"]
+    assert type(classifier) is wbcclf.CNN8Classifier
+    assert (classifier.input_size, classifier.lr, classifier.monitor) == (224, 1e-3, "valid_acc")
+    assert model.predict([trained / "new" / "0.png"]).shape == (1,)
+
+
+@pytest.mark.filterwarnings("always:.*frozen at random:UserWarning")
+def test_options_beside_a_recipe_change_it(trained, tmp_path, capsys, monkeypatch):
+    options = {
+        "--image-size": 32,
+        "--epochs": 1,
+        "--batch-size": 10,
+        "--lr": 0.01,
+        "--unfrozen-layers": 2,
+        "--device": "cpu",
+        "--precision": "bfloat16",
+        "--seed": 5,
+    }
+    arguments = [part for option in options.items() for part in option]
+    output = tmp_path / "m.wbcclf"
+    code, out, err = call(
+        capsys,
+        monkeypatch,
+        *("train", trained / "train", "-o", output, "--recipe", "field-cnn-l2"),
+        *(*arguments, "--no-early-stopping"),
+    )
+    assert code == 0, err
+    assert "frozen at random" in err and "valid_loss" not in out
+    model = wbcclf.load_model(output)
+    classifier = model["classifier"]
+    assert model["loader"].image_size == classifier.input_size == 32
+    assert (classifier.max_epochs, classifier.batch_size, classifier.lr) == (1, 10, 0.01)
+    assert (classifier.unfrozen_layers, classifier.precision) == (2, "bfloat16")
+    assert (classifier.early_stopping, classifier.random_state) == (False, 5)
+    assert classifier.l2 == {"conv2": 0.01, "conv3": 0.01}  # what was not given stays
+
+
+def test_a_recipe_with_groups_validates_on_whole_groups(trained, tmp_path, capsys, monkeypatch):
+    seen = {}
+    fit = wbcclf.CNNClassifier.fit
+
+    def spy(self, X, y, **params):
+        seen.update(train=X, **params)
+        return fit(self, X, y, **params)
+
+    monkeypatch.setattr(wbcclf.CNNClassifier, "fit", spy)
+    code, _, err = call(
+        capsys,
+        monkeypatch,
+        *("train", trained / "train", "-o", tmp_path / "m", "--recipe", "field-cnn"),
+        *("--image-size", 32, "--epochs", 1, "--groups", r"(\d)\.png"),
+    )
+    assert code == 0, err
+    # Ten groups of six pictures, by the last digit of the file's name: one of them validates.
+    assert (len(seen["X_val"]), len(seen["train"])) == (6, 54)
+    paths = wbcclf.list_image_folder(trained / "train").paths.tolist()
+    images = wbcclf.ImageLoader(image_size=32).transform(paths)
+    watched = {image.tobytes() for image in seen["X_val"]}
+    held = [path for path, image in zip(paths, images, strict=True) if image.tobytes() in watched]
+    assert len({path[-5] for path in held}) == 1
+
+
+def test_recipes_are_listed_with_what_was_published(capsys, monkeypatch):
+    code, out, _ = call(capsys, monkeypatch, "recipes")
+    assert code == 0
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert "four-class-vgg16 C: pooled, reshuffled 0.8256 (leaky)" in lines
+    assert sum(line.startswith("leukocyte-") for line in lines) == 16
+
+
+def test_backbones_are_listed_and_described(capsys, monkeypatch):
+    code, out, _ = call(capsys, monkeypatch, "backbones")
+    assert code == 0 and out.split() == list_backbones()
+    code, out, _ = call(capsys, monkeypatch, "backbones", "field_cnn")
+    assert code == 0 and out.strip() == str(describe("field_cnn"))
+
+
 def error_cases(root):
     model, train, test = root / "m.wbcclf", root / "train", root / "test"
     return {
@@ -173,9 +258,15 @@ def error_cases(root):
         "no folder for the output": (["train", train, "-o", root / "a" / "m"], "does not exist"),
         "output is a folder": (["train", train, "-o", root / "test"], "is a folder"),
         "unknown backbone": (
-            ["train", train, "--image-size", 32, "--backbone", "vgg17", "-o", root / "x"],
-            "Did you mean 'vgg16'",
+            ["train", train, "--image-size", 32, "--backbone", "cnn9", "-o", root / "x"],
+            "Did you mean 'cnn8'",
         ),
+        "misspelt recipe": (["train", train, "--recipe", "pbc-cnn9"], "Did you mean 'pbc-cnn8'"),
+        "recipe and network": (
+            ["train", train, "--recipe", "pbc-mlp", "--backbone", "vgg16", "--no-augment"],
+            "--backbone, --augment cannot be given with --recipe",
+        ),
+        "unknown backbone to describe": (["backbones", "cnn9"], "Did you mean 'cnn8'"),
         "unseen label": (["evaluate", model, root / "unseen"], "not trained on: basophil"),
         "no model": (["evaluate", root / "none.wbcclf", test], "none.wbcclf"),
         "not a model": (["predict", root / "test" / "note.txt", test], "not a model"),
@@ -240,7 +331,7 @@ def test_class_names_are_not_taken_for_markup(tmp_path, capsys, monkeypatch):
 
 
 def test_help_teaches_every_command(capsys, monkeypatch):
-    for command in ("train", "evaluate", "predict", "demo"):
+    for command in ("train", "evaluate", "predict", "demo", "recipes", "backbones"):
         code, out, _ = call(capsys, monkeypatch, command, "--help")
         assert code == 0
         assert "Usage:" in out

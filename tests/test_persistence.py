@@ -1,14 +1,17 @@
 """Model files: what is read is what was saved, and nothing else is."""
 
+import copy
 import io
 import json
 import pickle
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from imblearn.pipeline import Pipeline
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
@@ -18,6 +21,7 @@ from wbcclf import (
     SMOTE,
     Augmenter,
     CNNClassifier,
+    ConvNet,
     Head,
     ImageLoader,
     ResNet18Classifier,
@@ -26,6 +30,7 @@ from wbcclf import (
     make_blood_cells,
     save_model,
 )
+from wbcclf.backbones import _registry, get_backbone
 from wbcclf.exceptions import ModelFormatError
 
 
@@ -101,6 +106,117 @@ def test_a_parameter_without_a_text_form_is_left_out_loudly(cells, tmp_path):
     with pytest.warns(UserWarning, match="random_state"):
         save_model(clf, tmp_path / "m")
     assert load_model(tmp_path / "m").random_state is None
+
+
+def test_dicts_and_a_head_of_ones_own_come_back(cells, tmp_path):
+    clf = CNNClassifier(
+        head=Head(pooling="max", hidden=(6,), batch_norm=(False, True)),
+        dropout=(0.1, 0.2),
+        lr_schedule="step",
+        lr_schedule_params={"step_size": 1, "gamma": 0.5},
+        optimizer_params={"betas": (0.8, 0.9)},
+        l2={"conv2": 0.01, "head": np.float64(0.1)},
+        class_weight={"neutrophil": 2, "lymphocyte": 1, "eosinophil": 1},
+        checkpoint_dir=tmp_path / "checkpoints",
+        max_epochs=1,
+        device="cpu",
+        random_state=0,
+    ).fit(cells.images, cells.target)
+    save_model(clf, tmp_path / "m")
+    loaded = load_model(tmp_path / "m")
+    expected = clf.get_params() | {"checkpoint_dir": str(tmp_path / "checkpoints")}
+    assert str(loaded.get_params()) == str(expected).replace("np.float64(0.1)", "0.1")
+    np.testing.assert_array_equal(
+        loaded.predict_proba(cells.images), clf.predict_proba(cells.images)
+    )
+    assert loaded.partial_fit(cells.images, cells.target).n_iter_ == 2
+
+
+def test_a_network_of_ones_own_comes_back(cells, tmp_path):
+    network = ConvNet(filters=(4, 6), kernel_size=(5, 3), dropout=(0.0, 0.1))
+    clf = CNNClassifier(network, max_epochs=1, device="cpu", random_state=0)
+    clf.fit(cells.images, cells.target)
+    save_model(clf, tmp_path / "m")
+    loaded = load_model(tmp_path / "m")
+    assert repr(loaded.backbone) == repr(network)
+    np.testing.assert_array_equal(
+        loaded.predict_proba(cells.images), clf.predict_proba(cells.images)
+    )
+
+
+def test_an_optimizer_class_is_left_out_with_what_it_was_given(cells, tmp_path):
+    clf = SimpleCNNClassifier(
+        max_epochs=1, optimizer=torch.optim.SGD, optimizer_params={"momentum": 0.5}, device="cpu"
+    ).fit(cells.images, cells.target)
+    with pytest.warns(UserWarning, match="optimizer=.*SGD"):
+        save_model(clf, tmp_path / "m")
+    loaded = load_model(tmp_path / "m").partial_fit(cells.images, cells.target)
+    assert (loaded.optimizer, loaded.optimizer_params) == ("adamw", None)
+
+
+def test_a_parameter_that_predictions_depend_on_is_never_left_out(fitted, tmp_path):
+    odd = copy.deepcopy(fitted).set_params(input_size=np.array([24, 24]))
+    with pytest.raises(TypeError, match=r"SimpleCNNClassifier\(input_size=.*joblib"):
+        save_model(odd, tmp_path / "m")
+    assert not list(tmp_path.iterdir())
+
+
+# ---------------------------------------------------------------- other versions
+
+
+OLD_NAMES = {
+    "network/preprocessing.scale.npy": "network/scale.npy",
+    "network/preprocessing.offset.npy": "network/offset.npy",
+}
+# Parameters of version 0.1.0, which wrote format 1.
+OLD_PARAMETERS = (
+    "weights unfrozen_layers head dropout input_size image_shape max_epochs batch_size optimizer "
+    "lr weight_decay lr_schedule class_weight early_stopping validation_fraction patience augment "
+    "device precision callbacks random_state verbose warm_start"
+).split()
+
+
+def test_a_file_of_format_1_predicts_as_it_did(cells, tmp_path):
+    clf = SimpleCNNClassifier(max_epochs=1, head=Head(hidden=(5,)), device="cpu", random_state=0)
+    clf.fit(cells.images, cells.target)
+    save_model(clf, tmp_path / "new")
+    with zipfile.ZipFile(tmp_path / "new") as new, zipfile.ZipFile(tmp_path / "old", "w") as old:
+        document = json.loads(new.read("model.json"))
+        params = document["steps"][0][1]["params"]
+        assert set(params) > set(OLD_PARAMETERS)
+        document["steps"][0][1]["params"] = {name: params[name] for name in OLD_PARAMETERS}
+        del params["head"]["params"]["batch_norm"], document["backbone"]
+        old.writestr("model.json", json.dumps(document | {"format": 1}))
+        for name in new.namelist()[1:]:
+            old.writestr(OLD_NAMES.get(name, name), new.read(name))
+        assert set(OLD_NAMES) < set(new.namelist())
+    loaded = load_model(tmp_path / "old")
+    np.testing.assert_array_equal(
+        loaded.predict_proba(cells.images), clf.predict_proba(cells.images)
+    )
+    assert loaded.get_params()["head__hidden"] == (5,)
+
+
+def test_a_parameter_of_a_newer_version_is_named(fitted, tmp_path):
+    save_model(fitted, tmp_path / "m")
+    document = json.loads(zipfile.ZipFile(tmp_path / "m").read("model.json"))
+    document["steps"][0][1]["params"]["telepathy"] = 1
+    rewrite(tmp_path / "m", tmp_path / "new", **{"model.json": json.dumps(document)})
+    with pytest.raises(ModelFormatError, match=r"SimpleCNNClassifier.*'telepathy'.*update wbcclf"):
+        load_model(tmp_path / "new")
+
+
+def test_a_backbone_that_is_not_installed_is_named(cells, tmp_path, monkeypatch):
+    spec = replace(get_backbone("simple_cnn"), name="from_a_plugin")
+    with monkeypatch.context() as installed:
+        installed.setitem(_registry._BACKBONES, spec.name, spec)
+        clf = CNNClassifier(spec.name, max_epochs=1, device="cpu").fit(cells.images, cells.target)
+        save_model(clf, tmp_path / "m")
+    with pytest.raises(ModelFormatError, match=r"not to be had here.*'from_a_plugin'"):
+        load_model(tmp_path / "m")
+
+
+# ---------------------------------------------------------------- what is no such file
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import numpy as np
 import typer
 from imblearn.pipeline import Pipeline
 from rich.progress import track
+from rich.table import Table
 from sklearn.utils import Bunch
 
 import wbcclf
@@ -34,8 +35,10 @@ from wbcclf._shell import (
     require,
     warn,
 )
+from wbcclf.backbones import describe, list_backbones
 from wbcclf.exceptions import ImageReadError, TrainingInterruptedWarning
 from wbcclf.inspection import evaluate_predictions, predict_files, save_confusion_matrix
+from wbcclf.recipes import get_recipe, list_recipes, make_recipe
 
 app = typer.Typer(
     help="Classify white blood cell images. Start with: wbcclf demo",
@@ -85,85 +88,140 @@ def train(
     output: Annotated[Path, typer.Option("-o", "--output", help="Model file to write.")] = Path(
         "model.wbcclf"
     ),
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="Repeat a published system; `wbcclf recipes` lists them. What else is given here "
+            "changes it."
+        ),
+    ] = None,
     backbone: Annotated[
-        str, typer.Option(help="simple_cnn (from scratch), vgg16, resnet18 or squeezenet1_1.")
-    ] = "simple_cnn",
+        str | None,
+        typer.Option(show_default="simple_cnn", help="A network; `wbcclf backbones` lists them."),
+    ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="'imagenet', or a .pth or .npz file; default: random.")
+        str | None,
+        typer.Option(
+            show_default="random", help="'imagenet', or a .pth, .safetensors, .npz or .wbcclf file."
+        ),
     ] = None,
     unfrozen_layers: Annotated[
-        str, typer.Option(help="Blocks to train, from the top: a number, a block's name, or 'all'.")
-    ] = "all",
-    image_size: Annotated[
-        int, typer.Option(min=8, help="Images are stretched to this height and width in pixels.")
-    ] = 96,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the images.")] = 10,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per training step.")] = 32,
-    lr: Annotated[float, typer.Option(help="Highest learning rate of the one-cycle schedule.")] = (
-        3e-3
-    ),
-    augment: Annotated[
-        bool, typer.Option(help="Change images at random in every epoch (turn, shift, colours).")
-    ] = True,
-    balance: Annotated[
-        Balance,
+        str | None,
         typer.Option(
-            help="Unequal classes: nothing, weight the rare ones, or bring them up to the largest "
-            "by changed copies or by copies and SMOTE."
+            show_default="all",
+            help="Blocks to train, from the top: a number, a block's name, or 'all'.",
         ),
-    ] = Balance.none,
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            min=8,
+            show_default="96",
+            help="Images are stretched to this height and width in pixels.",
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, show_default="10", help="Passes over the images.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, show_default="32", help="Images per training step.")
+    ] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(show_default="0.003, one-cycle", help="The highest learning rate."),
+    ] = None,
+    augment: Annotated[
+        bool | None,
+        typer.Option(
+            show_default="augment",
+            help="Change images at random in every epoch (turn, shift, colours).",
+        ),
+    ] = None,
+    balance: Annotated[
+        Balance | None,
+        typer.Option(
+            show_default="none",
+            help="Unequal classes: nothing, weight the rare ones, or bring them up to the largest "
+            "by changed copies or by copies and SMOTE.",
+        ),
+    ] = None,
     early_stopping: Annotated[
-        bool,
-        typer.Option(help="Watch a tenth of the images and keep the epoch that does best on them."),
-    ] = False,
+        bool | None,
+        typer.Option(
+            show_default="no-early-stopping",
+            help="Watch a tenth of the images and keep the epoch that does best on them.",
+        ),
+    ] = None,
     groups: Annotated[
         str | None,
         typer.Option(
             help="Which images show the same cell or patient, so that they are not split: a CSV "
             "file with columns path and group, or a regular expression on the path. "
-            "Used by --early-stopping."
+            "Used by --early-stopping, a recipe's too."
         ),
     ] = None,
     group_column: Annotated[
         str | None, typer.Option(help="Column of that CSV file, if it is not called group.")
     ] = None,
     precision: Annotated[
-        str, typer.Option(help="float32, or bfloat16: faster on recent CPUs and GPUs.")
-    ] = "float32",
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same model.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+        str | None,
+        typer.Option(
+            show_default="float32", help="float32, or bfloat16: faster on recent CPUs and GPUs."
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, show_default="0", help="Same seed, same model.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(show_default="auto", help="auto, cpu, cuda, cuda:1, mps.")
+    ] = None,
     on_error: OnErrorOption = OnError.stop,
 ) -> None:
     """Train a classifier on a folder of class folders and write it to a file.
 
     Example: wbcclf train cells/train -o model.wbcclf --epochs 10
+
+    Example: wbcclf train cells/train --recipe pbc-cnn-3block
     """
     # Everything that can be wrong is checked before thousands of images are read.
     check_output(output)
     require(group_column is None or groups is not None, "--group-column needs --groups.")
     groups_of = (groups, "path", group_column) if group_column else groups
-    listing = list_labelled(folder, groups_of)
-    classifier = wbcclf.CNNClassifier(
-        backbone,
-        weights=weights,
-        unfrozen_layers=int(unfrozen_layers) if unfrozen_layers.isdecimal() else unfrozen_layers,
-        max_epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        lr_schedule="onecycle",
-        weight_decay=0.05,
-        class_weight="balanced" if balance is Balance.weights else None,
-        early_stopping=early_stopping,
-        augment=wbcclf.Augmenter() if augment else None,
-        device=device,
-        precision=precision,
-        random_state=seed,
-        verbose=1,
-    )
+    if unfrozen_layers is not None and unfrozen_layers.isdecimal():
+        unfrozen_layers = int(unfrozen_layers)
+    given = {
+        "weights": weights,
+        "unfrozen_layers": unfrozen_layers,
+        "max_epochs": epochs,
+        "batch_size": batch_size,
+        "lr": lr,
+        "early_stopping": early_stopping,
+        "device": device,
+        "precision": precision,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    if recipe is None:
+        pipeline = _pipeline(backbone or "simple_cnn", augment, balance, seed or 0, given)
+        image_size = image_size or 96
+    else:
+        fixed = {"--backbone": backbone, "--augment": augment, "--balance": balance}
+        clash = [option for option, value in fixed.items() if value is not None]
+        require(
+            not clash,
+            f"{', '.join(clash)} cannot be given with --recipe: the recipe {recipe} says what "
+            "network and what changes of the images there are.",
+        )
+        image_size = image_size or get_recipe(recipe).image_size
+        overrides = {f"clf__{name}": value for name, value in given.items()}
+        pipeline = make_recipe(
+            recipe, random_state=seed, clf__input_size=image_size, clf__verbose=1, **overrides
+        )
+    classifier = pipeline[-1]
     check_classifier(classifier)
-    by_group = early_stopping and listing.groups is not None
+    listing = list_labelled(folder, groups_of)
+    by_group = classifier.early_stopping and listing.groups is not None
     if by_group:
-        held_paths = listing.paths[hold_out(listing, seed)]
+        held_paths = listing.paths[hold_out(listing, seed or 0)]
     cells = wbcclf.load_image_folder(
         folder,
         image_size=image_size,
@@ -174,38 +232,76 @@ def train(
         report_skipped(cells.skipped)
     counts = Counter(cells.target.tolist())
     out.print(f"{len(cells.target)} images of {len(counts)} classes: {counts_text(counts)}")
-    pipeline = Pipeline([*_samplers(balance, seed), ("classifier", classifier)])
     if by_group:
         held = np.isin(cells.paths, held_paths)
         pipeline.fit(
             cells.images[~held],
             cells.target[~held],
-            classifier__X_val=cells.images[held],
-            classifier__y_val=cells.target[held],
+            clf__X_val=cells.images[held],
+            clf__y_val=cells.target[held],
         )
     else:
         pipeline.fit(cells.images, cells.target)
     loader = wbcclf.ImageLoader(image_size=image_size)
-    model = Pipeline([("loader", loader), ("classifier", pipeline[-1])])
-    wbcclf.save_model(model, output)
-    history = pipeline[-1].history_
+    wbcclf.save_model(Pipeline([("loader", loader), ("classifier", classifier)]), output)
+    history = classifier.history_
     last = history[-1] if history else {}
     figures = ", ".join(f"{name} {value:.3f}" for name, value in last.items() if "_" in name)
-    out.print(f"Trained {len(history)} of {epochs} epochs: {figures}")
+    out.print(f"Trained {len(history)} of {classifier.max_epochs} epochs: {figures}")
     out.print(f"Model: {output}")
 
 
-def _samplers(balance: Balance, seed: int) -> list[tuple[str, Any]]:
-    copies = wbcclf.Augmenter(sampling_strategy="auto", random_state=seed)
+def _pipeline(
+    backbone: str, augment: bool | None, balance: Balance | None, seed: int, given: dict
+) -> Pipeline:
+    """Return what is trained without a recipe: samplers as `balance` says, and the classifier."""
+    defaults = {"max_epochs": 10, "lr": 3e-3, "lr_schedule": "onecycle", "weight_decay": 0.05}
+    classifier = wbcclf.CNNClassifier(
+        backbone,
+        class_weight="balanced" if balance is Balance.weights else None,
+        augment=None if augment is False else wbcclf.Augmenter(),
+        random_state=seed,
+        verbose=1,
+        **(defaults | given),
+    )
+    samplers = []
     if balance is Balance.copies:
-        return [("copies", copies)]
-    if balance is Balance.smote:
+        samplers = [("aug", wbcclf.Augmenter(sampling_strategy="auto", random_state=seed))]
+    elif balance is Balance.smote:
         # Copies first: SMOTE between the two or three images of a rare class makes near copies.
-        return [
-            ("copies", wbcclf.Augmenter(n_copies=1, random_state=seed)),
+        samplers = [
+            ("aug", wbcclf.Augmenter(n_copies=1, random_state=seed)),
             ("smote", wbcclf.SMOTE(random_state=seed)),
         ]
-    return []
+    return Pipeline([*samplers, ("clf", classifier)])
+
+
+@app.command()
+def recipes() -> None:
+    """List the published systems that `wbcclf train --recipe NAME` repeats.
+
+    Example: wbcclf recipes
+    """
+    table = Table("recipe", "system", "published accuracy", box=None)
+    table.columns[0].no_wrap = True
+    for name in list_recipes():
+        recipe = get_recipe(name)
+        table.add_row(name, recipe.system, recipe.published)
+    out.print(table)
+    out.print("(leaky), (artefact): not what the system achieves on cells it has not seen.")
+
+
+@app.command()
+def backbones(
+    name: Annotated[
+        str | None, typer.Argument(help="A network, to see its blocks and what can be trained.")
+    ] = None,
+) -> None:
+    """List the networks that `wbcclf train --backbone NAME` takes, or describe one.
+
+    Example: wbcclf backbones vgg16
+    """
+    out.print("\n".join(list_backbones()) if name is None else str(describe(name)))
 
 
 @app.command()

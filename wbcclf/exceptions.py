@@ -31,3 +31,11 @@ class SkippedFileWarning(UserWarning):
 
 class TrainingInterruptedWarning(UserWarning):
     """Training ended before its last epoch, by Ctrl-C or a callback; the model is kept."""
+
+
+class PartialWeightsWarning(UserWarning):
+    """A weights file lacks tensors of the network; those start at random and are trained."""
+
+
+class BrokenPluginWarning(UserWarning):
+    """A backbone that another package offers cannot be used; names entry point and package."""

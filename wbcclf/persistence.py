@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
-import json
 import os
 import warnings
 import zipfile
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,24 +13,19 @@ from imblearn.pipeline import Pipeline
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-import wbcclf.classifiers as classifiers
-from wbcclf._files import replacing
+from wbcclf import backbones, classifiers, datasets, sampling
+from wbcclf._model_file import open_model_file, write_model_file
 from wbcclf.classifiers import CNNClassifier
 from wbcclf.datasets import ImageLoader
 from wbcclf.exceptions import ModelFormatError
 from wbcclf.sampling import Augmenter
 
-# Raised whenever a file written by an older version could no longer be read the same way; a reader
-# takes its own number and all lower ones.
-FORMAT = 1
-
+# The estimators that a file may name: classifiers, heads, backbones of one's own design, and more.
 _CLASSES = {
     cls.__name__: cls
-    for cls in (
-        ImageLoader,
-        Augmenter,
-        *(getattr(classifiers, name) for name in classifiers.__all__),
-    )
+    for room in (backbones, classifiers, datasets, sampling)
+    for cls in (getattr(room, name) for name in room.__all__)
+    if isinstance(cls, type) and issubclass(cls, BaseEstimator)
 }
 # What `fit` learns besides the network's weights, and how it is written.
 _LEARNT = ("image_shape_", "value_range_", "n_features_in_", "history_", "n_iter_")
@@ -46,7 +40,17 @@ _DAMAGED = (
     ValueError,
 )
 # Parameters that only training needs; the others must be in the file.
-_NOT_NEEDED = {"augment", "callbacks", "class_weight", "optimizer", "random_state"}
+_NOT_NEEDED = {
+    "augment",
+    "callbacks",
+    "class_weight",
+    "lr_schedule_params",
+    "optimizer",
+    "optimizer_params",
+    "random_state",
+}
+# What format 1 called tensors of the network.
+_RENAMED = {"scale": "preprocessing.scale", "offset": "preprocessing.offset"}
 
 
 def save_model(model: BaseEstimator, path: str | os.PathLike) -> None:
@@ -100,7 +104,7 @@ def save_model(model: BaseEstimator, path: str | os.PathLike) -> None:
     check_is_fitted(classifier)
     learnt = {name: getattr(classifier, name) for name in _LEARNT}
     document = {
-        "format": FORMAT,
+        "backbone": backbones.get_backbone(classifier.backbone).name,
         "pipeline": hasattr(model, "steps"),
         "steps": [[name, _encode(step)] for name, step in kept],
         "learnt": learnt,
@@ -110,7 +114,7 @@ def save_model(model: BaseEstimator, path: str | os.PathLike) -> None:
         arrays["feature_names"] = _plain(classifier.feature_names_in_)
     for name, tensor in classifier.net_.module_.state_dict().items():
         arrays[f"network/{name}"] = tensor.cpu().numpy()
-    _write(path, json.dumps(document, indent=1), arrays)
+    write_model_file(path, document, arrays)
 
 
 def load_model(path: str | os.PathLike) -> BaseEstimator:
@@ -133,30 +137,17 @@ def load_model(path: str | os.PathLike) -> BaseEstimator:
         If there is no such file.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            document = json.loads(archive.read("model.json"))
-            if type(document["format"]) is not int or document["format"] < 1:
-                raise ValueError(f"format {document['format']!r}")
-            if document["format"] > FORMAT:
-                raise ModelFormatError(
-                    f"{os.fspath(path)} has format {document['format']}, this version of wbcclf "
-                    f"reads up to {FORMAT}: update wbcclf."
-                )
-            arrays = {
-                name.removesuffix(".npy"): _read_array(archive, name)
-                for name in archive.namelist()
-                if name.endswith(".npy")
-            }
-        steps = [(name, _decode(step)) for name, step in document["steps"]]
-        if not isinstance(steps[-1][1], CNNClassifier):
-            raise ValueError("the last step is no classifier")
-        for _, step in steps:
-            step._validate_params()
-        _restore(steps[-1][1], document["learnt"], arrays)
+        with open_model_file(path) as (document, arrays):
+            steps = [(name, _decode(step)) for name, step in document["steps"]]
+            if not isinstance(steps[-1][1], CNNClassifier):
+                raise ValueError("the last step is no classifier")
+            for _, step in steps:
+                step._validate_params()
+            _restore(steps[-1][1], document["learnt"], arrays)
         return Pipeline(steps) if document["pipeline"] else steps[-1][1]
+    except ModelFormatError:
+        raise
     except _DAMAGED as error:
-        if isinstance(error, ModelFormatError):
-            raise
         raise ModelFormatError(
             f"{os.fspath(path)} is not a model written by wbcclf.save_model, or is damaged "
             f"({type(error).__name__}: {error}). Files of joblib.dump are read with joblib.load, "
@@ -171,15 +162,20 @@ def _encode(value: Any) -> Any:
         for name, param in value.get_params(deep=False).items():
             try:
                 params[name] = _encode(param)
-            except TypeError:
-                if isinstance(value, CNNClassifier) and name not in _NOT_NEEDED:
-                    raise
+            except TypeError as error:
+                if name not in _NOT_NEEDED and not isinstance(value, Augmenter):
+                    raise TypeError(
+                        f"{type(value).__name__}({name}={param!r}) cannot be written to a model "
+                        "file. Use joblib.dump for such a model."
+                    ) from error
                 warnings.warn(
                     f"{type(value).__name__}({name}={param!r}) cannot be written to a model file "
                     "and is left at its default; predictions do not depend on it.",
                     UserWarning,
                     stacklevel=3,
                 )
+        if "optimizer" not in params:  # what it was given is nothing for the default one
+            params.pop("optimizer_params", None)
         return {"class": type(value).__name__, "params": params}
     if isinstance(value, dict):
         return {"dict": [[_encode(key), _encode(item)] for key, item in value.items()]}
@@ -196,8 +192,15 @@ def _encode(value: Any) -> Any:
 
 def _decode(value: Any) -> Any:
     if isinstance(value, dict) and "class" in value:
+        cls = _CLASSES[value["class"]]
         params = {name: _decode(param) for name, param in value["params"].items()}
-        return _CLASSES[value["class"]](**params)
+        unknown = sorted(params.keys() - cls._get_param_names())
+        if unknown:
+            raise ModelFormatError(
+                f"The model file gives {cls.__name__} the parameter {unknown[0]!r}, which this "
+                "version of wbcclf does not know: update wbcclf."
+            )
+        return cls(**params)  # what an older version did not know yet is at its default
     if isinstance(value, dict):
         return {_decode(key): _decode(item) for key, item in value["dict"]}
     if isinstance(value, list):
@@ -210,38 +213,28 @@ def _plain(labels: np.ndarray) -> np.ndarray:
     return labels.astype(str) if labels.dtype.kind == "O" else labels
 
 
-def _restore(classifier: CNNClassifier, learnt: dict, arrays: dict[str, np.ndarray]) -> None:
+def _restore(classifier: CNNClassifier, learnt: dict, arrays: Mapping[str, np.ndarray]) -> None:
     """Give an unfitted classifier what it had learnt."""
     import torch
 
     if len(learnt["image_shape_"]) != 3:
         raise ValueError(f"image_shape_ {learnt['image_shape_']}")
     classifier.classes_ = arrays["classes"]
+    try:
+        backbones.get_backbone(classifier.backbone)
+    except ValueError as error:
+        raise ModelFormatError(f"The model's backbone is not to be had here: {error}") from error
     if "feature_names" in arrays:
         classifier.feature_names_in_ = arrays["feature_names"].astype(object)
     for name in _LEARNT:
         value = learnt[name]
         setattr(classifier, name, tuple(value) if name in _TUPLES else value)
-    prefix = "network/"
-    classifier._restore_net(
-        {
-            name.removeprefix(prefix): torch.from_numpy(array)
-            for name, array in arrays.items()
-            if name.startswith(prefix)
-        }
-    )
+    state = {
+        name.removeprefix("network/"): torch.from_numpy(array)
+        for name, array in arrays.items()
+        if name.startswith("network/")
+    }
+    classifier._restore_net({_RENAMED.get(name, name): array for name, array in state.items()})
 
 
 _TUPLES = ("image_shape_", "value_range_")
-
-
-def _write(path: str | os.PathLike, text: str, arrays: dict[str, np.ndarray]) -> None:
-    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        archive.writestr("model.json", text)
-        for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)
-
-
-def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    return np.lib.format.read_array(io.BytesIO(archive.read(name)), allow_pickle=False)

@@ -6,102 +6,155 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional
 from torchvision import models
 
 from wbcclf.backbones import BackboneSpec, _registry, get_backbone, list_backbones
 from wbcclf.backbones import register_backbone as register
 from wbcclf.backbones._chain import build_chain, count_frozen, feature_shape
+from wbcclf.backbones._torchvision import TORCHVISION
 
-N_BLOCKS = {"resnet18": 9, "simple_cnn": 5, "squeezenet1_1": 9, "vgg16": 13}
+# Blocks of each network, counted in its paper's figures; and the parts of torchvision's network
+# that come after its features.
+NETWORKS = {
+    "vgg16": (13, "avgpool", "classifier"),
+    "vgg19": (16, "avgpool", "classifier"),
+    "resnet18": (1 + 2 + 2 + 2 + 2, "avgpool", "fc"),
+    "resnet34": (1 + 3 + 4 + 6 + 3, "avgpool", "fc"),
+    "resnet50": (1 + 3 + 4 + 6 + 3, "avgpool", "fc"),
+    "resnet101": (1 + 3 + 4 + 23 + 3, "avgpool", "fc"),
+    "resnet152": (1 + 3 + 8 + 36 + 3, "avgpool", "fc"),
+    "densenet121": (1 + 4 + 3, "classifier"),
+    "densenet169": (1 + 4 + 3, "classifier"),
+    "densenet201": (1 + 4 + 3, "classifier"),
+    "inception_v3": (5 + 11, "avgpool", "dropout", "fc"),
+    "mobilenet_v3_small": (1 + 11 + 1, "avgpool", "classifier"),
+    "mobilenet_v3_large": (1 + 15 + 1, "avgpool", "classifier"),
+    "efficientnet_b0": (1 + 1 + 2 + 2 + 3 + 3 + 4 + 1 + 1, "avgpool", "classifier"),
+    "convnext_tiny": (1 + 3 + 3 + 9 + 3, "avgpool", "classifier"),
+    "squeezenet1_1": (1 + 8, "classifier"),
+}
+every_network = pytest.mark.parametrize("name", NETWORKS)
+small_ones = pytest.mark.parametrize("name", ["simple_cnn", "resnet18", "squeezenet1_1"])
 
 
-def torchvision_features(name, *head):
-    """Return torchvision's network whose own forward ends before its head: flattened features."""
-    with torch.device("meta"):  # VGG16's head has 124 million weights: never make them
-        network = getattr(models, name)(weights=None)
+def chain_of(name):
+    torch.manual_seed(0)
+    chain, _ = build_chain(get_backbone(name), None)
+    return chain
+
+
+def original(name):
+    """Return torchvision's whole network, quickly: every weight drawn from one distribution.
+
+    Weights in place of zeros, and BatchNorm statistics in place of 0 and 1, would show a layer
+    that was left out or taken twice.
+    """
+    extra = {"aux_logits": True, "transform_input": False} if name == "inception_v3" else {}
+    with torch.device("meta"):
+        network = getattr(models, name)(
+            weights=None, **extra, **({"init_weights": False} if extra else {})
+        )
+    if name.startswith("vgg"):  # 124 million weights of the head that nothing here uses
+        network.classifier = nn.Linear(2, 2, device="meta")
+    network.to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(0)
+    for key, tensor in network.state_dict().items():
+        if key.endswith("running_var"):
+            tensor.uniform_(0.5, 1.5, generator=generator)
+        elif tensor.is_floating_point():
+            fan_in = tensor[0].numel() if tensor.ndim > 1 else 100
+            tensor.normal_(0, (2 / fan_in) ** 0.5, generator=generator)
+            if tensor.ndim == 1 and key.endswith("weight"):
+                tensor.add_(1)
+        else:
+            tensor.zero_()
+    return network.eval()
+
+
+def test_every_network_of_torchvision_is_compared():
+    assert sorted(NETWORKS) == sorted(spec.name for spec in TORCHVISION)
+
+
+@every_network
+def test_chain_gives_the_originals_features_with_the_originals_state_dict(name, tmp_path):
+    spec = get_backbone(name)
+    n_blocks, *head = NETWORKS[name]
+    network = original(name)
+    # The whole state dict, its head and auxiliary outputs included.
+    path = tmp_path / "weights.pt"
+    torch.save(network.state_dict(), path)
+    chain, report = build_chain(spec, path)
+    chain.eval()
+    assert len(chain) == n_blocks
+    assert report.missing == ()
+    assert len(report.unused) > 0  # the head
+    assert len(report.loaded) + len(report.unused) == len(network.state_dict())
     for part in head:
         setattr(network, part, nn.Identity())
-    return network.to_empty(device="cpu")
+    for height, width in ((0, 0), (29, 14)):
+        torch.manual_seed(1)
+        images = torch.rand(2, 3, spec.smallest_size + height, spec.smallest_size + width) * 2 - 1
+        with torch.no_grad():
+            expected, given = network(images), chain(images)
+        if name.startswith("densenet"):  # whose forward pools in a function
+            given = given.mean(dim=(2, 3))
+        given = given.flatten(1)
+        scale = expected.abs().max()
+        assert scale > 1e-6  # not all dead
+        # The same modules in the same order; the tolerance is the one that the issue asks for,
+        # relative to the features' scale, which these weights do not fix.
+        torch.testing.assert_close(given / scale, expected.flatten(1) / scale, rtol=0, atol=1e-5)
 
 
-class SimpleReference(nn.Module):
-    """SimpleCNN written out in functions, independently of its blocks."""
-
-    def __init__(self):
-        super().__init__()
-        self.state = {}
-
-    def load_state_dict(self, state, strict=True):
-        self.state = dict(state)
-        return self
-
-    def forward(self, x):
-        for number in range(1, 6):
-            x = functional.conv2d(x, self.state[f"conv{number}.0.weight"], padding=1)
-            x = functional.max_pool2d(x, 2, ceil_mode=True)
-            weight, bias = self.state[f"conv{number}.2.weight"], self.state[f"conv{number}.2.bias"]
-            x = functional.relu(functional.group_norm(x, 8, weight, bias))
-        return x.flatten(1)
+@every_network
+def test_addresses_are_torchvisions_own(name):
+    enum = models.get_model_weights(name)
+    urls = {weights.name: weights.url for weights in enum}
+    expected = {"imagenet": urls["IMAGENET1K_V1"]}
+    if "IMAGENET1K_V2" in urls:
+        expected["imagenet-v2"] = urls["IMAGENET1K_V2"]
+    sources = get_backbone(name).weights
+    assert {tag: source.url for tag, source in sources.items()} == expected
+    for source in sources.values():
+        assert source.url.endswith(f"-{source.sha256}.pth") and len(source.sha256) == 8
+        assert source.licence
 
 
-ORIGINALS = {
-    "resnet18": lambda: torchvision_features("resnet18", "avgpool", "fc"),
-    "simple_cnn": SimpleReference,
-    "squeezenet1_1": lambda: torchvision_features("squeezenet1_1", "classifier"),
-    "vgg16": lambda: torchvision_features("vgg16", "avgpool", "classifier"),
-}
-
-every_backbone = pytest.mark.parametrize("name", list_backbones())
-
-
-def chain_of(name, weights=None):
-    torch.manual_seed(0)
-    return build_chain(get_backbone(name), weights)
-
-
-def test_every_backbone_has_an_original_to_be_compared_with():
-    assert sorted(ORIGINALS) == sorted(N_BLOCKS) == list_backbones()
-
-
-@every_backbone
-@pytest.mark.parametrize("beyond", [(0, 0), (29, 14)], ids=["smallest", "rectangular"])
-def test_chain_gives_the_originals_features(name, beyond, tmp_path):
-    torch.manual_seed(0)
+@every_network
+def test_normalisation_and_size_are_those_of_the_weights(name):
+    preset = models.get_model_weights(name).IMAGENET1K_V1.transforms()
     spec = get_backbone(name)
-    network = spec.build()
-    for module in network.modules():  # fresh BatchNorm statistics (0, 1) would hide an error
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.uniform_(-0.1, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
-    features = {k: v for k, v in network.state_dict().items() if not k.startswith(("fc", "class"))}
-    torch.save(features, tmp_path / "weights.pt")
-    chain = build_chain(spec, tmp_path / "weights.pt").eval()
-    original = ORIGINALS[name]()
-    original.load_state_dict(features)
-    original.eval()
-
-    height, width = (spec.smallest_size + extra for extra in beyond)
-    images = torch.rand(2, 3, height, width) * 2 - 1
-    with torch.no_grad():
-        expected, given = original(images), chain(images).flatten(1)
-    assert expected.abs().max() > 0.01  # not all dead
-    # The same modules in the same order: no more than rounding between different kernels.
-    torch.testing.assert_close(given, expected, rtol=1e-5, atol=1e-5)
+    assert [spec.input_size] == preset.crop_size
+    if name != "inception_v3":  # see the next test
+        assert (list(spec.mean), list(spec.std)) == (preset.mean, preset.std)
 
 
-@every_backbone
+def test_inceptions_normalisation_is_what_torchvision_turns_imagenets_into():
+    spec, preset = get_backbone("inception_v3"), models.Inception_V3_Weights.DEFAULT.transforms()
+    pixels = torch.rand(2, 3, 4, 4, dtype=torch.float64)
+
+    def normalise(mean, std):
+        return (pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+
+    network = original("inception_v3")
+    network.transform_input = True
+    expected = network._transform_input(normalise(preset.mean, preset.std))
+    torch.testing.assert_close(normalise(spec.mean, spec.std), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, "simple_cnn", "sepconv", "wide_deep", "field_cnn"])
 def test_blocks_have_unique_names_and_share_no_weights(name):
-    network = get_backbone(name).build()
-    blocks = get_backbone(name).blocks(network)
-    assert len({block.lower() for block in blocks}) == len(blocks) == N_BLOCKS[name]
+    spec = get_backbone(name)
+    with torch.device("meta"):
+        blocks = spec.blocks(spec.build())
+    assert len({block.lower() for block in blocks}) == len(blocks)
     assert "all" not in blocks
     tensors = [id(tensor) for block in blocks.values() for tensor in block.parameters()]
     assert len(set(tensors)) == len(tensors)
     assert all(list(block.parameters()) for block in blocks.values())
 
 
-@every_backbone
+@small_ones
 def test_blocks_are_in_execution_order_and_each_takes_the_one_before(name):
     spec = get_backbone(name)
     chain, ran = chain_of(name).eval(), []
@@ -124,11 +177,11 @@ def test_resnet18_blocks_are_the_stem_and_its_8_residual_blocks():
     assert names == ["stem", *residual]
 
 
-@every_backbone
+@small_ones
 def test_random_weights_follow_torchs_seed(name):
     first, again = chain_of(name), chain_of(name)
     torch.manual_seed(1)
-    other = build_chain(get_backbone(name), None)
+    other, _ = build_chain(get_backbone(name), None)
     assert all(
         torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True)
     )
@@ -138,7 +191,7 @@ def test_random_weights_follow_torchs_seed(name):
 # ---------------------------------------------------------------- the cut
 
 
-@every_backbone
+@small_ones
 def test_unfrozen_layers_counts_blocks_from_the_top(name):
     chain = chain_of(name)
     names = [name for name, _ in chain.named_children()]
@@ -183,9 +236,9 @@ def test_registering_a_name_twice_is_refused(monkeypatch):
 
 
 def test_unknown_backbone_names_all_and_suggests_the_nearest():
-    with pytest.raises(ValueError, match=r"vgg61.*resnet18.*Did you mean 'vgg16'\?"):
-        get_backbone("vgg61")
-    with pytest.raises(ValueError, match=r"there are resnet18, .*vgg16\.$"):
+    with pytest.raises(ValueError, match=r"resnet81.*cnn8, .*Did you mean 'resnet18'\?"):
+        get_backbone("resnet81")
+    with pytest.raises(ValueError, match=r"there are cnn8, .*vgg16, vgg19, .*xception\.$"):
         get_backbone("qqqqqqq")
 
 

@@ -62,6 +62,7 @@ def tiny(monkeypatch):
         name="tiny",
         build=build,
         blocks=lambda network: dict(network.named_children()),
+        input_size=16,
         smallest_size=7,
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),

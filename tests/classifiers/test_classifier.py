@@ -73,7 +73,7 @@ def test_named_classifier_is_cnn_classifier_with_that_backbone(simple, cells):
         ("batch_size", 0),
         ("lr", 0.0),
         ("optimizer", "adagrad"),
-        ("lr_schedule", "step"),
+        ("lr_schedule", "steps"),
         ("precision", "float64"),
         ("patience", 0),
         ("validation_fraction", 1.0),
@@ -208,7 +208,7 @@ def test_input_size_resizes_inside_the_network(simple, cells):
 def test_small_images_are_enlarged_for_a_backbone_that_needs_more(cells):
     clf = CNNClassifier("squeezenet1_1", max_epochs=1, device="cpu")
     clf.fit(cells.images[:8], cells.target[:8])
-    assert clf.net_.module_.input_size == (32, 32)
+    assert clf.net_.module_.preprocessing.input_size == (32, 32)
 
 
 def test_batch_size_does_not_change_predictions(simple, cells):

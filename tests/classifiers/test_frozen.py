@@ -8,12 +8,12 @@ from skorch.callbacks import Callback
 from wbcclf import CNNClassifier, Head
 from wbcclf.backbones import get_backbone, list_backbones
 from wbcclf.backbones._chain import build_chain, count_frozen
-from wbcclf.classifiers._network import CellNetwork
+from wbcclf.classifiers._network import CellNetwork, Preprocessing
 
 
 def changed_blocks(clf, path):
     """Return the names of the blocks whose state dict is not the file's any more."""
-    before = build_chain(get_backbone(clf.backbone), path)
+    before, _ = build_chain(get_backbone(clf.backbone), path)
     return [
         name
         for (name, old), new in zip(before.named_children(), clf.net_.module_.backbone, strict=True)
@@ -141,9 +141,9 @@ def test_frozen_parameters_are_not_in_the_optimizer(frozen, cells):
 @pytest.mark.parametrize("name", list_backbones())
 def test_cut_decides_which_parameters_are_trainable(name):
     spec = get_backbone(name)
-    chain = build_chain(spec, None)
+    chain, _ = build_chain(spec, None)
     size = (spec.smallest_size, spec.smallest_size)
-    network = CellNetwork(chain, spec, Head(), 0.2, 3, (0, 255), size)
+    network = CellNetwork(chain, Preprocessing(spec, (0, 255), size), Head(), 0.2, 3)
     blocks = dict(chain.named_children())
     for unfrozen_layers in (0, 1, len(blocks), list(blocks)[2], "all"):
         network.freeze(count_frozen(chain, unfrozen_layers))

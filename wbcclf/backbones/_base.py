@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -23,15 +23,43 @@ class WeightsSource:
         Address of a ``torch.save``-d state dict with the original network's keys.
     sha256 : str
         The first hexadecimal digits of the file's SHA-256; a file that differs is refused.
+    licence : str
+        The terms the weights are published under.
     """
 
     url: str
     sha256: str
+    licence: str
 
     @property
     def file_name(self) -> str:
         """Name of the file in the cache folder."""
-        return self.url.rsplit("/", 1)[-1]
+        path = self.url.partition("?")[0]
+        if "/resolve/" in path:  # a model hub: every repository's file has the same name
+            repository, _, file = path.partition("/resolve/")
+            return "_".join([*repository.split("/")[-2:], file.rsplit("/", 1)[-1]])
+        return path.rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True)
+class WeightsReport:
+    """What a network took from a weights file.
+
+    Attributes
+    ----------
+    source : str
+        The file.
+    loaded, missing : tuple of str
+        Tensors of the chain (``"block.rest"``) that came from the file, and those that it lacks;
+        these are freshly initialised.
+    unused : tuple of str
+        Tensors of the file (its own names) that the chain has no place for, like its head.
+    """
+
+    source: str
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    unused: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -47,22 +75,30 @@ class BackboneSpec:
         random state. Its ``state_dict`` keys are the ones that weight files use.
     blocks : callable
         ``(network) -> dict[str, torch.nn.Module]``: block names and blocks, first to last. Each
-        block takes one tensor and gives one tensor; together they are the network's features.
+        block takes one tensor and gives one tensor; together they are the network's features: maps
+        (n, channels, height, width), tokens (n, tokens, channels) or vectors (n, channels).
+    input_size : int
+        Height and width in pixels that the network was made for.
     smallest_size : int
         Smallest height and width in pixels that the chain can take.
     mean, std : tuple of 3 floats
         Normalisation of the channels after scaling to 0-1.
-    weights : dict
-        Tag (``"imagenet"``) to :class:`WeightsSource`.
     paper : str
         Where the network was published.
+    weights : dict
+        Tag (``"imagenet"``) to :class:`WeightsSource`.
+    convert : callable or None
+        ``(state, network) -> state``: brings weights that others published in another layout to the
+        network's own keys and shapes (a vision transformer's positions for another image size).
     """
 
     name: str
     build: Callable[[], nn.Module]
     blocks: Callable[[nn.Module], dict[str, nn.Module]]
+    input_size: int
     smallest_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     paper: str
     weights: dict[str, WeightsSource] = field(default_factory=dict)
+    convert: Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]] | None = None

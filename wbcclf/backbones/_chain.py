@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
+from collections.abc import Iterable
 from numbers import Integral
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
-from wbcclf.backbones._base import BackboneSpec
-from wbcclf.backbones._weights import read_weights
+from wbcclf._model_file import is_model_file
+from wbcclf.backbones._base import BackboneSpec, WeightsReport
+from wbcclf.backbones._weights import find_weights, read_model_weights, read_weights
 from wbcclf.exceptions import WeightsMismatchError
 
 
-def build_chain(spec: BackboneSpec, weights: str | None) -> nn.Sequential:
+def build_chain(
+    spec: BackboneSpec, weights: str | os.PathLike | None
+) -> tuple[nn.Sequential, WeightsReport | None]:
     """Return the chain of named blocks, with pretrained weights or freshly initialised.
 
     Parameters
@@ -24,48 +30,91 @@ def build_chain(spec: BackboneSpec, weights: str | None) -> nn.Sequential:
         A tag of ``spec.weights``, a file, or None for a random initialisation from torch's global
         random state.
 
+    Returns
+    -------
+    chain : torch.nn.Sequential
+    report : WeightsReport or None
+        What was loaded, and which tensors of the chain the file lacks: those stay freshly
+        initialised. None without weights.
+
     Raises
     ------
-    WeightsNotFoundError, WeightsMismatchError
+    WeightsNotFoundError
+        If the file is not there and cannot be downloaded.
+    WeightsMismatchError
+        If it cannot be read, a tensor has another shape than the chain's, or none fits at all.
     """
     network = spec.build()
     chain = nn.Sequential(OrderedDict(spec.blocks(network)))
-    if weights is not None:
-        _load(network, chain, read_weights(spec, weights), f"{spec.name}, weights={weights!r}")
-    return chain
+    if weights is None:
+        return chain, None
+    path = find_weights(spec, weights)
+    own_keys = {id(tensor): key for key, tensor in network.state_dict(keep_vars=True).items()}
+    if is_model_file(path):
+        own_keys = {}  # such a file uses the chain's names
+        state = _without_prefix(read_model_weights(path, spec.name), ())
+    else:
+        state = _without_prefix(read_weights(path), own_keys.values())
+        if spec.convert is not None:
+            state = spec.convert(state, network)
+    # For every tensor of the chain, by its name there: the name that the file uses.
+    wanted = {
+        name: (own_keys.get(id(tensor), name), tensor)
+        for name, tensor in chain.state_dict(keep_vars=True).items()
+    }
+    return chain, _load(wanted, state, str(path), f"{spec.name}, weights={str(weights)!r}")
+
+
+def _without_prefix(
+    state: dict[str, torch.Tensor], own_keys: Iterable[str]
+) -> dict[str, torch.Tensor]:
+    """Drop what a wrapper put before the names, unless the network's own begin like that."""
+    for prefix in ("module.", "backbone."):
+        if not any(key.startswith(prefix) for key in own_keys):
+            state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
+    return state
 
 
 def _load(
-    network: nn.Module, chain: nn.Sequential, state: dict[str, torch.Tensor], what: str
-) -> None:
-    """Load `state` under the original network's keys; everything in the chain must be in it.
-
-    What the file holds beyond the chain (the original's head) is left out; a tensor of the chain
-    that is missing or of another shape is an error, never a random leftover.
-    """
-    in_chain = {id(tensor) for tensor in chain.state_dict(keep_vars=True).values()}
-    wanted = {
-        key: tensor
-        for key, tensor in network.state_dict(keep_vars=True).items()
-        if id(tensor) in in_chain and not key.endswith("num_batches_tracked")
-    }
-    missing = [key for key in wanted if key not in state]
-    misshapen = [
-        f"{key} {tuple(state[key].shape)} instead of {tuple(tensor.shape)}"
-        for key, tensor in wanted.items()
-        if key in state and state[key].shape != tensor.shape
-    ]
-    if missing or misshapen:
+    wanted: dict[str, tuple[str, torch.Tensor]],
+    state: dict[str, torch.Tensor],
+    source: str,
+    what: str,
+) -> WeightsReport:
+    """Copy the tensors of `state` into those of the chain."""
+    found = {name: (state[key], tensor) for name, (key, tensor) in wanted.items() if key in state}
+    if not found:
         raise WeightsMismatchError(
-            f"The weights do not fit the network ({what}): "
-            f"{len(missing)} of {len(wanted)} tensors are missing ({', '.join(missing[:3])}...), "
-            f"{len(misshapen)} have another shape ({', '.join(misshapen[:3])}...). "
-            f"The file must hold a state dict with the original network's keys, "
-            f"like {next(iter(wanted))!r}."
+            f"The weights do not fit the network ({what}): none of its {len(wanted)} tensors is in "
+            f"the file. It must hold a state dict with the original network's keys, like "
+            f"{next(iter(wanted.values()))[0]!r}; its own are like {next(iter(state), 'none')!r}."
+        )
+    misshapen = [
+        f"{wanted[name][0]} {tuple(given.shape)} instead of {tuple(tensor.shape)}"
+        for name, (given, tensor) in found.items()
+        if not is_lazy(tensor) and given.shape != tensor.shape
+    ]
+    if misshapen:
+        raise WeightsMismatchError(
+            f"The weights do not fit the network ({what}): {len(misshapen)} of {len(wanted)} "
+            f"tensors have another shape ({', '.join(misshapen[:3])}, ...). Are they of another "
+            "network, or of another size of it?"
         )
     with torch.no_grad():
-        for key, tensor in wanted.items():
-            tensor.copy_(state[key])
+        for given, tensor in found.values():
+            if is_lazy(tensor):  # a linear layer whose input size only an image or a file tells
+                tensor.materialize(given.shape)
+            tensor.copy_(given)
+    used = {key for key, _ in wanted.values()}
+    return WeightsReport(
+        source=source,
+        loaded=tuple(found),
+        # A counter that older files lack and nothing reads.
+        missing=tuple(
+            name for name in wanted if name not in found and not name.endswith("batches_tracked")
+        ),
+        unused=tuple(key for key in state if key not in used),
+    )
 
 
 def count_frozen(chain: nn.Sequential, unfrozen_layers: int | str) -> int:
@@ -102,10 +151,25 @@ def count_frozen(chain: nn.Sequential, unfrozen_layers: int | str) -> int:
 
 
 def feature_shape(chain: nn.Sequential, height: int, width: int) -> tuple[int, ...]:
-    """Return the shape of the chain's output for one RGB image, without the batch axis."""
+    """Return the shape of the chain's output for one RGB image, without the batch axis.
+
+    It has three numbers for maps (channels, height, width), two for tokens (tokens, channels) and
+    one for vectors.
+
+    Raises
+    ------
+    ValueError
+        If the chain cannot take images of that size.
+    """
     was_training = chain.training
     chain.eval()
-    with torch.no_grad():
-        shape: Any = chain(torch.zeros(1, 3, height, width)).shape[1:]
+    try:
+        with torch.no_grad():
+            shape: Any = chain(torch.zeros(1, 3, height, width)).shape[1:]
+    except (AssertionError, RuntimeError) as error:  # torch: shapes do not go together
+        raise ValueError(
+            f"The backbone cannot take images of {height}x{width} pixels ({error}). If its weights "
+            "come from a file, give the input_size that they were trained at."
+        ) from error
     chain.train(was_training)
     return tuple(shape)

@@ -1,18 +1,31 @@
-"""The backbones there are, by name."""
+"""The backbones there are, by name: built in, registered, and offered by installed packages."""
 
 from __future__ import annotations
 
+import warnings
 from difflib import get_close_matches
+from importlib import metadata
+from importlib.metadata import EntryPoint
+from typing import TYPE_CHECKING
 
 from wbcclf.backbones._base import BackboneSpec
 from wbcclf.backbones._scratch import SCRATCH
 from wbcclf.backbones._torchvision import TORCHVISION
+from wbcclf.exceptions import BrokenPluginWarning
 
+if TYPE_CHECKING:
+    from wbcclf.backbones._scratch import ConvNet
+
+_GROUP = "wbcclf.backbones"
 _BACKBONES: dict[str, BackboneSpec] = {}
+_LOADED: dict[str, BackboneSpec] = {}  # from entry points, which are asked once for each name
 
 
 def register_backbone(spec: BackboneSpec) -> None:
-    """Make a backbone known under its name.
+    """Make a backbone known under its name in this process.
+
+    A package makes its backbones known for good with an entry point of the group
+    ``wbcclf.backbones`` instead; see the page on plugins.
 
     Raises
     ------
@@ -27,31 +40,144 @@ def register_backbone(spec: BackboneSpec) -> None:
 def list_backbones() -> list[str]:
     """Return the names of all backbones, sorted.
 
+    Those that installed packages offer are among them by the name of their entry point; nothing is
+    imported to find out more. The entry point of a family of networks stands for all of them:
+    ``"timm"`` for ``"timm:resnet10t"`` and the like.
+
+    Warns
+    -----
+    BrokenPluginWarning
+        If packages offer a name that is taken, by a built-in backbone or by each other.
+
     Examples
     --------
     >>> from wbcclf.backbones import list_backbones
-    >>> list_backbones()
-    ['resnet18', 'simple_cnn', 'squeezenet1_1', 'vgg16']
+    >>> "vgg16" in list_backbones()
+    True
     """
-    return sorted(_BACKBONES)
+    offers: dict[str, list[EntryPoint]] = {}
+    for point in metadata.entry_points(group=_GROUP):
+        offers.setdefault(point.name, []).append(point)
+    for name, points in offers.items():
+        theirs = [point for point in points if not _is_ours(point)]
+        if theirs and (name in _BACKBONES or len(theirs) < len(points)):
+            fault = "that name is taken by wbcclf and cannot be replaced"
+        elif len(theirs) > 1:
+            fault = "which of them is meant is not to be known; uninstall all but one"
+        else:
+            continue
+        warnings.warn(
+            f"The backbone {name!r} of {' and '.join(map(_origin, theirs))} cannot be used: "
+            f"{fault}.",
+            BrokenPluginWarning,
+            stacklevel=2,
+        )
+    return sorted({*_BACKBONES, *offers})
 
 
-def get_backbone(name: str) -> BackboneSpec:
-    """Return the backbone registered under `name`.
+def get_backbone(backbone: str | ConvNet) -> BackboneSpec:
+    """Return the backbone of that name, or of a network object.
+
+    A name that is not registered is looked up among the entry points of installed packages; of a
+    name ``"family:rest"``, the entry point ``family`` is asked for ``rest``.
+
+    Parameters
+    ----------
+    backbone : str or ConvNet
+        A name of :func:`list_backbones`, ``"timm:NAME"`` for a network of timm, or an object with a
+        method ``spec()`` that returns a :class:`BackboneSpec`.
 
     Raises
     ------
     ValueError
-        If there is none; the message lists the names and suggests the nearest.
+        If there is none of that name; the message lists the names and suggests the nearest. If
+        several packages offer it.
+    ImportError
+        If it needs timm, which is not installed.
+
+    Warns
+    -----
+    BrokenPluginWarning
+        If a package offers it, but fails to import or gives something else.
+
+    Examples
+    --------
+    >>> from wbcclf.backbones import get_backbone
+    >>> get_backbone("vgg16").smallest_size
+    32
     """
-    try:
-        return _BACKBONES[name]
-    except KeyError:
-        near = get_close_matches(str(name), _BACKBONES, n=1)
+    if hasattr(backbone, "spec"):
+        return backbone.spec()
+    for known in (_BACKBONES, _LOADED):
+        if backbone in known:
+            return known[backbone]
+    spec = _load(str(backbone))
+    if spec is None:
+        names = sorted({*_BACKBONES, *metadata.entry_points(group=_GROUP).names})
+        near = get_close_matches(str(backbone), names, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"Unknown backbone {backbone!r}; there are {', '.join(names)}.{hint}")
+    _LOADED[spec.name] = spec
+    return spec
+
+
+def _load(name: str) -> BackboneSpec | None:
+    """Return what an entry point gives for `name`; None without one, or with a warning."""
+    family, colon, rest = name.partition(":")
+    points = list(metadata.entry_points(group=_GROUP, name=family))
+    points = [point for point in points if _is_ours(point)] or points
+    if not points:
+        return None
+    if len(points) > 1:
         raise ValueError(
-            f"Unknown backbone {name!r}; there are {', '.join(list_backbones())}.{hint}"
-        ) from None
+            f"The backbone {name!r} is offered by {' and '.join(map(_origin, points))}. Uninstall "
+            "all but one of these packages."
+        )
+    point = points[0]
+    try:
+        offer = point.load()
+    except Exception as error:
+        if _is_ours(point):  # timm is missing, and the error says what to install
+            raise
+        return _broken(point, name, f"{type(error).__name__}: {error}")
+    is_family = callable(offer)
+    if is_family and not rest:
+        raise ValueError(
+            f"{family!r} is a family of networks: give {family!r}, a colon and the network's name."
+        )
+    if colon and not is_family:
+        raise ValueError(f"Unknown backbone {name!r}: {family!r} is one network, not a family.")
+    try:
+        spec = offer(rest) if is_family else offer
+    except ValueError:  # the family's own word on a name that it does not know
+        raise
+    except Exception as error:
+        if _is_ours(point):
+            raise
+        return _broken(point, name, f"{type(error).__name__}: {error}")
+    if not isinstance(spec, BackboneSpec):
+        return _broken(point, name, f"it gives {spec!r} instead of a BackboneSpec")
+    if spec.name != name:
+        return _broken(point, name, f"its BackboneSpec has the name {spec.name!r}")
+    return spec
+
+
+def _broken(point: EntryPoint, name: str, fault: str) -> None:
+    warnings.warn(
+        f"The backbone {name!r} of {_origin(point)} cannot be used: {fault}. Update or uninstall "
+        "that package.",
+        BrokenPluginWarning,
+        stacklevel=4,
+    )
+
+
+def _is_ours(point: EntryPoint) -> bool:
+    return point.dist is not None and point.dist.name == "wbcclf"
+
+
+def _origin(point: EntryPoint) -> str:
+    package = "an unknown package" if point.dist is None else point.dist.name
+    return f"{package} (entry point {point.name} = {point.value})"
 
 
 for _spec in (*SCRATCH, *TORCHVISION):

@@ -6,6 +6,7 @@ the original's state dicts load under their own keys.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from wbcclf.backbones._base import IMAGENET_MEAN, IMAGENET_STD, BackboneSpec, WeightsSource
@@ -14,21 +15,37 @@ if TYPE_CHECKING:
     from torch import nn
 
 _DOWNLOADS = "https://download.pytorch.org/models/"
+_LICENCE = "BSD-3-Clause (torchvision); trained on ImageNet, whose images are for research"
 
 
-def _build_vgg16() -> nn.Module:
+def _build(name: str) -> nn.Module:
+    from torchvision import models
+
+    return getattr(models, name)(weights=None)
+
+
+def _build_vgg(layout: str) -> nn.Module:
     # torchvision.models.vgg16() also initialises 124 million head weights that the chain drops;
     # the feature extractor alone has the same keys ("features.*") and takes a tenth of the time.
     from torch import nn
     from torchvision.models.vgg import cfgs, make_layers
 
     network = nn.Module()
-    network.features = make_layers(cfgs["D"])
+    network.features = make_layers(cfgs[layout])
     for module in network.features:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             nn.init.zeros_(module.bias)
     return network
+
+
+def _build_inception() -> nn.Module:
+    from torchvision.models import inception_v3
+
+    return inception_v3(weights=None, aux_logits=False, transform_input=False, init_weights=True)
+
+
+# ---------------------------------------------------------------- blocks, a function a family
 
 
 def _vgg_blocks(network: nn.Module) -> dict[str, nn.Module]:
@@ -48,12 +65,6 @@ def _vgg_blocks(network: nn.Module) -> dict[str, nn.Module]:
     return blocks
 
 
-def _build_resnet18() -> nn.Module:
-    from torchvision.models import resnet18
-
-    return resnet18(weights=None)
-
-
 def _resnet_blocks(network: nn.Module) -> dict[str, nn.Module]:
     """Name the stem and every residual block."""
     from torch import nn
@@ -66,10 +77,64 @@ def _resnet_blocks(network: nn.Module) -> dict[str, nn.Module]:
     return blocks
 
 
-def _build_squeezenet1_1() -> nn.Module:
-    from torchvision.models import squeezenet1_1
+def _densenet_blocks(network: nn.Module) -> dict[str, nn.Module]:
+    """Name the stem, the dense blocks and the transitions between them."""
+    from torch import nn
 
-    return squeezenet1_1(weights=None)
+    parts = dict(network.features.named_children())
+    stem = nn.Sequential(*(parts.pop(f"{kind}0") for kind in ("conv", "norm", "relu", "pool")))
+    # torchvision's forward applies this last ReLU as a function.
+    top = nn.Sequential(parts.pop("denseblock4"), parts.pop("norm5"), nn.ReLU())
+    return {"stem": stem, **parts, "denseblock4": top}
+
+
+def _inception_blocks(network: nn.Module) -> dict[str, nn.Module]:
+    """Keep torchvision's names, in lower case; pooling stays with the block before it."""
+    from torch import nn
+
+    blocks: dict[str, nn.Module] = {}
+    for name, module in network.named_children():
+        if name == "avgpool":
+            break
+        if name.startswith("maxpool"):
+            last = next(reversed(blocks))
+            blocks[last] = nn.Sequential(blocks[last], module)
+        else:
+            blocks[name.lower()] = module
+    return blocks
+
+
+def _mobilenet_blocks(network: nn.Module) -> dict[str, nn.Module]:
+    """Name the stem, the inverted residual blocks and the top convolution."""
+    stem, *inner, top = network.features
+    numbered = {f"block{number}": block for number, block in enumerate(inner, start=1)}
+    return {"stem": stem, **numbered, "top": top}
+
+
+def _efficientnet_blocks(network: nn.Module) -> dict[str, nn.Module]:
+    """Name the stem, the inverted residual blocks of every stage and the top convolution."""
+    stem, *stages, top = network.features
+    inner = {
+        f"stage{stage}_block{number}": block
+        for stage, parts in enumerate(stages, start=1)
+        for number, block in enumerate(parts, start=1)
+    }
+    return {"stem": stem, **inner, "top": top}
+
+
+def _convnext_blocks(network: nn.Module) -> dict[str, nn.Module]:
+    """Name the stem and every block; down-sampling belongs to the first block of its stage."""
+    from torch import nn
+
+    stem, *rest = network.features
+    blocks: dict[str, nn.Module] = {"stem": stem}
+    for stage, parts in enumerate(rest[::2], start=1):
+        for number, block in enumerate(parts, start=1):
+            blocks[f"stage{stage}_block{number}"] = block
+    for stage, down in enumerate(rest[1::2], start=2):
+        first = f"stage{stage}_block1"
+        blocks[first] = nn.Sequential(down, blocks[first])
+    return blocks
 
 
 def _squeezenet_blocks(network: nn.Module) -> dict[str, nn.Module]:
@@ -86,35 +151,84 @@ def _squeezenet_blocks(network: nn.Module) -> dict[str, nn.Module]:
     return blocks
 
 
-TORCHVISION = (
-    BackboneSpec(
-        name="vgg16",
-        build=_build_vgg16,
-        blocks=_vgg_blocks,
-        smallest_size=32,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        weights={"imagenet": WeightsSource(_DOWNLOADS + "vgg16-397923af.pth", "397923af")},
-        paper="Simonyan and Zisserman 2014, https://arxiv.org/abs/1409.1556",
+# ---------------------------------------------------------------- the networks
+
+_VGG = "Simonyan and Zisserman 2014, https://arxiv.org/abs/1409.1556"
+_RESNET = "He et al. 2015, https://arxiv.org/abs/1512.03385"
+_DENSENET = "Huang et al. 2016, https://arxiv.org/abs/1608.06993"
+_INCEPTION = "Szegedy et al. 2015, https://arxiv.org/abs/1512.00567"
+_MOBILENET = "Howard et al. 2019, https://arxiv.org/abs/1905.02244"
+_EFFICIENTNET = "Tan and Le 2019, https://arxiv.org/abs/1905.11946"
+_CONVNEXT = "Liu et al. 2022, https://arxiv.org/abs/2201.03545"
+_SQUEEZENET = "Iandola et al. 2016, https://arxiv.org/abs/1602.07360"
+
+# name, build, blocks, paper, files of torchvision's first ("imagenet") and, if there are, second
+# ("imagenet-v2") ImageNet weights. A file's name ends with the start of its SHA-256.
+_NETWORKS = [
+    ("vgg16", partial(_build_vgg, "D"), _vgg_blocks, _VGG, "vgg16-397923af"),
+    ("vgg19", partial(_build_vgg, "E"), _vgg_blocks, _VGG, "vgg19-dcbb9e9d"),
+    ("resnet18", None, _resnet_blocks, _RESNET, "resnet18-f37072fd"),
+    ("resnet34", None, _resnet_blocks, _RESNET, "resnet34-b627a593"),
+    ("resnet50", None, _resnet_blocks, _RESNET, "resnet50-0676ba61", "resnet50-11ad3fa6"),
+    ("resnet101", None, _resnet_blocks, _RESNET, "resnet101-63fe2227", "resnet101-cd907fc2"),
+    ("resnet152", None, _resnet_blocks, _RESNET, "resnet152-394f9c45", "resnet152-f82ba261"),
+    ("densenet121", None, _densenet_blocks, _DENSENET, "densenet121-a639ec97"),
+    ("densenet169", None, _densenet_blocks, _DENSENET, "densenet169-b2777c0a"),
+    ("densenet201", None, _densenet_blocks, _DENSENET, "densenet201-c1103571"),
+    (
+        "inception_v3",
+        _build_inception,
+        _inception_blocks,
+        _INCEPTION,
+        "inception_v3_google-0cc3c7bd",
     ),
-    BackboneSpec(
-        name="resnet18",
-        build=_build_resnet18,
-        blocks=_resnet_blocks,
-        smallest_size=32,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        weights={"imagenet": WeightsSource(_DOWNLOADS + "resnet18-f37072fd.pth", "f37072fd")},
-        paper="He et al. 2015, https://arxiv.org/abs/1512.03385",
+    (
+        "mobilenet_v3_small",
+        None,
+        _mobilenet_blocks,
+        _MOBILENET,
+        "mobilenet_v3_small-047dcff4",
     ),
-    BackboneSpec(
-        name="squeezenet1_1",
-        build=_build_squeezenet1_1,
-        blocks=_squeezenet_blocks,
-        smallest_size=32,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        weights={"imagenet": WeightsSource(_DOWNLOADS + "squeezenet1_1-b8a52dc0.pth", "b8a52dc0")},
-        paper="Iandola et al. 2016, https://arxiv.org/abs/1602.07360",
+    (
+        "mobilenet_v3_large",
+        None,
+        _mobilenet_blocks,
+        _MOBILENET,
+        "mobilenet_v3_large-8738ca79",
+        "mobilenet_v3_large-5c1a4163",
     ),
-)
+    (
+        "efficientnet_b0",
+        None,
+        _efficientnet_blocks,
+        _EFFICIENTNET,
+        "efficientnet_b0_rwightman-7f5810bc",
+    ),
+    ("convnext_tiny", None, _convnext_blocks, _CONVNEXT, "convnext_tiny-983f1562"),
+    ("squeezenet1_1", None, _squeezenet_blocks, _SQUEEZENET, "squeezenet1_1-b8a52dc0"),
+]
+
+
+def _spec(name, build, blocks, paper, *files) -> BackboneSpec:
+    inception = name == "inception_v3"
+    return BackboneSpec(
+        name=name,
+        build=build or partial(_build, name),
+        blocks=blocks,
+        input_size=299 if inception else 224,
+        # The networks halve an image five times: 32 pixels become one. Inception, which does not
+        # pad its first convolutions, needs more.
+        smallest_size=75 if inception else 32,
+        # Inception's weights come from a system that scaled pixels to -1..1; torchvision's
+        # transform_input turns ImageNet's normalisation into that one, which this does directly.
+        mean=(0.5, 0.5, 0.5) if inception else IMAGENET_MEAN,
+        std=(0.5, 0.5, 0.5) if inception else IMAGENET_STD,
+        weights={
+            tag: WeightsSource(f"{_DOWNLOADS}{file}.pth", file.rsplit("-", 1)[1], _LICENCE)
+            for tag, file in zip(("imagenet", "imagenet-v2"), files, strict=False)
+        },
+        paper=paper,
+    )
+
+
+TORCHVISION = tuple(_spec(*network) for network in _NETWORKS)

@@ -9,7 +9,9 @@ from urllib.error import URLError
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
+from wbcclf._model_file import open_model_file
 from wbcclf.backbones._base import BackboneSpec, WeightsSource
 from wbcclf.exceptions import WeightsMismatchError, WeightsNotFoundError
 
@@ -19,30 +21,28 @@ def cache_folder() -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
-def read_weights(spec: BackboneSpec, weights: str | os.PathLike) -> dict[str, torch.Tensor]:
-    """Return the state dict behind a tag of `spec` or in a file.
-
-    A file is a ``torch.save``-d state dict (``.pth``, ``.pt``; read with ``weights_only``) or an
-    ``.npz`` of arrays (read without pickle).
+def find_weights(spec: BackboneSpec, weights: str | os.PathLike) -> Path:
+    """Return the file behind a tag of `spec`, downloaded if it is not there yet, or behind a path.
 
     Raises
     ------
     WeightsNotFoundError
         If the file is not there and cannot be downloaded.
     WeightsMismatchError
-        If the file's SHA-256 is not the published one, or it is no weights file.
+        If a downloaded file's SHA-256 is not the published one.
     """
     source = spec.weights.get(str(weights))
     if source is not None:
-        return _read_file(_fetch(spec, str(weights), source))
+        return _fetch(spec, str(weights), source)
     path = Path(weights).expanduser()
     if not path.is_file():
         tags = " or ".join(repr(tag) for tag in spec.weights) or "no named ones"
         raise WeightsNotFoundError(
             f"weights={str(weights)!r}: there is no such file; {spec.name} has {tags}. Give the "
-            "path of a .pth, .pt or .npz file, or weights=None for a random start."
+            "path of a .pth, .pt, .safetensors, .npz or .wbcclf file, or weights=None for a random "
+            "start."
         )
-    return _read_file(path)
+    return path
 
 
 def _fetch(spec: BackboneSpec, tag: str, source: WeightsSource) -> Path:
@@ -75,19 +75,68 @@ def _fetch(spec: BackboneSpec, tag: str, source: WeightsSource) -> Path:
     return path
 
 
-def _read_file(path: Path) -> dict[str, torch.Tensor]:
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Return the state dict in a weights file.
+
+    The file is a state dict of ``torch.save`` (``.pth``, ``.pt``; read with ``weights_only``), a
+    ``.safetensors`` or an ``.npz`` of arrays (read without pickle). A checkpoint that holds the
+    state dict under ``"state_dict"``, ``"model"`` or ``"teacher"`` (the network that DINO keeps) is
+    unwrapped.
+
+    Raises
+    ------
+    WeightsMismatchError
+        If it is no weights file.
+    """
     try:
+        if path.suffix.lower() == ".safetensors":
+            return load_file(path)
         if path.suffix.lower() == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # zipfile, pickle, numpy and torch raise a dozen kinds here
+    except Exception as error:  # zipfile, pickle, numpy, safetensors and torch raise a dozen kinds
         raise WeightsMismatchError(
             f"{path} could not be read as weights ({type(error).__name__}: {error}). It must be a "
-            "torch.save-d state dict (.pth, .pt) or an .npz of arrays, without pickled objects."
+            "torch.save-d state dict (.pth, .pt), a .safetensors, an .npz of arrays, without "
+            "pickled objects, or a model file of wbcclf.save_model."
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+    for wrapper in ("state_dict", "model", "teacher"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not (isinstance(state, dict) and state and all(torch.is_tensor(v) for v in state.values())):
         raise WeightsMismatchError(
             f"{path} holds no state dict (names to tensors). Save model.state_dict()."
+        )
+    return state
+
+
+def read_model_weights(path: Path, backbone: str) -> dict[str, torch.Tensor]:
+    """Return the network's state dict in a model file of :func:`wbcclf.save_model`.
+
+    The chain's tensors are named ``"backbone.block.rest"``.
+
+    Raises
+    ------
+    WeightsMismatchError
+        If the file is damaged, or holds a model with another backbone.
+    """
+    try:
+        with open_model_file(path) as (document, arrays):
+            state = {
+                name.removeprefix("network/"): torch.from_numpy(arrays[name])
+                for name in arrays
+                if name.startswith("network/")
+            }
+    except Exception as error:  # as many kinds as above
+        raise WeightsMismatchError(
+            f"{path} could not be read as a model file ({type(error).__name__}: {error})."
+        ) from error
+    # Files of format 1 do not name the backbone: names and shapes of the tensors have to decide.
+    theirs = document.get("backbone", backbone)
+    if theirs != backbone:
+        raise WeightsMismatchError(
+            f"{path} holds a model with the backbone {theirs!r}; its weights do not fit "
+            f"{backbone!r}."
         )
     return state

@@ -1,15 +1,19 @@
-"""skorch callbacks: schedules, early stopping, progress, divergence."""
+"""skorch callbacks: early stopping, averaging, unfreezing, progress, divergence."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from skorch.callbacks import Callback, EarlyStopping, LRScheduler
-from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau
+import torch
+from skorch.callbacks import Callback, EarlyStopping, GradientNormClipping
+
+from wbcclf.classifiers._schedules import make_schedule
 
 
-def make_callbacks(classifier: Any, n_steps: int, *, validates: bool, schedules: bool) -> list:
+def make_callbacks(
+    classifier: Any, n_steps: int, epochs: int, n_frozen: int, *, validates: bool, partial: bool
+) -> list:
     """Return the callbacks that the parameters of a CNNClassifier ask for.
 
     Parameters
@@ -17,40 +21,157 @@ def make_callbacks(classifier: Any, n_steps: int, *, validates: bool, schedules:
     classifier : CNNClassifier
     n_steps : int
         Training batches over all epochs.
+    epochs : int
+    n_frozen : int
+        Blocks of the chain that are never trained.
     validates : bool
         Whether there are validation images.
-    schedules : bool
-        Whether the learning rate follows ``lr_schedule``.
+    partial : bool
+        Whether this is `partial_fit`, which has no end to plan for: the learning rate stays, all
+        unfrozen blocks are trained, nothing stops early.
     """
+    # The order matters at an epoch's end: the average is shown before the best weights are kept.
     callbacks: list = [("diverged", StopIfDiverged()), *(classifier.callbacks or ())]
+    if classifier.max_grad_norm is not None:
+        callbacks.append(("clipping", GradientNormClipping(classifier.max_grad_norm)))
+    if classifier.ema_decay is not None:
+        callbacks.append(("average", AveragedWeights(classifier.ema_decay)))
+    if classifier.gradual_unfreezing and not partial:
+        unfreezing = GradualUnfreezing(classifier.gradual_unfreezing, n_frozen)
+        callbacks.append(("unfreezing", unfreezing))
     if validates and classifier.early_stopping:
-        stop = EarlyStopping(
-            monitor="valid_loss",
+        stop = KeepBest(
+            monitor=classifier.monitor,
+            lower_is_better=classifier.monitor == "valid_loss",
             patience=classifier.patience,
-            threshold=0.0,
+            threshold=classifier.min_delta,
+            threshold_mode="abs",
             load_best=True,
             sink=_silent,
         )
         callbacks.append(("early_stopping", stop))
-    if schedules and classifier.lr_schedule != "constant":
-        monitor = "valid_loss" if validates else "train_loss"
-        schedule = {
-            "cosine": lambda: LRScheduler(CosineAnnealingLR, T_max=n_steps, step_every="batch"),
-            "onecycle": lambda: LRScheduler(
-                OneCycleLR, max_lr=classifier.lr, total_steps=n_steps, step_every="batch"
-            ),
-            "plateau": lambda: LRScheduler(
-                ReduceLROnPlateau, monitor=monitor, factor=0.3, patience=2
-            ),
-        }[classifier.lr_schedule]
-        callbacks.append(("lr_schedule", schedule()))
+    if not partial:
+        monitor = classifier.monitor if validates else "train_loss"
+        schedule = make_schedule(classifier, n_steps, epochs, monitor)
+        if schedule is not None:
+            callbacks.append(("lr_schedule", schedule))
     if classifier.verbose:
         callbacks.append(("progress", ProgressBar(n_steps)))
     return callbacks
 
 
+class KeepBest(EarlyStopping):
+    """skorch's early stopping, able to be resumed."""
+
+    _STATE = ("misses_", "dynamic_threshold_", "best_epoch_", "best_model_weights_")
+
+    def training_state(self) -> dict:
+        """Return what a resumed training needs."""
+        return {name: getattr(self, name) for name in self._STATE}
+
+    def load_training_state(self, state: dict) -> None:
+        """Go on where `state` was taken."""
+        for name in self._STATE:
+            setattr(self, name, state[name])
+
+
 def _silent(text: Any) -> None:
     """Swallow skorch's messages: the progress bar shows where training stands."""
+
+
+class AveragedWeights(Callback):
+    """Exponential moving average of what is trained; validation and the end result use it.
+
+    BatchNorm's running statistics are averaged with the weights they belong to.
+
+    Parameters
+    ----------
+    decay : float
+    """
+
+    def __init__(self, decay):
+        self.decay = decay
+
+    def initialize(self):
+        """Begin without an average."""
+        self.step_ = 0
+        self.average_ = None
+        self.raw_ = None  # the trained weights while the network holds the average
+        return self
+
+    def on_train_begin(self, net, X=None, y=None, **kwargs):
+        """Find the tensors that training changes."""
+        parts = net.module_.trained_parts().values()
+        tensors = [tensor for part in parts for tensor in part.state_dict(keep_vars=True).values()]
+        self.tensors_ = [tensor.detach() for tensor in tensors if tensor.is_floating_point()]
+
+    def on_epoch_begin(self, net, **kwargs):
+        """Train on from the trained weights, not from their average."""
+        if self.raw_ is not None:
+            torch._foreach_copy_(self.tensors_, self.raw_)
+            self.raw_ = None
+
+    def on_batch_begin(self, net, batch=None, training=False, **kwargs):
+        """Show the average to the validation."""
+        if not training:
+            self._show()
+
+    def on_batch_end(self, net, batch=None, training=False, **kwargs):
+        """Take a step's weights in."""
+        if not training:
+            return
+        self.step_ += 1
+        if self.average_ is None:
+            self.average_ = [tensor.clone() for tensor in self.tensors_]
+            return
+        # An average that starts from nothing, divided by the weight that it has collected (as
+        # Adam does), moves towards the newest weights by this share.
+        share = (1 - self.decay) / (1 - self.decay**self.step_)
+        torch._foreach_lerp_(self.average_, self.tensors_, share)
+
+    def on_epoch_end(self, net, **kwargs):
+        """Leave the average in the network: for the best weights, and if this was the last."""
+        self._show()
+
+    def on_train_end(self, net, X=None, y=None, **kwargs):
+        """Leave the average in the network after an interruption, too."""
+        self._show()
+
+    def _show(self):
+        if self.raw_ is None and self.average_ is not None:
+            self.raw_ = [tensor.clone() for tensor in self.tensors_]
+            torch._foreach_copy_(self.tensors_, self.average_)
+
+    def training_state(self) -> dict:
+        """Return what a resumed training needs."""
+        return {"step": self.step_, "average": self.average_, "raw": self.raw_}
+
+    def load_training_state(self, state: dict) -> None:
+        """Go on where `state` was taken."""
+        self.step_, self.average_, self.raw_ = state["step"], state["average"], state["raw"]
+
+
+class GradualUnfreezing(Callback):
+    """Begin with the head alone and unfreeze one block more every few epochs.
+
+    Howard and Ruder 2018, https://arxiv.org/abs/1801.06146.
+
+    Parameters
+    ----------
+    epochs_per_block : int
+    n_frozen : int
+        Blocks at the start of the chain that stay frozen.
+    """
+
+    def __init__(self, epochs_per_block, n_frozen):
+        self.epochs_per_block = epochs_per_block
+        self.n_frozen = n_frozen
+
+    def on_epoch_begin(self, net, **kwargs):
+        """Set the cut of this epoch."""
+        done = sum("train_loss" in epoch for epoch in net.history)
+        n_blocks = len(net.module_.backbone)
+        net.module_.freeze(max(self.n_frozen, n_blocks - done // self.epochs_per_block))
 
 
 class StopIfDiverged(Callback):

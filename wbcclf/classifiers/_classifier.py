@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from numbers import Integral, Real
-
 import numpy as np
+from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
-from wbcclf._images import (
-    HasMethods,
-    Interval,
-    StrOptions,
-    _check_sample_weight,
-    _fit_context,
-    check_value_range,
-    validate_images,
-    value_range,
-)
-from wbcclf._resampled import sources_of
+from wbcclf._images import _fit_context, check_value_range, validate_images
 from wbcclf.classifiers._head import Head
-from wbcclf.classifiers._labels import encode_labels, total_weight
-from wbcclf.classifiers._split import validation_split
+from wbcclf.classifiers._parameters import PARAMETER_CONSTRAINTS
 
 
 class CNNClassifier(ClassifierMixin, BaseEstimator):
@@ -35,18 +22,22 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    backbone : str, default="simple_cnn"
-        Name of a backbone; :func:`wbcclf.backbones.list_backbones` lists them.
+    backbone : str or ConvNet, default="simple_cnn"
+        Name of a backbone; :func:`wbcclf.backbones.list_backbones` lists them, and
+        :func:`wbcclf.backbones.describe` shows one. Or a :class:`ConvNet` of one's own design.
     weights : str, path or None, default=None
-        ``"imagenet"`` (downloaded once, SHA-256 checked), the path of a ``.pth``, ``.pt`` or
-        ``.npz`` file with the original network's keys, or None for a random initialisation.
+        ``"imagenet"`` or another tag of the backbone (downloaded once, SHA-256 checked); the path
+        of a ``.pth``, ``.pt``, ``.safetensors`` or ``.npz`` file with the original network's keys,
+        or of a model file of :func:`wbcclf.save_model` with the same backbone; or None for a random
+        initialisation. ``weights_report_`` tells what was taken from a file.
     unfrozen_layers : int, str or "all", default="all"
         How many blocks of the chain to train, counted from the top down; or the name of the lowest
         block to train; or all. The head is always trained.
     head : Head or None, default=None
-        Pooling and hidden layers; None is ``Head()``: average pooling and one linear layer.
-    dropout : float in [0, 1), default=0.2
-        Dropout before every linear layer of the head.
+        Pooling and hidden layers. None is the network's usual head: average pooling and one linear
+        layer, or what the published scratch network has.
+    dropout : float in [0, 1) or sequence of them, default=0.2
+        Dropout before every linear layer of the head; a sequence has one value for each of them.
     input_size : int, (height, width) or None, default=None
         Size in pixels that the network sees; images of another size are resized on the device.
         None keeps the images' own size, enlarged where the backbone needs more pixels.
@@ -59,17 +50,57 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         Images per step, in training and prediction.
     optimizer : {"adam", "adamw", "sgd", "rmsprop"} or torch optimizer class, default="adamw"
         ``"sgd"`` has Nesterov momentum 0.9.
+    optimizer_params : dict or None, default=None
+        Further arguments of the optimizer, like ``{"betas": (0.9, 0.99)}``.
     lr : float, default=1e-3
         Learning rate, the highest one of a schedule.
     weight_decay : float, default=0.0
-    lr_schedule : {"constant", "cosine", "onecycle", "plateau"}, default="constant"
-        Cosine decay to 0; one-cycle (Smith 2018, https://arxiv.org/abs/1803.09820); or 0.3 times
-        whenever the validation loss (without validation images, the training loss) has not
-        improved for 3 epochs.
+        The optimizer's own; it acts on everything that is trained.
+    lr_schedule : {"constant", "cosine", "onecycle", "plateau", "step", "decay"}, \
+            default="constant"
+        How the learning rate goes on after the start: stays; falls to 0 along a cosine; one-cycle
+        (Smith 2018, https://arxiv.org/abs/1803.09820); is lowered whenever the validation loss
+        (without validation images, the training loss) has not improved; is lowered every few
+        epochs; or falls as ``lr / (1 + decay * step)``, Keras' `decay`.
+    lr_schedule_params : dict or None, default=None
+        Arguments of the schedule: ``warmup_epochs`` (0, linear from 0; constant, cosine, step and
+        decay), ``factor`` (0.3), ``patience`` (2 epochs) and ``min_lr`` (0) of plateau,
+        ``step_size`` (epochs) and ``gamma`` of step, ``decay`` of decay.
+    layer_lr_decay : float in (0, 1], default=1.0
+        Discriminative learning rates (Howard and Ruder 2018, https://arxiv.org/abs/1801.06146): the
+        head learns at the full rate, the k-th block below it at ``layer_lr_decay ** k`` times that.
+    gradual_unfreezing : int, default=0
+        0 trains all `unfrozen_layers` from the start; a number begins with the head alone and
+        unfreezes one block more every so many epochs, from the top down to `unfrozen_layers`.
+    loss : {"cross_entropy", "focal"}, default="cross_entropy"
+        Focal loss (Lin et al. 2017, https://arxiv.org/abs/1708.02002) looks less at images that
+        are right already.
+    focal_gamma : float, default=2.0
+        How much less; 0 is cross-entropy.
+    label_smoothing : float in [0, 1), default=0.0
+        Share of every label that is spread over all classes.
+    l1, l2 : float or dict of block name to float, default=0.0
+        Penalty on the trained kernels, as Keras counts it: so many times the sum of ``|w|`` and of
+        ``w ** 2``, without biases and normalisation. A dict penalises the blocks it names
+        (``"head"`` is the head).
     class_weight : "balanced", dict (label to weight) or None, default=None
         As in scikit-learn; computed on the rows that are trained on.
+    balanced_batches : bool, default=False
+        Draw training images so that every class comes equally often; an epoch has as many images
+        as before, rare ones several times.
+    mixup, cutmix : float, default=0.0
+        Blend every training batch with a shuffled one of itself: whole images (Zhang et al. 2017,
+        https://arxiv.org/abs/1710.09412) or a pasted rectangle (Yun et al. 2019,
+        https://arxiv.org/abs/1905.04899), with shares drawn from Beta(a, a); 0 is off. If both are
+        given, a coin is tossed for every batch.
+    max_grad_norm : float or None, default=None
+        Scale gradients down to this norm.
+    ema_decay : float in [0, 1) or None, default=None
+        Validate and predict with an exponential moving average of the trained weights: after every
+        step, average = ema_decay * average + (1 - ema_decay) * weights. The share of the start is
+        taken out of it, so short trainings can use it, too.
     early_stopping : bool, default=False
-        Stop when the validation loss has not improved for `patience` epochs, and keep the weights
+        Stop when `monitor` has not improved for `patience` epochs, and keep the weights
         of the best epoch. Without `X_val`, a share of the *original* images is split off; copies
         and synthetics of them (see :class:`~wbcclf.Augmenter`, :class:`~wbcclf.SMOTE`) are then
         not trained on. Wrap imbalanced-learn's own samplers in :class:`~wbcclf.ImageSampler`:
@@ -78,8 +109,20 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     validation_fraction : float in (0, 1), default=0.1
         Share of each class's original images in that split.
     patience : int, default=5
+    monitor : {"valid_loss", "valid_acc"}, default="valid_loss"
+    min_delta : float, default=0.0
+        Smaller improvements than this do not count.
+    checkpoint_dir : path or None, default=None
+        Folder to write the state of a running `fit` into after every epoch. The same `fit` (same
+        parameters, images and labels) that was killed goes on from there and ends with the same
+        model as one that was not (bit-identical on the CPU, with an int as `random_state`). The
+        file is removed when `fit` ends. Fits of a search may share the folder. What `callbacks`
+        remember is not kept.
     augment : Augmenter or None, default=None
         Changes every training batch anew, on the fly.
+    test_time_augmentation : bool, default=False
+        Predict the mean over the eight flips and quarter turns of each image (four for images that
+        are not square), which takes eight times as long.
     device : str, default="auto"
         ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; ``"auto"`` takes the first GPU there is.
     precision : {"float32", "bfloat16"}, default="float32"
@@ -110,6 +153,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         Shape of the training images.
     value_range_ : tuple (low, high)
         Scale of the training images' values: (0, 255) for uint8.
+    weights_report_ : wbcclf.backbones.WeightsReport or None
+        What was loaded from `weights`, what was not there, and what the file had beyond.
     train_indices_, validation_indices_ : ndarray of int
         Rows of the `X` given to `fit` that were trained on, and that were split off to validate.
     n_features_in_ : int
@@ -138,32 +183,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     (60, 2)
     """
 
-    _parameter_constraints: dict = {
-        "backbone": [str],
-        "weights": [str, HasMethods("__fspath__"), None],
-        "unfrozen_layers": [Interval(Integral, 0, None, closed="left"), str],
-        "head": [Head, None],
-        "dropout": [Interval(Real, 0, 1, closed="left")],
-        "input_size": [Interval(Integral, 1, None, closed="left"), tuple, list, None],
-        "image_shape": [tuple, list, None],
-        "max_epochs": [Interval(Integral, 1, None, closed="left")],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "optimizer": [StrOptions({"adam", "adamw", "sgd", "rmsprop"}), callable],
-        "lr": [Interval(Real, 0, None, closed="neither")],
-        "weight_decay": [Interval(Real, 0, None, closed="left")],
-        "lr_schedule": [StrOptions({"constant", "cosine", "onecycle", "plateau"})],
-        "class_weight": [StrOptions({"balanced"}), dict, None],
-        "early_stopping": ["boolean"],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "patience": [Interval(Integral, 1, None, closed="left")],
-        "augment": [HasMethods("augment"), None],
-        "device": [str],
-        "precision": [StrOptions({"float32", "bfloat16"})],
-        "callbacks": [list, None],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
-        "warm_start": ["boolean"],
-    }
+    _parameter_constraints: dict = PARAMETER_CONSTRAINTS
+    default_head = Head()
 
     def __init__(
         self,
@@ -178,14 +199,32 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         max_epochs=20,
         batch_size=32,
         optimizer="adamw",
+        optimizer_params=None,
         lr=1e-3,
         weight_decay=0.0,
         lr_schedule="constant",
+        lr_schedule_params=None,
+        layer_lr_decay=1.0,
+        gradual_unfreezing=0,
+        loss="cross_entropy",
+        focal_gamma=2.0,
+        label_smoothing=0.0,
+        l1=0.0,
+        l2=0.0,
         class_weight=None,
+        balanced_batches=False,
+        mixup=0.0,
+        cutmix=0.0,
+        max_grad_norm=None,
+        ema_decay=None,
         early_stopping=False,
         validation_fraction=0.1,
         patience=5,
+        monitor="valid_loss",
+        min_delta=0.0,
+        checkpoint_dir=None,
         augment=None,
+        test_time_augmentation=False,
         device="auto",
         precision="float32",
         callbacks=None,
@@ -203,14 +242,32 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.optimizer = optimizer
+        self.optimizer_params = optimizer_params
         self.lr = lr
         self.weight_decay = weight_decay
         self.lr_schedule = lr_schedule
+        self.lr_schedule_params = lr_schedule_params
+        self.layer_lr_decay = layer_lr_decay
+        self.gradual_unfreezing = gradual_unfreezing
+        self.loss = loss
+        self.focal_gamma = focal_gamma
+        self.label_smoothing = label_smoothing
+        self.l1 = l1
+        self.l2 = l2
         self.class_weight = class_weight
+        self.balanced_batches = balanced_batches
+        self.mixup = mixup
+        self.cutmix = cutmix
+        self.max_grad_norm = max_grad_norm
+        self.ema_decay = ema_decay
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.patience = patience
+        self.monitor = monitor
+        self.min_delta = min_delta
+        self.checkpoint_dir = checkpoint_dir
         self.augment = augment
+        self.test_time_augmentation = test_time_augmentation
         self.device = device
         self.precision = precision
         self.callbacks = callbacks
@@ -237,8 +294,10 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         -------
         self
         """
-        warm = self.warm_start and hasattr(self, "net_")
-        return self._fit(X, y, sample_weight, X_val, y_val, go_on=warm, epochs=self.max_epochs)
+        # torch is imported when it is needed, so that `import wbcclf` stays light.
+        from wbcclf.classifiers._fitting import fit
+
+        return fit(self, X, y, sample_weight, X_val, y_val)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, classes=None, sample_weight=None):
@@ -255,100 +314,15 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         -------
         self
         """
-        go_on = hasattr(self, "net_")
-        return self._fit(
-            X, y, sample_weight, None, None, go_on=go_on, epochs=1, classes=classes, partial=True
-        )
+        from wbcclf.classifiers._fitting import fit
 
-    def _fit(
-        self, X, y, sample_weight, X_val, y_val, *, go_on, epochs, classes=None, partial=False
-    ):
-        # torch is imported when it is needed, so that `import wbcclf` stays light.
-        from wbcclf.classifiers import _callbacks, _net, _network
-
-        image_shape = self.image_shape_ if go_on else self.image_shape
-        given_y = y
-        images, y = validate_images(self, X, y, image_shape=image_shape, reset=not go_on)
-        check_classification_targets(y)
-        weight = _check_sample_weight(
-            sample_weight, images, dtype=np.float64, ensure_non_negative=True
-        )
-        used = np.flatnonzero(weight)  # a weight of zero is as good as no image
-        if not len(used):
-            raise ValueError("sample_weight is zero for every sample: there is nothing to fit.")
-        random_state = check_random_state(self.random_state)
-        seed = random_state.randint(np.iinfo(np.int32).max)
-        if go_on:
-            check_value_range(images, self.value_range_)
-        else:
-            self._learn_data(images, used, y[used] if classes is None else classes)
-        target = encode_labels(y, self.classes_, used, "y")
-
-        if X_val is not None or y_val is not None:
-            train, validation = used, used[:0]
-            valid_data = self._validation_data(X_val, y_val)
-        elif self.early_stopping and not partial:
-            sources = sources_of(X, len(images), given_y)
-            train, validation = validation_split(
-                y, used, sources, self.validation_fraction, random_state
-            )
-            valid_data = _net.ImageData(images, target, rows=validation)
-        else:
-            train, validation, valid_data = used, used[:0], None
-        weight = total_weight(weight, self.class_weight, y, train)
-        train = train[weight[train] > 0]  # class_weight may be zero, too
-        if not len(train):
-            raise ValueError("class_weight is zero for every image: there is nothing to fit.")
-        self.train_indices_, self.validation_indices_ = train, validation
-        train_data = _net.ImageData(images, target, weight, train)
-
-        # A net of `fit` has its own number of epochs, schedule and early stopping.
-        if not (partial and go_on and self.net_.incremental and hasattr(self.net_, "optimizer_")):
-            build = _network.build_network
-            network = self.net_.module_ if go_on else build(self, self.weights, seed)
-            network.freeze(_network.count_frozen_blocks(self, network.backbone))
-            n_steps = epochs * len(_net.Batches(train_data, self.batch_size))
-            callbacks = _callbacks.make_callbacks(
-                self, n_steps, validates=valid_data is not None, schedules=not partial
-            )
-            device = _net.resolve_device(self.device, fitted=False)
-            self.net_ = _net.make_net(self, network, callbacks, epochs, random_state, device)
-            self.net_.incremental = partial
-        for figures in _net.train(self.net_, train_data, valid_data):
-            self.history_.append(figures | {"epoch": len(self.history_) + 1})
-        self.n_iter_ = len(self.history_)
-        return self
-
-    def _learn_data(self, images, used, labels):
-        """Set what a first fit learns from the data before any training."""
-        self.classes_ = np.unique(labels)
-        if len(self.classes_) < 2:
-            raise ValueError(
-                f"y holds one class only, {self.classes_.tolist()[0]!r}: a classifier needs "
-                "images of at least two."
-            )
-        self.image_shape_ = images.shape[1:]
-        self.value_range_ = value_range(images[used] if len(used) < len(images) else images)
-        self.history_ = []
-
-    def _validation_data(self, X_val, y_val):
-        from wbcclf.classifiers import _net
-
-        if y_val is None:
-            raise ValueError("X_val was given without y_val.")
-        if X_val is None:
-            raise ValueError("y_val was given without X_val.")
-        images = self._check_images(X_val)
-        y_val = np.asarray(y_val)
-        if y_val.shape != (len(images),):
-            raise ValueError(f"X_val has {len(images)} images, y_val the shape {y_val.shape}.")
-        return _net.ImageData(images, encode_labels(y_val, self.classes_, slice(None), "y_val"))
+        return fit(self, X, y, sample_weight, classes=classes, partial=True)
 
     def _restore_net(self, state):
         """Set ``net_`` from a network's state dict, after all other fitted attributes."""
         from wbcclf.classifiers import _net, _network
 
-        network = _network.build_network(self, None, seed=0)
+        network, self.weights_report_ = _network.build_network(self, None, seed=0)
         network.load_state_dict(state)
         random_state = check_random_state(0)
         self.net_ = _net.make_net(self, network, None, self.max_epochs, random_state, "cpu")
@@ -381,9 +355,9 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         device = _net.resolve_device(self.device, fitted=True)
         if device != self.net_.device:
             self.net_.move_to(device)
-        logits = self.net_.predict_logits(images, self.batch_size).astype(np.float64)
-        likelihood = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return (likelihood / likelihood.sum(axis=1, keepdims=True)).astype(np.float32)
+        views = _eight_views(images) if self.test_time_augmentation else [images]
+        logits = [self.net_.predict_logits(view, self.batch_size) for view in views]
+        return softmax(np.stack(logits).astype(np.float64), axis=2).mean(axis=0).astype(np.float32)
 
     def predict(self, X):
         """Return the most probable label of each image.
@@ -398,3 +372,14 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         """
         winners = self.predict_proba(X).argmax(axis=1)
         return self.classes_[winners]
+
+
+def _eight_views(images):
+    """Yield the batch under the symmetries of the square that keep its shape, as views.
+
+    The microscope has no up and down: a cell is as likely to lie one way as another.
+    """
+    turns = range(4) if images.shape[1] == images.shape[2] else (0, 2)
+    for flipped in (images, images[:, :, ::-1]):
+        for quarter_turns in turns:
+            yield np.rot90(flipped, quarter_turns, axes=(1, 2))

@@ -14,12 +14,16 @@ class Head(BaseEstimator):
 
     Parameters
     ----------
-    pooling : {"avg", "max", "flatten"}, default="avg"
-        How the backbone's feature maps become one vector: their mean or maximum over the image, or
-        all their values (the classic VGG head; ties the network to one input size).
+    pooling : {"avg", "max", "flatten", "token"}, default="avg"
+        How the backbone's feature maps (or a vision transformer's tokens) become one vector: their
+        mean or maximum over the image, all their values (the classic VGG head; ties the network to
+        one input size), or a transformer's class token, the first one.
     hidden : sequence of int, default=()
         Widths of hidden linear layers, each followed by ReLU. Dropout (the classifier's `dropout`)
         stands before every linear layer.
+    batch_norm : bool or sequence of bool, default=False
+        Whether BatchNorm stands before the linear layers, after their dropout; a sequence has one
+        value for each of them (the last for the output layer).
 
     Examples
     --------
@@ -32,13 +36,15 @@ class Head(BaseEstimator):
     """
 
     _parameter_constraints: dict = {
-        "pooling": [StrOptions({"avg", "max", "flatten"})],
+        "pooling": [StrOptions({"avg", "max", "flatten", "token"})],
         "hidden": [tuple, list],
+        "batch_norm": ["boolean", tuple, list],
     }
 
-    def __init__(self, pooling="avg", hidden=()):
+    def __init__(self, pooling="avg", hidden=(), batch_norm=False):
         self.pooling = pooling
         self.hidden = hidden
+        self.batch_norm = batch_norm
 
     def validate(self) -> Head:
         """Check the parameters and return the head itself; the classifier's `fit` calls it."""

@@ -7,13 +7,22 @@ from collections.abc import Callable
 from typing import Any
 
 from wbcclf.classifiers._classifier import CNNClassifier
+from wbcclf.classifiers._head import Head
 
 
-def _fixed(backbone: str, **defaults: Any) -> Callable[[type], type]:
+def _fixed(backbone: str, head: Head | None = None, **defaults: Any) -> Callable[[type], type]:
     """Give a subclass of CNNClassifier its backbone, and a signature without that parameter.
 
     scikit-learn reads an estimator's parameters off the signature of ``__init__``; deriving it
     from CNNClassifier's keeps the parameter list in one place.
+
+    Parameters
+    ----------
+    backbone : str
+    head : Head or None
+        What ``head=None`` means for this network; None is CNNClassifier's own.
+    **defaults
+        Defaults that differ from CNNClassifier's.
     """
 
     def decorate(cls: type) -> type:
@@ -35,6 +44,8 @@ def _fixed(backbone: str, **defaults: Any) -> Callable[[type], type]:
         __init__.__signature__ = signature
         cls.__init__ = __init__
         cls.backbone = backbone
+        if head is not None:
+            cls.default_head = head
         cls._parameter_constraints = {
             name: constraint
             for name, constraint in CNNClassifier._parameter_constraints.items()
@@ -43,6 +54,11 @@ def _fixed(backbone: str, **defaults: Any) -> Callable[[type], type]:
         return cls
 
     return decorate
+
+
+def _pretrained(backbone: str) -> Callable[[type], type]:
+    """Give a subclass a network that was published with ImageNet weights."""
+    return _fixed(backbone, weights="imagenet", unfrozen_layers=1, lr=1e-4)
 
 
 @_fixed("simple_cnn")
@@ -63,7 +79,10 @@ class SimpleCNNClassifier(CNNClassifier):
     """
 
 
-@_fixed("vgg16", weights="imagenet", unfrozen_layers=1, lr=1e-4)
+# ---------------------------------------------------------------- pretrained on ImageNet
+
+
+@_pretrained("vgg16")
 class VGG16Classifier(CNNClassifier):
     """VGG16 (Simonyan and Zisserman 2014, https://arxiv.org/abs/1409.1556).
 
@@ -80,7 +99,15 @@ class VGG16Classifier(CNNClassifier):
     """
 
 
-@_fixed("resnet18", weights="imagenet", unfrozen_layers=1, lr=1e-4)
+@_pretrained("vgg19")
+class VGG19Classifier(CNNClassifier):
+    """VGG19: :class:`VGG16Classifier` with 16 convolutions, ``block1_conv1`` to ``block5_conv4``.
+
+    Simonyan and Zisserman 2014, https://arxiv.org/abs/1409.1556.
+    """
+
+
+@_pretrained("resnet18")
 class ResNet18Classifier(CNNClassifier):
     """ResNet18 (He et al. 2015, https://arxiv.org/abs/1512.03385).
 
@@ -94,4 +121,183 @@ class ResNet18Classifier(CNNClassifier):
     >>> from wbcclf import ResNet18Classifier
     >>> ResNet18Classifier(weights=None, unfrozen_layers="all")
     ResNet18Classifier(unfrozen_layers='all', weights=None)
+    """
+
+
+@_pretrained("resnet34")
+class ResNet34Classifier(CNNClassifier):
+    """ResNet34: :class:`ResNet18Classifier` with 16 residual blocks of two convolutions."""
+
+
+@_pretrained("resnet50")
+class ResNet50Classifier(CNNClassifier):
+    """ResNet50: :class:`ResNet18Classifier` with 16 residual blocks of three convolutions."""
+
+
+@_pretrained("resnet101")
+class ResNet101Classifier(CNNClassifier):
+    """ResNet101: :class:`ResNet18Classifier` with 33 residual blocks of three convolutions."""
+
+
+@_pretrained("resnet152")
+class ResNet152Classifier(CNNClassifier):
+    """ResNet152: :class:`ResNet18Classifier` with 50 residual blocks of three convolutions."""
+
+
+@_pretrained("densenet121")
+class DenseNet121Classifier(CNNClassifier):
+    """DenseNet121 (Huang et al. 2016, https://arxiv.org/abs/1608.06993).
+
+    Its blocks are the stem, the four dense blocks and the transitions between them. Pretrained on
+    ImageNet; by default only the last block and the head are trained, at lr=1e-4. Parameters,
+    attributes and methods are those of :class:`CNNClassifier`, without `backbone`.
+    """
+
+
+@_pretrained("densenet169")
+class DenseNet169Classifier(CNNClassifier):
+    """DenseNet169: :class:`DenseNet121Classifier` with 82 dense layers in place of 58."""
+
+
+@_pretrained("densenet201")
+class DenseNet201Classifier(CNNClassifier):
+    """DenseNet201: :class:`DenseNet121Classifier` with 98 dense layers in place of 58."""
+
+
+@_pretrained("inception_v3")
+class InceptionV3Classifier(CNNClassifier):
+    """Inception v3 (Szegedy et al. 2015, https://arxiv.org/abs/1512.00567).
+
+    Its blocks are those of the stem and the modules, without the auxiliary classifier; made for
+    299 pixels, and smaller images than 75 pixels are enlarged. Pretrained on ImageNet; by default
+    only the last module and the head are trained, at lr=1e-4. Parameters, attributes and methods
+    are those of :class:`CNNClassifier`, without `backbone`.
+    """
+
+
+@_pretrained("xception")
+class XceptionClassifier(CNNClassifier):
+    """Xception (Chollet 2016, https://arxiv.org/abs/1610.02357).
+
+    Needs timm: ``pip install "wbcclf[timm]"``. Made for 299 pixels. Pretrained on ImageNet; by
+    default only the last module and the head are trained, at lr=1e-4. Parameters, attributes and
+    methods are those of :class:`CNNClassifier`, without `backbone`.
+    """
+
+
+@_pretrained("mobilenet_v3_small")
+class MobileNetV3SmallClassifier(CNNClassifier):
+    """MobileNetV3 small (Howard et al. 2019, https://arxiv.org/abs/1905.02244), made for phones.
+
+    Pretrained on ImageNet; by default only the last block and the head are trained, at lr=1e-4.
+    Parameters, attributes and methods are those of :class:`CNNClassifier`, without `backbone`.
+    """
+
+
+@_pretrained("mobilenet_v3_large")
+class MobileNetV3LargeClassifier(CNNClassifier):
+    """MobileNetV3 large: the bigger brother of :class:`MobileNetV3SmallClassifier`."""
+
+
+@_pretrained("efficientnet_b0")
+class EfficientNetB0Classifier(CNNClassifier):
+    """EfficientNet-B0 (Tan and Le 2019, https://arxiv.org/abs/1905.11946).
+
+    Pretrained on ImageNet; by default only the last block and the head are trained, at lr=1e-4.
+    Parameters, attributes and methods are those of :class:`CNNClassifier`, without `backbone`.
+    """
+
+
+@_pretrained("convnext_tiny")
+class ConvNeXtTinyClassifier(CNNClassifier):
+    """ConvNeXt tiny (Liu et al. 2022, https://arxiv.org/abs/2201.03545).
+
+    Pretrained on ImageNet; by default only the last block and the head are trained, at lr=1e-4.
+    Parameters, attributes and methods are those of :class:`CNNClassifier`, without `backbone`.
+    """
+
+
+@_pretrained("squeezenet1_1")
+class SqueezeNetClassifier(CNNClassifier):
+    """SqueezeNet 1.1 (Iandola et al. 2016, https://arxiv.org/abs/1602.07360); 0.7 million weights.
+
+    Its blocks are ``stem`` and the modules ``fire2`` to ``fire9``. Pretrained on ImageNet; by
+    default only the last module and the head are trained, at lr=1e-4. Parameters, attributes and
+    methods are those of :class:`CNNClassifier`, without `backbone`.
+    """
+
+
+# ---------------------------------------------------------------- networks of published systems
+# Trained from scratch; the recipes of wbcclf.recipes train them as they were published.
+
+
+@_fixed("nine_class_cnn", head=Head("flatten", hidden=(64,)), dropout=(0.0, 0.4))
+class NineClassCNNClassifier(CNNClassifier):
+    """Three 3x3 convolutions (32, 32, 64 filters) and a dense layer of 64, with much dropout.
+
+    From the recipe ``nine-class-cnn``. Parameters, attributes and methods are those of
+    :class:`CNNClassifier`, without `backbone`.
+    """
+
+
+@_fixed("mlp", dropout=0.0)
+class ImageMLPClassifier(CNNClassifier):
+    """Five dense layers of 128 on the pixels, without convolutions: a baseline.
+
+    From the recipe ``pbc-mlp``. Parameters, attributes and methods are those of
+    :class:`CNNClassifier`, without `backbone`.
+    """
+
+
+@_fixed("cnn8", head=Head("flatten"), dropout=0.0)
+class CNN8Classifier(CNNClassifier):
+    """One 3x3 convolution with 8 filters, max-pooling and a linear layer.
+
+    From the recipe ``pbc-cnn8``. Parameters, attributes and methods are those of
+    :class:`CNNClassifier`, without `backbone`.
+    """
+
+
+@_fixed("cnn_3block", head=Head("flatten"), dropout=0.0)
+class CNN3BlockClassifier(CNNClassifier):
+    """Convolutions with 8 (5x5), 16 and 32 filters (3x3), each max-pooled, and a linear layer.
+
+    From the recipe ``pbc-cnn-3block``. Parameters, attributes and methods are those of
+    :class:`CNNClassifier`, without `backbone`.
+    """
+
+
+@_fixed("wide_deep", head=Head("flatten"), dropout=0.0)
+class WideDeepClassifier(CNNClassifier):
+    """:class:`CNN3BlockClassifier` beside a branch of 8 filters of 20x20 pixels.
+
+    From the recipe ``pbc-wide-deep``. Parameters, attributes and methods are those of
+    :class:`CNNClassifier`, without `backbone`.
+    """
+
+
+@_fixed("sepconv", head=Head("flatten", hidden=(512, 128, 64)), dropout=(0.0, 0.7, 0.5, 0.3))
+class SepConvClassifier(CNNClassifier):
+    """Two convolutions, four pairs of separable ones (32 to 256 filters), three dense layers.
+
+    From the recipe ``four-class-sepconv``. Parameters, attributes and methods are those of
+    :class:`CNNClassifier`, without `backbone`.
+    """
+
+
+@_fixed("field_cnn_baseline", head=Head("flatten", hidden=(64,)), dropout=0.0)
+class FieldCNNBaselineClassifier(CNNClassifier):
+    """One 3x3 convolution with 32 filters, max-pooling and a dense layer of 64.
+
+    From the recipe ``field-cnn-baseline``. Parameters, attributes and methods are those of
+    :class:`CNNClassifier`, without `backbone`.
+    """
+
+
+@_fixed("field_cnn", head=Head("flatten", hidden=(256, 128, 64, 32)), dropout=0.0)
+class FieldCNNClassifier(CNNClassifier):
+    """Three 2x2 convolutions (16, 32, 64 filters) and four dense layers (256, 128, 64, 32).
+
+    From the recipe ``field-cnn``. Parameters, attributes and methods are those of
+    :class:`CNNClassifier`, without `backbone`.
     """

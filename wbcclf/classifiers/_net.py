@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import copy
-import math
+import inspect
 import warnings
-from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from skorch import NeuralNetClassifier
 from skorch.callbacks import EarlyStopping
-from torch.utils.data import Dataset
 
 from wbcclf.classifiers._callbacks import ProgressBar
-from wbcclf.classifiers._network import seeded
+from wbcclf.classifiers._data import Batches, ImageData, Mixing, run_in_batches
+from wbcclf.classifiers._losses import Penalty, make_loss
+from wbcclf.classifiers._network import CellNetwork, seeded
 from wbcclf.exceptions import OutOfMemoryError, TrainingInterruptedWarning
 
 OPTIMIZERS = {
@@ -28,88 +29,40 @@ OPTIMIZERS = {
 FIGURES = {"epoch": int, "train_loss": float, "valid_loss": float, "valid_acc": float, "dur": float}
 
 
-class ImageData(Dataset):
-    """Images, class numbers and weights of one fit; indexed by batches of row numbers.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n_samples, height, width, channels)
-        Never copied: a batch's rows are gathered when it is their turn.
-    y : ndarray of shape (n_samples,), int, or None
-        Class numbers.
-    sample_weight : ndarray of shape (n_samples,) or None
-        None is a weight of one each.
-    rows : ndarray of shape (n_used,), int, or None
-        The rows of `X` that belong to this data set; None means all.
-    """
-
-    def __init__(self, X, y=None, sample_weight=None, rows=None):
-        self.X = X
-        self.rows = np.arange(len(X)) if rows is None else rows
-        self.y = np.zeros(len(X), dtype=np.int64) if y is None else y
-        self.sample_weight = np.ones(len(X)) if sample_weight is None else sample_weight
-
-    def __len__(self):
-        return len(self.rows)
-
-    def __getitem__(self, positions: Any) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Return (images and weights, class numbers) of the rows at `positions`."""
-        rows = self.rows[positions]
-        images = self.X[rows]
-        if images.dtype not in (np.uint8, np.float32):  # torch has no unsigned or half-wide rest
-            images = images.astype(np.float32)
-        weight = self.sample_weight[rows].astype(np.float32)
-        return {"images": images, "sample_weight": weight}, self.y[rows]
-
-
-class Batches:
-    """Iterate over an :class:`ImageData` in batches, shuffled and augmented when training.
-
-    A last batch of a single image joins the one before it, because BatchNorm cannot train on one.
-    """
-
-    def __init__(self, dataset, batch_size, random_state=None, augment=None):
-        self.dataset = dataset
-        self.batch_size = batch_size
-        self.random_state = random_state
-        self.augment = augment
-
-    def __len__(self):
-        n_batches = math.ceil(len(self.dataset) / self.batch_size)
-        lonely = n_batches > 1 and self.batch_size > 1 and len(self.dataset) % self.batch_size == 1
-        return n_batches - int(lonely)
-
-    def __iter__(self) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
-        order = np.arange(len(self.dataset))
-        if self.random_state is not None:
-            order = self.random_state.permutation(order)
-        for number in range(len(self)):
-            start = number * self.batch_size
-            stop = None if number == len(self) - 1 else start + self.batch_size
-            inputs, target = self.dataset[order[start:stop]]
-            if self.augment is not None:
-                inputs["images"] = self.augment.augment(inputs["images"], self.random_state)
-            yield inputs, target
-
-
 class CellNet(NeuralNetClassifier):
     """skorch's training loop over :class:`ImageData`, for :class:`CNNClassifier` to compose.
 
     Parameters beyond skorch's
     --------------------------
     precision : {"float32", "bfloat16"}
-    augment : Augmenter or None
-        Applied to every training batch.
     random_state : numpy.random.RandomState
-        Shuffles and augments.
+        Shuffles, augments and mixes.
+    training_batches : callable
+        ``ImageData -> Batches`` for training.
+    layer_lr_decay : float
+        What the learning rate is multiplied with from block to block, going down from the head.
+    penalty : Penalty or None
+        Added to the training loss.
     """
 
     incremental = False  # True for a net of partial_fit
+    interrupted = False  # True after Ctrl-C
 
-    def __init__(self, *args, precision="float32", augment=None, random_state=None, **kwargs):
+    def __init__(
+        self,
+        *args,
+        precision="float32",
+        random_state=None,
+        training_batches=None,
+        layer_lr_decay=1.0,
+        penalty=None,
+        **kwargs,
+    ):
         self.precision = precision
-        self.augment = augment
         self.random_state = random_state
+        self.training_batches = training_batches
+        self.layer_lr_decay = layer_lr_decay
+        self.penalty = penalty
         super().__init__(*args, dataset=ImageData, **kwargs)
 
     def check_data(self, X, y=None):
@@ -117,6 +70,8 @@ class CellNet(NeuralNetClassifier):
 
     def fit_loop(self, X, y=None, epochs=None, **fit_params):
         """Train, and tell if it was interrupted: skorch ends quietly on Ctrl-C."""
+        if not self.incremental:
+            epochs = self.max_epochs - len(self.history)  # a checkpoint's epochs are done
         try:
             return super().fit_loop(X, y, epochs, **fit_params)
         except KeyboardInterrupt:
@@ -125,6 +80,7 @@ class CellNet(NeuralNetClassifier):
                 for _, callback in self.callbacks_
             )
             if not stopped_early:
+                self.interrupted = True
                 warnings.warn(
                     f"Training was interrupted in epoch {len(self.history)}; what was learnt until "
                     "then is kept.",
@@ -139,15 +95,25 @@ class CellNet(NeuralNetClassifier):
 
     def get_iterator(self, dataset, training=False):
         """Return the batches of a data set."""
-        if training:
-            return Batches(dataset, self.batch_size, self.random_state, self.augment)
-        return Batches(dataset, self.batch_size)
+        return self.training_batches(dataset) if training else Batches(dataset, self.batch_size)
 
     def get_all_learnable_params(self):
         """Yield only what is trained: frozen blocks cost the optimiser nothing."""
         for name, parameter in super().get_all_learnable_params():
             if parameter.requires_grad:
                 yield name, parameter
+
+    def get_params_for_optimizer(self, prefix, named_parameters):
+        """Return one group of parameters for each learning rate."""
+        args, kwargs = super().get_params_for_optimizer(prefix, named_parameters)
+        if self.layer_lr_decay == 1:
+            return args, kwargs
+        groups = [
+            {"params": params, "lr": self.lr * self.layer_lr_decay**depth}
+            for depth, part in enumerate(reversed(self.module_.trained_parts().values()))
+            if (params := list(part.parameters()))
+        ]
+        return (groups,), kwargs
 
     def infer(self, x, **fit_params):
         """Run the network on one batch in the chosen precision."""
@@ -159,28 +125,19 @@ class CellNet(NeuralNetClassifier):
             return super().infer(x, **fit_params)
 
     def get_loss(self, y_pred, y_true, X=None, training=False):
-        """Return the weighted mean of the samples' losses."""
+        """Return the weighted mean of the samples' losses, and in training the penalty."""
         weight = torch.as_tensor(X["sample_weight"], device=y_pred.device)
         losses = self.criterion_(y_pred, torch.as_tensor(y_true, device=y_pred.device))
-        return (losses * weight).sum() / weight.sum()
+        loss = (losses * weight).sum() / weight.sum()
+        return loss + self.penalty() if training and self.penalty is not None else loss
 
     def predict_logits(self, images: np.ndarray, batch_size: int) -> np.ndarray:
-        """Return logits (n, n_classes), halving the batch while the device lacks memory for it."""
-        data, start, parts = ImageData(images), 0, []
-        while start < len(data):
-            try:
-                inputs, _ = data[np.arange(start, min(start + batch_size, len(data)))]
-                parts.append(self.evaluation_step((inputs, None)).cpu().numpy())
-            except torch.OutOfMemoryError as error:
-                if batch_size == 1:
-                    raise OutOfMemoryError(
-                        f"The device {self.device} has too little memory to predict a single image "
-                        f"of {images.shape[1:]}. Use a smaller input_size or device='cpu'."
-                    ) from error
-                batch_size //= 2
-                continue
-            start += batch_size
-        return np.concatenate(parts)
+        """Return logits (n, n_classes)."""
+
+        def run(batch: np.ndarray) -> np.ndarray:
+            return self.evaluation_step(({"images": batch}, None)).cpu().numpy()
+
+        return run_in_batches(run, images, batch_size, self.device)
 
     def move_to(self, device: str) -> None:
         """Move the network to `device`; the optimiser's state stays behind and is dropped."""
@@ -198,7 +155,14 @@ class CellNet(NeuralNetClassifier):
         state = self.__dict__.copy()
         for key in ("optimizer_", "_default_callbacks"):
             state.pop(key, None)
-        state.update(callbacks=None, callbacks_=[], augment=None, random_state=None, device="cpu")
+        state.update(
+            callbacks=None,
+            callbacks_=[],
+            training_batches=None,
+            penalty=None,
+            random_state=None,
+            device="cpu",
+        )
         if torch.device(self.device).type != "cpu":
             state["module_"] = copy.deepcopy(self.module_).cpu()
         state["module"] = state["module_"]
@@ -211,31 +175,63 @@ class CellNet(NeuralNetClassifier):
 
 def make_net(
     classifier: Any,
-    network: torch.nn.Module,
+    network: CellNetwork,
     callbacks: list | None,
     epochs: int,
     random_state: np.random.RandomState,
     device: str,
 ) -> CellNet:
-    """Return an initialised net with the parameters of a CNNClassifier."""
+    """Return an initialised net with the parameters of a CNNClassifier.
+
+    Raises
+    ------
+    ValueError
+        If the optimizer does not take `optimizer_params`, or a penalty names no trained block.
+    """
+    n_classes = len(classifier.classes_)
     optimizer, options = OPTIMIZERS.get(classifier.optimizer, (classifier.optimizer, {}))
-    return CellNet(
+    # torch's AdamW would decay weights by default; LBFGS knows no such thing.
+    if classifier.weight_decay or "weight_decay" in inspect.signature(optimizer).parameters:
+        options = options | {"weight_decay": classifier.weight_decay}
+    options = options | (classifier.optimizer_params or {})
+    mixing = None
+    if classifier.mixup or classifier.cutmix:
+        mixing = Mixing(classifier.mixup, classifier.cutmix, n_classes)
+    penalty = None
+    if classifier.l1 or classifier.l2:
+        penalty = Penalty(network.trained_parts(), classifier.l1, classifier.l2)
+    net = CellNet(
         module=network,
-        criterion=torch.nn.CrossEntropyLoss(reduction="none"),
+        criterion=make_loss(classifier),
         optimizer=optimizer,
         **{f"optimizer__{name}": value for name, value in options.items()},
-        optimizer__weight_decay=classifier.weight_decay,
         lr=classifier.lr,
         max_epochs=epochs,
         batch_size=classifier.batch_size,
         callbacks=callbacks,
         device=device,
         verbose=0,
-        classes=np.arange(len(classifier.classes_)),
+        classes=np.arange(n_classes),
         precision=classifier.precision,
-        augment=classifier.augment,
         random_state=random_state,
-    ).initialize()
+        training_batches=partial(
+            Batches,
+            batch_size=classifier.batch_size,
+            random_state=random_state,
+            augment=classifier.augment,
+            balanced=classifier.balanced_batches,
+            mixing=mixing,
+        ),
+        layer_lr_decay=classifier.layer_lr_decay,
+        penalty=penalty,
+    )
+    try:
+        return net.initialize()
+    except TypeError as error:
+        raise ValueError(
+            f"{optimizer.__name__} does not take optimizer_params={classifier.optimizer_params!r} "
+            f"with lr and weight_decay ({error})."
+        ) from error
 
 
 def train(net: CellNet, train_data: ImageData, valid_data: ImageData | None) -> list[dict]:
@@ -253,10 +249,10 @@ def train(net: CellNet, train_data: ImageData, valid_data: ImageData | None) -> 
             "blocks."
         ) from error
     except torch.OutOfMemoryError as error:
+        size = net.module_.preprocessing.input_size
         raise OutOfMemoryError(
             f"The device {net.device} has too little memory for a training batch: lower batch_size "
-            f"(it is {net.batch_size}) or input_size (it is {net.module_.input_size}), or freeze "
-            "more blocks."
+            f"(it is {net.batch_size}) or input_size (it is {size}), or freeze more blocks."
         ) from error
     finally:
         for _, callback in net.callbacks_:

@@ -1,4 +1,4 @@
-"""The torch module: value range, normalisation and size; frozen prefix, trainable suffix; head."""
+"""The torch module: preprocessing; frozen prefix, trainable suffix; head."""
 
 from __future__ import annotations
 
@@ -12,9 +12,50 @@ import torch
 from torch import nn
 
 from wbcclf._images import check_image_size
-from wbcclf.backbones import BackboneSpec, get_backbone
+from wbcclf.backbones import BackboneSpec, WeightsReport, get_backbone
 from wbcclf.backbones._chain import build_chain, count_frozen, feature_shape
 from wbcclf.classifiers._head import Head
+from wbcclf.exceptions import PartialWeightsWarning, WeightsMismatchError
+
+
+class Preprocessing(nn.Module):
+    """Images as they lie in memory in, what a backbone expects out.
+
+    Parameters
+    ----------
+    spec : BackboneSpec
+        Gives the mean and std that pixels are normalised with.
+    value_range : tuple of 2 floats
+        The scale (low, high) that pixel values are on; mapped to 0-1 before normalising.
+    input_size : tuple of 2 ints
+        Height and width that the backbone sees; images of another size are resized on the device.
+    """
+
+    def __init__(
+        self, spec: BackboneSpec, value_range: tuple[float, float], input_size: tuple[int, int]
+    ) -> None:
+        super().__init__()
+        self.input_size = input_size
+        # (x - low) / (high - low) and (x - mean) / std in one multiplication and one addition.
+        low, high = value_range
+        width = (high - low) or 1.0
+        scale = 1.0 / (width * np.array(spec.std))
+        offset = -low * scale - np.array(spec.mean) / np.array(spec.std)
+        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32).view(3, 1, 1))
+        self.register_buffer("offset", torch.tensor(offset, dtype=torch.float32).view(3, 1, 1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return (n, 3, *input_size), float32, of images (n, height, width, 1 or 3)."""
+        # The permuted view has torch's channels-last layout, the fastest for convolutions.
+        x = images.permute(0, 3, 1, 2).float()
+        if x.shape[1] == 1:
+            x = x.expand(-1, 3, -1, -1)
+        x = x * self.scale + self.offset
+        if tuple(x.shape[2:]) != self.input_size:
+            x = nn.functional.interpolate(
+                x, size=self.input_size, mode="bilinear", antialias=True, align_corners=False
+            )
+        return x
 
 
 class CellNetwork(nn.Module):
@@ -24,39 +65,26 @@ class CellNetwork(nn.Module):
     ----------
     chain : torch.nn.Sequential
         The backbone.
-    spec : BackboneSpec
-        Gives the mean and std that pixels are normalised with.
+    preprocessing : Preprocessing
     head : Head
-    dropout : float
+    dropout : float or sequence of float
     n_classes : int
-    value_range : tuple of 2 floats
-        The scale (low, high) that pixel values are on; mapped to 0-1 before normalising.
-    input_size : tuple of 2 ints
-        Height and width that the chain sees; images of another size are resized on the device.
     """
 
     def __init__(
         self,
         chain: nn.Sequential,
-        spec: BackboneSpec,
+        preprocessing: Preprocessing,
         head: Head,
-        dropout: float,
+        dropout: float | tuple[float, ...],
         n_classes: int,
-        value_range: tuple[float, float],
-        input_size: tuple[int, int],
     ) -> None:
         super().__init__()
+        self.preprocessing = preprocessing
         self.backbone = chain
         self.n_frozen = 0
-        self.input_size = input_size
-        self.head = _build_head(head, dropout, feature_shape(chain, *input_size), n_classes)
-        # (x - low) / (high - low) and (x - mean) / std in one multiplication and one addition.
-        low, high = value_range
-        width = (high - low) or 1.0
-        scale = 1.0 / (width * np.array(spec.std))
-        offset = -low * scale - np.array(spec.mean) / np.array(spec.std)
-        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32).view(3, 1, 1))
-        self.register_buffer("offset", torch.tensor(offset, dtype=torch.float32).view(3, 1, 1))
+        features = feature_shape(chain, *preprocessing.input_size)
+        self.head = _build_head(head, dropout, features, n_classes)
 
     def freeze(self, n_frozen: int) -> None:
         """Set the cut: freeze so many blocks at the start of the chain, train the others."""
@@ -74,6 +102,11 @@ class CellNetwork(nn.Module):
             block.eval()
         return self
 
+    def trained_parts(self) -> dict[str, nn.Module]:
+        """Return the blocks above the cut by name, bottom to top, and the head as ``"head"``."""
+        blocks = list(self.backbone.named_children())[self.n_frozen :]
+        return {**dict(blocks), "head": self.head}
+
     def forward(
         self, images: torch.Tensor, sample_weight: torch.Tensor | None = None
     ) -> torch.Tensor:
@@ -81,15 +114,7 @@ class CellNetwork(nn.Module):
 
         `sample_weight` is for the loss alone: skorch hands every part of a batch to the module.
         """
-        # The permuted view has torch's channels-last layout, the fastest for convolutions.
-        x = images.permute(0, 3, 1, 2).float()
-        if x.shape[1] == 1:
-            x = x.expand(-1, 3, -1, -1)
-        x = x * self.scale + self.offset
-        if tuple(x.shape[2:]) != self.input_size:
-            x = nn.functional.interpolate(
-                x, size=self.input_size, mode="bilinear", antialias=True, align_corners=False
-            )
+        x = self.preprocessing(images)
         with torch.no_grad():
             for block in self.backbone[: self.n_frozen]:
                 x = block(x)
@@ -98,25 +123,88 @@ class CellNetwork(nn.Module):
         return self.head(x).float()
 
 
+class _Mean(nn.Module):
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return tokens.mean(dim=1)
+
+
+class _Maximum(nn.Module):
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return tokens.amax(dim=1)
+
+
+class _First(nn.Module):
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return tokens[:, 0]
+
+
 _POOLING = {
-    "avg": lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
-    "max": lambda: nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten()),
-    "flatten": nn.Flatten,
+    # (name, number of axes of a feature): maps are (channels, height, width), tokens (tokens,
+    # channels), vectors (channels,) and have nothing to pool
+    ("avg", 3): lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+    ("max", 3): lambda: nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten()),
+    ("flatten", 3): nn.Flatten,
+    ("avg", 2): _Mean,
+    ("max", 2): _Maximum,
+    ("flatten", 2): nn.Flatten,
+    ("token", 2): _First,
+    ("avg", 1): nn.Identity,
+    ("max", 1): nn.Identity,
+    ("flatten", 1): nn.Identity,
 }
 
 
+def make_pooling(pooling: str, features: tuple[int, ...]) -> tuple[nn.Module, int]:
+    """Return the layer that makes one vector of a backbone's output, and the vector's length.
+
+    Parameters
+    ----------
+    pooling : {"avg", "max", "flatten", "token"}
+    features : tuple of int
+        Shape of the output for one image, as :func:`feature_shape` gives it.
+    """
+    if (pooling, len(features)) not in _POOLING:
+        raise ValueError(
+            f"pooling={pooling!r} needs a vision transformer's tokens; this backbone's features "
+            f"have the shape {features}. Use 'avg', 'max' or 'flatten'."
+        )
+    if pooling == "flatten":
+        width = int(np.prod(features))
+    else:
+        width = features[1] if len(features) == 2 else features[0]
+    return _POOLING[pooling, len(features)](), width
+
+
 def _build_head(
-    head: Head, dropout: float, features: tuple[int, ...], n_classes: int
+    head: Head, dropout: float | tuple[float, ...], features: tuple[int, ...], n_classes: int
 ) -> nn.Sequential:
-    """Pooling; then dropout and a linear layer, with ReLU between, down to the classes."""
-    layers = nn.Sequential(_POOLING[head.pooling]())
-    n_in = int(np.prod(features)) if head.pooling == "flatten" else features[0]
-    for n_out in (*head.hidden, n_classes):
+    """Pooling; then dropout, BatchNorm and a linear layer, with ReLU between, down to classes."""
+    widths = (*head.hidden, n_classes)
+    dropouts = _one_each(dropout, widths, "dropout")
+    batch_norms = _one_each(head.batch_norm, widths, "batch_norm")
+    pooling, n_in = make_pooling(head.pooling, features)
+    layers = nn.Sequential(pooling)
+    for n_out, share, batch_norm in zip(widths, dropouts, batch_norms, strict=True):
         if len(layers) > 1:
             layers.append(nn.ReLU())
-        layers.extend([nn.Dropout(dropout), nn.Linear(n_in, n_out)])
+        layers.append(nn.Dropout(share))
+        if batch_norm:
+            layers.append(nn.BatchNorm1d(n_in))
+        layers.append(nn.Linear(n_in, n_out))
         n_in = n_out
     return layers
+
+
+def _one_each(value: Any, widths: tuple[int, ...], name: str) -> tuple:
+    """Return `value` once for each linear layer, or as it is if it is a sequence of that length."""
+    if not isinstance(value, (tuple, list)):
+        return (value,) * len(widths)
+    if len(value) != len(widths):
+        raise ValueError(
+            f"{name}={value!r} has {len(value)} values, but the head has {len(widths)} linear "
+            f"layers (with {', '.join(map(str, widths))} outputs): give one value for each."
+        )
+    return tuple(value)
 
 
 @contextmanager
@@ -128,39 +216,81 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def build_network(classifier: Any, weights: str | None, seed: int) -> CellNetwork:
-    """Return the network of a CNNClassifier that has learnt its classes and image shape."""
+def build_network(
+    classifier: Any, weights: str | None, seed: int
+) -> tuple[CellNetwork, WeightsReport | None]:
+    """Return the network of a CNNClassifier that has learnt its classes and image shape.
+
+    And what was loaded of `weights`.
+    """
     spec = get_backbone(classifier.backbone)
-    size = check_image_size(classifier.input_size, "input_size")
-    if size is None:
-        size = tuple(max(side, spec.smallest_size) for side in classifier.image_shape_[:2])
-    elif min(size) < spec.smallest_size:
-        raise ValueError(
-            f"input_size={classifier.input_size!r} is too small for {spec.name}, which needs at "
-            f"least {spec.smallest_size} pixels."
-        )
-    head = Head() if classifier.head is None else classifier.head.validate()
+    head = classifier.default_head if classifier.head is None else classifier.head
+    size = input_size_of(spec, classifier.input_size, classifier.image_shape_)
     with seeded(seed):
-        return CellNetwork(
-            build_chain(spec, weights),
-            spec,
-            head,
+        chain, report = build_chain(spec, weights)
+        network = CellNetwork(
+            chain,
+            Preprocessing(spec, classifier.value_range_, size),
+            head.validate(),
             classifier.dropout,
             len(classifier.classes_),
-            classifier.value_range_,
-            size,
         )
+    return network, report
 
 
-def count_frozen_blocks(classifier: Any, chain: nn.Sequential) -> int:
-    """Return how many blocks a CNNClassifier freezes; warn if their weights are random."""
+def input_size_of(
+    spec: BackboneSpec, input_size: Any, image_shape: tuple[int, int, int]
+) -> tuple[int, int]:
+    """Return the (height, width) that a backbone sees, from the `input_size` parameter."""
+    size = check_image_size(input_size, "input_size")
+    if size is None:
+        return tuple(max(side, spec.smallest_size) for side in image_shape[:2])
+    if min(size) < spec.smallest_size:
+        raise ValueError(
+            f"input_size={input_size!r} is too small for {spec.name}, which needs at least "
+            f"{spec.smallest_size} pixels."
+        )
+    return size
+
+
+def freeze_blocks(classifier: Any, network: CellNetwork, report: WeightsReport | None) -> None:
+    """Set the cut that a CNNClassifier asks for; no frozen block may have random weights unsaid.
+
+    Raises
+    ------
+    WeightsMismatchError
+        If the weights file lacks tensors of a frozen block.
+    """
+    chain = network.backbone
     n_frozen = count_frozen(chain, classifier.unfrozen_layers)
-    if n_frozen and classifier.weights is None and not classifier.warm_start:
-        warnings.warn(
-            f"{n_frozen} of {len(chain)} blocks of {classifier.backbone} are frozen at random "
-            f"weights (weights=None, unfrozen_layers={classifier.unfrozen_layers!r}). Give "
-            "weights, or unfrozen_layers='all'.",
-            UserWarning,
-            stacklevel=5,
+    network.freeze(n_frozen)
+    if report is None:
+        if n_frozen and classifier.weights is None and not classifier.warm_start:
+            warnings.warn(
+                f"{n_frozen} of {len(chain)} blocks of {_name(classifier)} are frozen at random "
+                f"weights (weights=None, unfrozen_layers={classifier.unfrozen_layers!r}). Give "
+                "weights, or unfrozen_layers='all'.",
+                UserWarning,
+                stacklevel=6,
+            )
+        return
+    if not report.missing:
+        return
+    frozen = tuple(f"{name}." for name, _ in list(chain.named_children())[:n_frozen])
+    missing = [key for key in report.missing if key.startswith(frozen)] if frozen else []
+    lacks = f"{report.source} lacks {len(report.missing)} tensors of {_name(classifier)}"
+    if missing:
+        raise WeightsMismatchError(
+            f"{lacks}, {len(missing)} of them in frozen blocks ({', '.join(missing[:3])}...), "
+            "which would stay random. Give a file that holds them, or unfreeze those blocks."
         )
-    return n_frozen
+    warnings.warn(
+        f"{lacks} ({', '.join(report.missing[:3])}...); they start at random and are trained. "
+        f"{len(report.loaded)} tensors were loaded. weights_report_ lists all.",
+        PartialWeightsWarning,
+        stacklevel=6,
+    )
+
+
+def _name(classifier: Any) -> str:
+    return get_backbone(classifier.backbone).name

@@ -1,0 +1,163 @@
+"""A fit that was killed goes on from its last epoch and ends with the same model."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from skorch.callbacks import Callback
+
+from wbcclf import Augmenter
+from wbcclf.exceptions import ModelFormatError, TrainingInterruptedWarning
+
+# Runs a fit in a process of its own; with a number it is killed (SIGKILL) in that epoch.
+SCRIPT = """
+import os, signal, sys
+import numpy as np
+from skorch.callbacks import Callback
+from wbcclf import Augmenter, SimpleCNNClassifier, make_blood_cells
+
+class Kill(Callback):
+    def on_batch_end(self, net, training=False, **kwargs):
+        if training and len(net.history) == int(sys.argv[3]):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+cells = make_blood_cells(36, classes=3, image_size=16, random_state=0)
+clf = SimpleCNNClassifier(
+    max_epochs=5, batch_size=16, device="cpu", random_state=0, dropout=0.5, augment=Augmenter(),
+    lr_schedule="onecycle", early_stopping=True, patience=5, ema_decay=0.9, mixup=0.2,
+    balanced_batches=True, layer_lr_decay=0.8, gradual_unfreezing=1,
+    checkpoint_dir=sys.argv[1] or None, callbacks=[Kill()],
+)
+clf.fit(cells.images, cells.target)
+state = {key: tensor.numpy() for key, tensor in clf.net_.module_.state_dict().items()}
+history = [[epoch["train_loss"], epoch["valid_loss"]] for epoch in clf.history_]
+np.savez(sys.argv[2], history=history, **state)
+"""
+
+
+def test_a_killed_fit_ends_with_the_same_model_as_an_unbroken_one(tmp_path):
+    def run(folder, result, killed_in):
+        return subprocess.run(
+            [sys.executable, "-W", "error", "-c", SCRIPT, folder, result, str(killed_in)],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+
+    folder = tmp_path / "checkpoints"
+    killed = run(folder, tmp_path / "killed.npz", 3)
+    assert killed.returncode == -9, killed.stderr
+    assert len(list(folder.iterdir())) == 1
+    assert not (tmp_path / "killed.npz").exists()
+    resumed = run(folder, tmp_path / "resumed.npz", 99)
+    assert resumed.returncode == 0, resumed.stderr
+    assert list(folder.iterdir()) == []  # nothing is left of a fit that ended
+    unbroken = run("", tmp_path / "unbroken.npz", 99)
+    assert unbroken.returncode == 0, unbroken.stderr
+    with np.load(tmp_path / "resumed.npz") as a, np.load(tmp_path / "unbroken.npz") as b:
+        assert sorted(a.files) == sorted(b.files)
+        assert len(a["history"]) == 5
+        for name in a.files:
+            np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+class Stop(Callback):
+    """Interrupt in an epoch, as Ctrl-C does, and count the epochs that are trained."""
+
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def initialize(self):
+        self.trained = 0
+        return self
+
+    def on_epoch_begin(self, net, **kwargs):
+        self.trained += 1
+        if len(net.history) == self.epoch:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def interrupted(simple, cells, tmp_path):
+    """Return a maker of classifiers of which one with the same parameters was interrupted."""
+
+    def make(**params):
+        clf = simple(max_epochs=4, checkpoint_dir=tmp_path, **params)
+        with pytest.warns(TrainingInterruptedWarning):
+            clf.set_params(callbacks=[Stop(3)]).fit(cells.images, cells.target)
+        assert len(list(tmp_path.glob("fit-*.pt"))) == 1
+        return simple(max_epochs=4, checkpoint_dir=tmp_path, **params)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"optimizer": "sgd", "lr_schedule": "plateau", "early_stopping": True},
+        {"optimizer": "rmsprop", "lr_schedule": "cosine", "cutmix": 1.0},
+        {"optimizer": torch.optim.NAdam, "ema_decay": 0.9, "head__hidden": (8,)},
+        {"augment": Augmenter(), "class_weight": "balanced", "l2": {"conv2": 0.01}},
+    ],
+    ids=lambda params: "-".join(params) or "plain",
+)
+def test_an_interrupted_fit_goes_on_and_ends_as_an_unbroken_one(
+    interrupted, simple, cells, params, tmp_path
+):
+    from wbcclf import Head
+
+    head = params.pop("head__hidden", None)
+    params = params | ({"head": Head(hidden=head)} if head else {})
+    count = Stop(99)
+    clf = interrupted(**params).set_params(callbacks=[count]).fit(cells.images, cells.target)
+    assert count.trained == 2  # epochs 3 and 4
+    assert [epoch["epoch"] for epoch in clf.history_] == [1, 2, 3, 4]
+    whole = simple(max_epochs=4, **params).fit(cells.images, cells.target)
+    np.testing.assert_array_equal(
+        clf.predict_proba(cells.images), whole.predict_proba(cells.images)
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("change", ["lr", "images", "labels", "weights", "seed"])
+def test_another_fit_does_not_go_on_from_it(interrupted, cells, change):
+    clf, X, y, weight = interrupted(), cells.images, cells.target, None
+    if change == "lr":
+        clf.set_params(lr=2e-3)
+    elif change == "seed":
+        clf.set_params(random_state=1)
+    elif change == "images":
+        X = X.copy()
+        X[0, 0, 0, 0] ^= 1
+    elif change == "labels":
+        y = y.copy()
+        y[:2] = y[1::-1]
+        assert (y != cells.target).any()
+    else:
+        weight = np.r_[2.0, np.ones(len(y) - 1)]
+    count = Stop(99)
+    clf.set_params(callbacks=[count]).fit(X, y, sample_weight=weight)
+    assert count.trained == 4
+
+
+def test_a_damaged_checkpoint_is_an_error_that_says_what_to_do(interrupted, cells, tmp_path):
+    clf = interrupted()
+    (path,) = tmp_path.glob("fit-*.pt")
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ModelFormatError, match=r"fit-.*\.pt cannot be gone on from.*Delete it"):
+        clf.fit(cells.images, cells.target)
+
+
+def test_a_checkpoint_is_never_unpickled(interrupted, cells, tmp_path):
+    clf = interrupted()
+    (path,) = tmp_path.glob("fit-*.pt")
+    state = torch.load(path, weights_only=True)
+    torch.save(state | {"history": [Stop(1)]}, path)  # an object of a class
+    with pytest.raises(ModelFormatError, match="UnpicklingError"):
+        clf.fit(cells.images, cells.target)

@@ -1,0 +1,85 @@
+"""The learning-rate range test."""
+
+import numpy as np
+import pytest
+from skorch.callbacks import Callback
+
+from wbcclf import SimpleCNNClassifier, make_blood_cells
+from wbcclf.inspection import find_learning_rate, save_learning_rate_curve
+
+
+@pytest.fixture(scope="module")
+def cells():
+    return make_blood_cells(60, classes=3, image_size=16, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def clf():
+    return SimpleCNNClassifier(device="cpu", batch_size=16, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def result(clf, cells):
+    return find_learning_rate(clf, cells.images, cells.target, highest=10.0)
+
+
+def test_the_loss_falls_and_then_rises(result):
+    assert len(result.learning_rates) == len(result.losses) > 50
+    np.testing.assert_allclose(result.learning_rates[[0, 1]], [1e-6, 1e-6 * 1e7 ** (1 / 99)])
+    lowest = result.losses.argmin()
+    assert result.losses[lowest] < 0.8 * result.losses[0]
+    assert result.losses[-1] > 1.5 * result.losses[lowest]
+    assert result.suggestion == pytest.approx(result.learning_rates[lowest] / 10)
+
+
+def test_the_suggestion_trains_better_than_a_hundredth_of_it(result, clf, cells):
+    from sklearn.base import clone
+
+    def loss(lr):
+        fitted = clone(clf).set_params(lr=lr, max_epochs=5).fit(cells.images, cells.target)
+        return fitted.history_[-1]["train_loss"]
+
+    assert loss(result.suggestion) < 0.8 * loss(result.suggestion / 100)
+
+
+def test_the_classifier_itself_stays_unfitted_and_as_it_was(clf, cells):
+    before = repr(clf.get_params())
+    find_learning_rate(clf, cells.images, cells.target, n_steps=10)
+    assert repr(clf.get_params()) == before
+    assert not hasattr(clf, "net_")
+
+
+def test_blocks_keep_the_proportions_of_their_rates(clf, cells):
+    class Rates(Callback):
+        def initialize(self):
+            return self
+
+        def on_batch_end(self, net, **kwargs):
+            seen.append([group["lr"] for group in net.optimizer_.param_groups])
+
+    seen: list = []
+    from sklearn.base import clone
+
+    trial = clone(clf).set_params(layer_lr_decay=0.5, callbacks=[Rates()])
+    find_learning_rate(trial, cells.images, cells.target, lowest=1e-4, highest=1e-3, n_steps=10)
+    np.testing.assert_allclose(np.array(seen)[:, 0], np.geomspace(1e-4, 1e-3, 10))
+    np.testing.assert_allclose(np.array(seen)[:, 5] / np.array(seen)[:, 0], 0.5**5)
+
+
+def test_the_curve_is_drawn(result, tmp_path):
+    path = tmp_path / "curve.svg"
+    save_learning_rate_curve(result, path)
+    assert f"{result.suggestion:.1e}" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"lowest": 1.0, "highest": 0.1}, r"lowest=1.0 and highest=0.1"),
+        ({"lowest": 0.0}, "lowest=0.0"),
+        ({"n_steps": 9}, "n_steps=9 is too few"),
+    ],
+)
+def test_wrong_ranges_are_refused(clf, cells, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        find_learning_rate(clf, cells.images, cells.target, **wrong)

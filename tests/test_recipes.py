@@ -1,0 +1,232 @@
+"""Every published system as a pipeline: what it is made of, and that it runs."""
+
+from collections import Counter
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+from sklearn.utils import check_random_state
+
+from wbcclf import make_blood_cells
+from wbcclf.backbones import get_backbone
+from wbcclf.recipes import get_recipe, list_recipes, make_recipe
+
+# What a system was published with, beyond the classes' defaults.
+ADAM = {"clf__optimizer": "adam", "clf__optimizer_params": {"eps": 1e-7}, "clf__lr": 1e-3}
+RMSPROP = {"clf__optimizer": "rmsprop", "clf__optimizer_params": {"alpha": 0.9, "eps": 1e-7}}
+PUBLISHED = {
+    "nine-class-vgg16": {
+        "clf__backbone": "vgg16",
+        "clf__input_size": 256,
+        "clf__weights": "imagenet",
+        "clf__unfrozen_layers": "block5_conv3",
+        "clf__dropout": 0.0,
+        "clf__head__hidden": (64,),
+        "clf__lr": 1e-3,
+        "clf__max_epochs": 10,
+        "clf__batch_size": 32,
+        "clf__early_stopping": False,
+        "aug__rotation": 20,
+        "aug__shift": 0.1,
+        "aug__fill": "constant",
+        "smote__k_neighbors": 5,
+        "smote__random_state": 62,
+        **RMSPROP,
+    },
+    "nine-class-resnet152": {
+        "clf__backbone": "resnet152",
+        "clf__unfrozen_layers": 0,
+        "clf__dropout": 0.5,
+        "clf__max_epochs": 20,
+        "clf__patience": 20,
+        **ADAM,
+    },
+    "pbc-cnn8-augmented": {
+        "clf__backbone": "cnn8",
+        "clf__input_size": 224,
+        "clf__augment__rotation": 144,
+        "clf__augment__shift": 0,
+        "clf__augment__brightness": 0,
+        "clf__max_epochs": 100,
+        "clf__monitor": "valid_acc",
+        "clf__patience": 3,
+        "clf__min_delta": 0.005,
+        "clf__validation_fraction": 0.2,
+        **ADAM,
+    },
+    "pbc-resnet50-finetuned": {
+        "clf__backbone": "resnet50",
+        "clf__unfrozen_layers": "all",
+        **ADAM,
+        "clf__lr": 1e-4,
+    },
+    "four-class-densenet201": {
+        "clf__backbone": "densenet201",
+        "clf__input_size": 150,
+        "clf__unfrozen_layers": 0,
+        "clf__max_epochs": 10,
+        "clf__lr_schedule": "plateau",
+        "clf__lr_schedule_params": {"factor": 0.3, "patience": 1, "min_lr": 1e-6},
+        "clf__augment": None,
+        **ADAM,
+    },
+    "field-cnn-l2": {
+        "clf__backbone": "field_cnn",
+        "clf__input_size": 128,
+        "clf__max_epochs": 100,
+        "clf__lr_schedule": "step",
+        "clf__lr_schedule_params": {"step_size": 75, "gamma": 0.25},
+        "clf__l2": {"conv2": 0.01, "conv3": 0.01},
+        **ADAM,
+    },
+    "field-cnn-baseline": {
+        "clf__backbone": "field_cnn_baseline",
+        "clf__input_size": 256,
+        "clf__batch_size": 64,
+        "clf__max_epochs": 20,
+        "clf__lr_schedule": "constant",
+    },
+    "leukocyte-xception": {
+        "clf__backbone": "xception",
+        "clf__input_size": 299,
+        "clf__weights": "imagenet",
+        "clf__unfrozen_layers": 0,
+        "clf__dropout": (0.0, 0.5),
+        "clf__head__pooling": "flatten",
+        "clf__head__hidden": (256,),
+        "clf__lr": 1e-5,
+        "clf__batch_size": 16,
+        "clf__max_epochs": 100,
+        "aug__n_copies": 10,
+        "aug__fill": "nearest",
+        **RMSPROP,
+    },
+    "leukocyte-xception-scratch": {"clf__weights": None, "clf__unfrozen_layers": "all"},
+}
+
+
+def test_there_is_a_recipe_for_every_published_system():
+    systems = Counter(get_recipe(name).system[0] for name in list_recipes())
+    assert systems == {"A": 4, "B": 7, "C": 3, "D": 3, "E": 16}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameters_are_the_published_ones(name):
+    params = make_recipe(name).get_params()
+    params["clf__backbone"] = make_recipe(name)["clf"].backbone
+    assert {key: params[key] for key in PUBLISHED[name]} == PUBLISHED[name]
+
+
+def test_nine_classes_become_934_images_and_then_225_of_each_class():
+    counts = (21, 6, 3, 20, 152, 20, 24, 7, 168)
+    y = np.repeat(list("abcdefghi"), counts)
+    images = np.random.RandomState(0).randint(0, 256, (len(y), 8, 8, 3), dtype=np.uint8)
+    pipe = make_recipe("nine-class-cnn")
+    copied = pipe["aug"].fit_resample(images, y)[1]
+    assert len(copied) == 934
+    assert Counter(copied)["c"] == 60
+    assert set(Counter(pipe[:-1].fit_resample(images, y)[1]).values()) == {225}
+
+
+def linear_layers(clf):
+    """Return the head as [(dropout, BatchNorm?, outputs), ...], one for each linear layer."""
+    layers, dropout, batch_norm = [], None, False
+    for module in clf.net_.module_.head:
+        kind = type(module).__name__
+        if kind == "Dropout":
+            dropout = module.p
+        elif kind == "BatchNorm1d":
+            batch_norm = True
+        elif kind == "Linear":
+            layers.append((dropout, batch_norm, module.out_features))
+            dropout, batch_norm = None, False
+    return layers
+
+
+HEADS = {
+    "nine-class-vgg16": [(0.0, False, 64), (0.0, False, 2)],
+    "nine-class-cnn": [(0.0, False, 64), (0.4, False, 2)],
+    "nine-class-resnet50": [(0.5, False, 2)],
+    "pbc-cnn-3block": [(0.0, False, 2)],
+    "pbc-resnet50-frozen": [(0.0, False, 2)],
+    "four-class-sepconv": [
+        (0.0, False, 512),
+        (0.7, False, 128),
+        (0.5, False, 64),
+        (0.3, False, 2),
+    ],
+    "four-class-vgg16": [(0.0, True, 256), (0.7, True, 128), (0.5, False, 64), (0.3, False, 2)],
+    "field-cnn-baseline": [(0.0, False, 64), (0.0, False, 2)],
+    "field-cnn": [(0.0, False, width) for width in (256, 128, 64, 32, 2)],
+    "leukocyte-vgg16": [(0.0, False, 256), (0.5, False, 2)],
+}
+
+
+@pytest.fixture(scope="module")
+def cells():
+    """Six neutrophils and four eosinophils, of another size than the networks see."""
+    counts = {"neutrophil": 6, "eosinophil": 4}
+    return make_blood_cells(
+        classes=list(counts), imbalance=counts, image_size=(36, 40), random_state=0
+    )
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_recipe_runs(name, cells):
+    if "xception" in name:
+        pytest.importorskip("timm")
+    recipe = get_recipe(name)
+    clf = recipe.steps[-1][1]
+    overrides = {
+        "clf__weights": None,
+        "clf__input_size": max(32, get_backbone(clf.backbone).smallest_size),
+        "clf__max_epochs": 1,
+        "clf__device": "cpu",
+    }
+    if recipe.system[0] == "E":
+        overrides["aug__n_copies"] = 1
+    pipe = make_recipe(name, **overrides)
+    frozen = clf.unfrozen_layers != "all"
+    with pytest.warns(UserWarning, match="frozen at random") if frozen else nullcontext():
+        pipe.fit(cells.images, cells.target)
+    clf = pipe["clf"]
+    probabilities = pipe.predict_proba(cells.images)
+    assert probabilities.shape == (10, 2) and np.isfinite(probabilities).all()
+    if clf.early_stopping:
+        assert len(clf.validation_indices_) >= 2 and clf.validation_indices_.max() < 10
+    if name in HEADS:
+        assert linear_layers(clf) == HEADS[name]
+    if name == "field-cnn-l2":
+        assert {term[2] for term in clf.net_.penalty.terms} == {0.01}
+
+
+def test_overrides_reach_their_steps():
+    pipe = make_recipe("nine-class-cnn", clf__lr=0.5, smote__k_neighbors=2)
+    assert (pipe["clf"].lr, pipe["smote"].k_neighbors) == (0.5, 2)
+    assert make_recipe("nine-class-cnn")["clf"].lr == 1e-3  # the table itself is unchanged
+
+
+def test_seeds_are_the_recipes_own_unless_given():
+    def seeds(**params):
+        pipe = make_recipe("nine-class-cnn", **params)
+        return [step.random_state for step in pipe.named_steps.values()]
+
+    assert seeds() == [0, 62, 0]
+    assert seeds(random_state=7) == [7, 7, 7]
+    assert seeds(random_state=7, clf__random_state=1) == [7, 7, 1]
+    generator = check_random_state(0)
+    assert seeds(random_state=generator) == [generator] * 3
+
+
+def test_an_unknown_parameter_is_an_error_that_names_the_nearest():
+    with pytest.raises(ValueError, match=r"no parameter 'max_epochs'. Did you mean 'clf__max_ep"):
+        make_recipe("pbc-mlp", max_epochs=1)
+    with pytest.raises(ValueError, match="no parameter 'smote__k_neighbors'"):
+        make_recipe("pbc-mlp", smote__k_neighbors=1)
+
+
+def test_a_misspelt_recipe_is_an_error_with_the_nearest_and_all_names():
+    with pytest.raises(ValueError, match=r"there are field-cnn, .*Did you mean 'pbc-cnn8'\?"):
+        get_recipe("pbc-cnn9")
+    with pytest.raises(ValueError, match="Unknown recipe 'vgg'"):
+        make_recipe("vgg")

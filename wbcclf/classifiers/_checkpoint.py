@@ -1,0 +1,122 @@
+"""Checkpoints: a fit that was killed goes on from its last epoch."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from skorch.callbacks import Callback
+from skorch.history import History
+
+from wbcclf._files import replacing
+from wbcclf.exceptions import ModelFormatError
+
+# Raised whenever the content of a checkpoint changes; another number is not gone on from.
+FORMAT = 1
+# What the result of a fit does not depend on, and callbacks, whose state nobody can compare.
+_LEFT_OUT = {"verbose", "checkpoint_dir", "device", "callbacks"}
+
+
+def fingerprint(classifier: Any, *data: Any) -> str:
+    """Return a digest of everything that a fit depends on: parameters, images, labels, weights."""
+    digest = hashlib.sha256(str(FORMAT).encode())
+    for name, value in sorted(classifier.get_params(deep=False).items()):
+        if name not in _LEFT_OUT:
+            digest.update(f"{type(classifier).__name__}.{name}={_text(value)};".encode())
+    for array in data:
+        array = np.ascontiguousarray(array)
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(array.tobytes() if array.dtype.kind in "OU" else array.view(np.uint8).data)
+    return digest.hexdigest()[:24]
+
+
+def _text(value: Any) -> str:
+    """Return a text that is the same for equal parameters, in another process too."""
+    if isinstance(value, np.random.RandomState):
+        return repr([np.asarray(part).tolist() for part in value.get_state()])
+    if isinstance(value, BaseEstimator):
+        parts = sorted(value.get_params(deep=False).items())
+        return f"{type(value).__name__}({', '.join(f'{k}={_text(v)}' for k, v in parts)})"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_text, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_text(k)}: {_text(v)}' for k, v in value.items())}}}"
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if callable(value):
+        return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__name__)}"
+    return repr(value)
+
+
+class Checkpoint(Callback):
+    """Write the state of a training after every epoch; go on from it if there is one.
+
+    The last callback, so that every other has dealt with the epoch before it is written.
+
+    Parameters
+    ----------
+    path : Path
+        The file; it is removed when the training ends by itself.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def on_train_begin(self, net, X=None, y=None, **kwargs):
+        """Take the state of the last epoch from the file."""
+        if not self.path.is_file():
+            return
+        try:
+            state = torch.load(self.path, map_location=net.device, weights_only=True)
+            net.module_.load_state_dict(state["network"])
+            net.optimizer_.load_state_dict(state["optimizer"])
+            for name, callback in _stateful(net):
+                callback.load_training_state(state["callbacks"][name])
+            net.history_ = History(state["history"])
+            kind, keys, *rest = state["numpy"]
+            net.random_state.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+            torch.set_rng_state(state["torch"].cpu())
+            if state["cuda"] is not None and torch.cuda.is_available():
+                torch.cuda.set_rng_state_all([part.cpu() for part in state["cuda"]])
+        except Exception as error:  # a damaged file raises a dozen kinds
+            raise ModelFormatError(
+                f"The checkpoint {self.path} cannot be gone on from ({type(error).__name__}: "
+                f"{error}). Delete it to train from the start."
+            ) from error
+
+    def on_epoch_end(self, net, **kwargs):
+        """Write the state, whole or not at all."""
+        kind, keys, *rest = net.random_state.get_state()
+        state = {
+            "network": net.module_.state_dict(),
+            "optimizer": net.optimizer_.state_dict(),
+            "callbacks": {name: callback.training_state() for name, callback in _stateful(net)},
+            "history": [epoch | {"batches": []} for epoch in net.history],
+            "numpy": [kind, keys.tolist(), *rest],
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None,
+        }
+        with replacing(self.path) as temporary:
+            torch.save(_plain(state), temporary)
+
+
+def _stateful(net: Any) -> list[tuple[str, Any]]:
+    return [
+        (name, callback) for name, callback in net.callbacks_ if hasattr(callback, "training_state")
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """Return a state with Python's numbers for NumPy's, which would need unpickling code."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value

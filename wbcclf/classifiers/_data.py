@@ -1,0 +1,196 @@
+"""From arrays to training batches: gathered, balanced, augmented, mixed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from wbcclf.exceptions import OutOfMemoryError
+
+
+class ImageData(Dataset):
+    """Images, class numbers and weights of one fit; indexed by batches of row numbers.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, height, width, channels)
+        Never copied: a batch's rows are gathered when it is their turn.
+    y : ndarray of shape (n_samples,), int
+        Class numbers.
+    sample_weight : ndarray of shape (n_samples,) or None
+        None is a weight of one each.
+    rows : ndarray of shape (n_used,), int, or None
+        The rows of `X` that belong to this data set; None means all.
+    """
+
+    def __init__(self, X, y, sample_weight=None, rows=None):
+        self.X = X
+        self.rows = np.arange(len(X)) if rows is None else rows
+        self.y = y
+        self.sample_weight = np.ones(len(X)) if sample_weight is None else sample_weight
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, positions: Any) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Return (images and weights, class numbers) of the rows at `positions`."""
+        rows = self.rows[positions]
+        images = self.X[rows]
+        if images.dtype not in (np.uint8, np.float32):  # torch has no unsigned or half-wide rest
+            images = images.astype(np.float32)
+        weight = self.sample_weight[rows].astype(np.float32)
+        return {"images": images, "sample_weight": weight}, self.y[rows]
+
+
+class Batches:
+    """Iterate over an :class:`ImageData` in batches.
+
+    A last batch of a single image joins the one before it, because BatchNorm cannot train on one.
+
+    Parameters
+    ----------
+    dataset : ImageData
+    batch_size : int
+    random_state : numpy.random.RandomState or None
+        Shuffles, augments and mixes; None gives the images in their order.
+    augment : Augmenter or None
+    balanced : bool
+        Whether every class comes equally often.
+    mixing : Mixing or None
+    """
+
+    def __init__(
+        self, dataset, batch_size, random_state=None, augment=None, balanced=False, mixing=None
+    ):
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.random_state = random_state
+        self.augment = augment
+        self.balanced = balanced
+        self.mixing = mixing
+
+    def __len__(self):
+        n_batches = math.ceil(len(self.dataset) / self.batch_size)
+        lonely = n_batches > 1 and self.batch_size > 1 and len(self.dataset) % self.batch_size == 1
+        return n_batches - int(lonely)
+
+    def __iter__(self) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
+        order = self._order()
+        for number in range(len(self)):
+            start = number * self.batch_size
+            stop = None if number == len(self) - 1 else start + self.batch_size
+            inputs, target = self.dataset[order[start:stop]]
+            if self.augment is not None:
+                inputs["images"] = self.augment.augment(inputs["images"], self.random_state)
+            if self.mixing is not None:
+                inputs, target = self.mixing(inputs, target, self.random_state)
+            yield inputs, target
+
+    def _order(self) -> np.ndarray:
+        """Return positions in the data set, as many as it has."""
+        n_samples = len(self.dataset)
+        if self.random_state is None:
+            return np.arange(n_samples)
+        if not self.balanced:
+            return self.random_state.permutation(n_samples)
+        target = self.dataset.y[self.dataset.rows]
+        members = [np.flatnonzero(target == number) for number in np.unique(target)]
+        n_each = math.ceil(n_samples / len(members))
+        # Each class goes through its images in shuffled rounds, none a second time before all were
+        # shown; then one image of each class in turn, in a new order every turn.
+        queues = np.stack([self._rounds(rows, n_each) for rows in members], axis=1)
+        turns = [self.random_state.permutation(turn) for turn in queues]
+        return np.concatenate(turns)[:n_samples]
+
+    def _rounds(self, rows: np.ndarray, n_each: int) -> np.ndarray:
+        n_rounds = math.ceil(n_each / len(rows))
+        shuffled = [self.random_state.permutation(rows) for _ in range(n_rounds)]
+        return np.concatenate(shuffled)[:n_each]
+
+
+class Mixing:
+    """MixUp and CutMix on a batch: images and labels blended with a shuffled copy of the batch.
+
+    Parameters
+    ----------
+    mixup, cutmix : float
+        ``a`` of the share's Beta(a, a); 0 is off, and not both are.
+    n_classes : int
+    """
+
+    def __init__(self, mixup: float, cutmix: float, n_classes: int):
+        self.mixup = mixup
+        self.cutmix = cutmix
+        self.n_classes = n_classes
+
+    def __call__(
+        self, inputs: dict[str, np.ndarray], target: np.ndarray, random_state: Any
+    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Return blended images and weights, and the labels as (n, n_classes) shares, float32."""
+        images, weight = inputs["images"], inputs["sample_weight"]
+        other = random_state.permutation(len(images))
+        pastes = self.cutmix > 0 and (self.mixup == 0 or random_state.randint(2) == 1)
+        alpha = self.cutmix if pastes else self.mixup
+        share = random_state.beta(alpha, alpha)
+        if pastes:
+            mixed, share = _paste(images, images[other], share, random_state)
+        else:
+            mixed = np.float32(share) * images + np.float32(1 - share) * images[other]
+        # The loss of a mixed image is meant to be share * w1 * loss(y1) + (1 - share) * w2 *
+        # loss(y2). It is linear in the label, so one label and one weight give just that.
+        one_hot = np.eye(self.n_classes, dtype=np.float32)[target]
+        parts = np.stack([share * weight, (1 - share) * weight[other]]).astype(np.float32)
+        total = parts.sum(axis=0)
+        label = parts[0, :, None] * one_hot + parts[1, :, None] * one_hot[other]
+        return {"images": mixed, "sample_weight": total}, label / total[:, None]
+
+
+def _paste(
+    images: np.ndarray, others: np.ndarray, share: float, random_state: Any
+) -> tuple[np.ndarray, float]:
+    """Paste a rectangle of `others`, and return the share of each image that is left of it."""
+    height, width = images.shape[1:3]
+    side = math.sqrt(1 - share)
+    # The rectangle's centre lies anywhere in the image; what reaches beyond the edge is cut off.
+    rows = random_state.randint(height) + np.array([-0.5, 0.5]) * height * side
+    columns = random_state.randint(width) + np.array([-0.5, 0.5]) * width * side
+    top, bottom = rows.round().astype(int).clip(0, height)
+    left, right = columns.round().astype(int).clip(0, width)
+    mixed = images.copy()
+    mixed[:, top:bottom, left:right] = others[:, top:bottom, left:right]
+    return mixed, 1 - (bottom - top) * (right - left) / (height * width)
+
+
+def run_in_batches(
+    run: Callable[[np.ndarray], np.ndarray], images: np.ndarray, batch_size: int, device: Any
+) -> np.ndarray:
+    """Return ``run(batch)`` for all images, halving the batch while the device lacks memory.
+
+    A batch is a copy (the images may be a view, or read-only) of uint8 or float32, as torch wants.
+
+    Raises
+    ------
+    OutOfMemoryError
+        If a single image is too much.
+    """
+    dtype = np.uint8 if images.dtype == np.uint8 else np.float32
+    start, parts = 0, []
+    while start < len(images):
+        batch = np.array(images[start : start + batch_size], dtype=dtype)
+        try:
+            parts.append(run(batch))
+        except torch.OutOfMemoryError as error:
+            if batch_size == 1:
+                raise OutOfMemoryError(
+                    f"The device {device} has too little memory for a single image of "
+                    f"{images.shape[1:]}. Use a smaller input_size or device='cpu'."
+                ) from error
+            batch_size //= 2
+            continue
+        start += batch_size
+    return np.concatenate(parts)

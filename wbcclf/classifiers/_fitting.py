@@ -1,0 +1,146 @@
+"""What CNNClassifier.fit does: look at the data, split, build or go on with a net, train it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+
+from wbcclf._images import (
+    _check_sample_weight,
+    check_value_range,
+    validate_images,
+    value_range,
+)
+from wbcclf._resampled import sources_of
+from wbcclf.classifiers._callbacks import make_callbacks
+from wbcclf.classifiers._checkpoint import Checkpoint, fingerprint
+from wbcclf.classifiers._data import Batches, ImageData
+from wbcclf.classifiers._labels import encode_labels, total_weight
+from wbcclf.classifiers._net import make_net, resolve_device, train
+from wbcclf.classifiers._network import build_network, freeze_blocks
+from wbcclf.classifiers._split import validation_split
+
+
+def fit(
+    clf: Any, X, y, sample_weight=None, X_val=None, y_val=None, *, classes=None, partial=False
+) -> Any:
+    """Train a CNNClassifier on `X`, `y`; `partial` trains one epoch more."""
+    go_on = hasattr(clf, "net_") and (partial or clf.warm_start)
+    image_shape = clf.image_shape_ if go_on else clf.image_shape
+    images, labels = validate_images(clf, X, y, image_shape=image_shape, reset=not go_on)
+    check_classification_targets(labels)
+    weight = _check_sample_weight(sample_weight, images, dtype=np.float64, ensure_non_negative=True)
+    used = np.flatnonzero(weight)  # a weight of zero is as good as no image
+    if not len(used):
+        raise ValueError("sample_weight is zero for every sample: there is nothing to fit.")
+    random_state = check_random_state(clf.random_state)
+    seed = random_state.randint(np.iinfo(np.int32).max)
+    if go_on:
+        check_value_range(images, clf.value_range_)
+    else:
+        _learn_data(clf, images, used, labels[used] if classes is None else classes)
+    target = encode_labels(labels, clf.classes_, used, "y")
+
+    if X_val is not None or y_val is not None:
+        train_rows, validation = used, used[:0]
+        valid_data = _validation_data(clf, X_val, y_val)
+    elif clf.early_stopping and not partial:
+        sources = sources_of(X, len(images), y)
+        train_rows, validation = validation_split(
+            labels, used, sources, clf.validation_fraction, random_state
+        )
+        valid_data = ImageData(images, target, rows=validation)
+    else:
+        train_rows, validation, valid_data = used, used[:0], None
+    weight = total_weight(weight, clf.class_weight, labels, train_rows)
+    train_rows = train_rows[weight[train_rows] > 0]  # class_weight may be zero, too
+    if not len(train_rows):
+        raise ValueError("class_weight is zero for every image: there is nothing to fit.")
+    clf.train_indices_, clf.validation_indices_ = train_rows, validation
+    train_data = ImageData(images, target, weight, train_rows)
+
+    checkpoint = None
+    if clf.checkpoint_dir is not None and not partial and not go_on:
+        data = [images, target, weight, train_rows]
+        data += [] if valid_data is None else [valid_data.X, valid_data.y, valid_data.rows]
+        checkpoint = _checkpoint_file(clf.checkpoint_dir, fingerprint(clf, *data))
+    # A net of `fit` has its own number of epochs, schedule and early stopping.
+    if not (partial and go_on and clf.net_.incremental and hasattr(clf.net_, "optimizer_")):
+        clf.net_ = _make_net(
+            clf, go_on, seed, random_state, train_data, valid_data is not None, partial, checkpoint
+        )
+    for figures in train(clf.net_, train_data, valid_data):
+        clf.history_.append(figures | {"epoch": len(clf.history_) + 1})
+    clf.n_iter_ = len(clf.history_)
+    if checkpoint is not None and not clf.net_.interrupted:
+        checkpoint.unlink(missing_ok=True)
+    return clf
+
+
+def _learn_data(clf: Any, images: np.ndarray, used: np.ndarray, labels: np.ndarray) -> None:
+    """Set what a first fit learns from the data before any training."""
+    clf.classes_ = np.unique(labels)
+    if len(clf.classes_) < 2:
+        raise ValueError(
+            f"y holds one class only, {clf.classes_.tolist()[0]!r}: a classifier needs "
+            "images of at least two."
+        )
+    clf.image_shape_ = images.shape[1:]
+    clf.value_range_ = value_range(images[used] if len(used) < len(images) else images)
+    clf.history_ = []
+
+
+def _validation_data(clf: Any, X_val: Any, y_val: Any) -> ImageData:
+    if y_val is None:
+        raise ValueError("X_val was given without y_val.")
+    if X_val is None:
+        raise ValueError("y_val was given without X_val.")
+    images = clf._check_images(X_val)
+    y_val = np.asarray(y_val)
+    if y_val.shape != (len(images),):
+        raise ValueError(f"X_val has {len(images)} images, y_val the shape {y_val.shape}.")
+    return ImageData(images, encode_labels(y_val, clf.classes_, slice(None), "y_val"))
+
+
+def _checkpoint_file(folder: Any, digest: str) -> Path:
+    folder = Path(folder).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"fit-{digest}.pt"
+
+
+def _make_net(
+    clf: Any,
+    go_on: bool,
+    seed: int,
+    random_state: np.random.RandomState,
+    train_data: ImageData,
+    validates: bool,
+    partial: bool,
+    checkpoint: Path | None,
+) -> Any:
+    """Return a net ready to train, around a new network or the one that is to go on."""
+    if go_on:
+        network, report = clf.net_.module_, clf.weights_report_
+    else:
+        network, report = build_network(clf, clf.weights, seed)
+    clf.weights_report_ = report
+    freeze_blocks(clf, network, report)
+    epochs = 1 if partial else clf.max_epochs
+    callbacks = make_callbacks(
+        clf,
+        epochs * len(Batches(train_data, clf.batch_size)),
+        epochs,
+        network.n_frozen,
+        validates=validates,
+        partial=partial,
+    )
+    if checkpoint is not None:
+        callbacks.append(("checkpoint", Checkpoint(checkpoint)))
+    device = resolve_device(clf.device, fitted=False)
+    net = make_net(clf, network, callbacks, epochs, random_state, device)
+    net.incremental = partial
+    return net

@@ -1,0 +1,121 @@
+"""How the learning rate goes on after the start."""
+
+from __future__ import annotations
+
+import math
+from numbers import Real
+from typing import Any
+
+from skorch.callbacks import Callback
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
+
+# What `lr_schedule_params` may hold for each schedule, with the defaults.
+SCHEDULES: dict[str, dict[str, float]] = {
+    "constant": {"warmup_epochs": 0},
+    "cosine": {"warmup_epochs": 0},
+    "step": {"warmup_epochs": 0, "step_size": 10, "gamma": 0.1},
+    "decay": {"warmup_epochs": 0, "decay": 1e-4},
+    "onecycle": {},
+    "plateau": {"factor": 0.3, "patience": 2, "min_lr": 0.0},
+}
+
+
+class Schedule(Callback):
+    """Step a torch scheduler after every batch, or after every epoch on a figure of it.
+
+    Parameters
+    ----------
+    make : callable
+        ``optimizer -> scheduler``.
+    monitor : str or None
+        The figure of the epoch that the scheduler looks at; None steps after every batch.
+    """
+
+    def __init__(self, make, monitor=None):
+        self.make = make
+        self.monitor = monitor
+
+    def on_train_begin(self, net, X=None, y=None, **kwargs):
+        """Start anew: the optimizer has its initial learning rates."""
+        self.scheduler_ = self.make(net.optimizer_)
+
+    def on_batch_end(self, net, batch=None, training=False, **kwargs):
+        """Go on by one training step."""
+        if training and self.monitor is None:
+            self.scheduler_.step()
+
+    def on_epoch_end(self, net, **kwargs):
+        """Show the scheduler the epoch's figure."""
+        if self.monitor is not None:
+            self.scheduler_.step(net.history[-1, self.monitor])
+
+    def training_state(self) -> dict:
+        """Return what a resumed training needs."""
+        return self.scheduler_.state_dict()
+
+    def load_training_state(self, state: dict) -> None:
+        """Go on where `state` was taken."""
+        self.scheduler_.load_state_dict(state)
+
+
+def make_schedule(classifier: Any, n_steps: int, epochs: int, monitor: str) -> Schedule | None:
+    """Return the callback that `lr_schedule` and its parameters ask for.
+
+    Parameters
+    ----------
+    classifier : CNNClassifier
+    n_steps : int
+        Training steps over all epochs.
+    epochs : int
+    monitor : str
+        Figure that "plateau" watches.
+
+    Raises
+    ------
+    ValueError
+        If `lr_schedule_params` holds what the schedule does not take.
+    """
+    name, given = classifier.lr_schedule, classifier.lr_schedule_params or {}
+    params = SCHEDULES[name] | given
+    wrong = sorted(
+        key
+        for key, value in params.items()
+        if key not in SCHEDULES[name] or isinstance(value, bool) or not _is_size(value)
+    )
+    if wrong:
+        takes = ", ".join(f"{key} ({value:g})" for key, value in SCHEDULES[name].items())
+        raise ValueError(
+            f"lr_schedule_params={given!r}: {', '.join(wrong)} cannot be used. "
+            f"lr_schedule={name!r} takes numbers from 0 up for: {takes or 'nothing'}."
+        )
+    if name == "plateau":
+        mode = "max" if monitor == "valid_acc" else "min"
+        return Schedule(lambda optimizer: ReduceLROnPlateau(optimizer, mode, **params), monitor)
+    if name == "onecycle":
+        return Schedule(lambda optimizer: _one_cycle(optimizer, n_steps))
+    if name == "constant" and not params["warmup_epochs"]:
+        return None
+    per_epoch = n_steps / epochs
+    warmup = params["warmup_epochs"] * per_epoch
+    after = {
+        "constant": lambda step: 1.0,
+        "cosine": lambda step: 0.5 + 0.5 * math.cos(math.pi * step / max(1, n_steps - warmup)),
+        "step": lambda step: params["gamma"] ** (step // max(1, params["step_size"] * per_epoch)),
+        "decay": lambda step: 1 / (1 + params["decay"] * step),
+    }[name]
+
+    def factor(step: int) -> float:
+        return (step + 1) / (warmup + 1) if step < warmup else after(step - warmup)
+
+    return Schedule(lambda optimizer: LambdaLR(optimizer, factor))
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, Real) and value >= 0
+
+
+def _one_cycle(optimizer: Any, n_steps: int) -> OneCycleLR:
+    # Each group of parameters goes up to its own learning rate.
+    return OneCycleLR(
+        optimizer, max_lr=[group["lr"] for group in optimizer.param_groups], total_steps=n_steps
+    )
