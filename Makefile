@@ -1,13 +1,14 @@
 # make demo   sets everything up and shows the whole path on synthetic cells
 # make test   sets everything up and runs every gate
 # make docs   builds the documentation into site/
+# make families   runs scikit-learn's checks on the large networks, an hour
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 RUN = $(BIN)/python -m
 
-.PHONY: install demo test lint docs unit proof clean
+.PHONY: install demo test lint docs unit proof families clean
 
 install: $(INSTALLED)
 
@@ -33,11 +34,15 @@ docs: $(INSTALLED)
 
 # Small networks on small images: two workers with one thread each beat one with two.
 unit: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(RUN) pytest -m "not proof" --numprocesses 2 --quiet
+	OMP_NUM_THREADS=1 $(RUN) pytest -m "not proof and not families" --numprocesses 2 --quiet
 
 # One training on real images, with all cores; passive waiting, since others may use them too.
 proof: $(INSTALLED)
 	OMP_WAIT_POLICY=PASSIVE $(RUN) pytest -m proof --quiet
+
+# All of scikit-learn's checks on one network of every family; not a part of `make test`.
+families: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(RUN) pytest -m families --numprocesses 2 --quiet
 
 clean:
 	rm -rf $(VENV) site demo

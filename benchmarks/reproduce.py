@@ -219,7 +219,7 @@ def main(args):
         )
     print(
         f"\nwbcclf {wbcclf.__version__}, {os.cpu_count()} CPU cores, seed {args.seed}, "
-        f"{args.repeats} split(s), fraction {args.fraction:g}"
+        f"{args.repeats} split(s), fraction {args.fraction:g}, {args.precision}"
     )
 
 
@@ -232,5 +232,5 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--repeats", type=int, default=1, help="splits, with seeds one by one")
     parser.add_argument("--weights", help="file with ImageNet weights of the recipe's network")
-    parser.add_argument("--precision", help="bfloat16 is faster on recent processors")
+    parser.add_argument("--precision", default="float32", help="or bfloat16, which is faster")
     main(parser.parse_args())

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from wbcclf.backbones import _registry
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -16,9 +18,12 @@ def python_blocks(name):
     return re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/guide.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/guide.md", "docs/training.md", "docs/recipes.md", "docs/plugins.md"]
+)
 def test_the_code_blocks_of_a_page_run_one_after_the_other(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(_registry, "_BACKBONES", dict(_registry._BACKBONES))
     blocks = python_blocks(name)
     assert blocks
     namespace: dict = {}

@@ -117,6 +117,49 @@ def test_parameters_are_the_published_ones(name):
     assert {key: params[key] for key in PUBLISHED[name]} == PUBLISHED[name]
 
 
+# Defaults of the classifiers may change with what is measured; recipes must not.
+PLAIN = {
+    "weight_decay": 0.0,
+    "lr_schedule": "constant",
+    "layer_lr_decay": 1.0,
+    "gradual_unfreezing": 0,
+    "loss": "cross_entropy",
+    "label_smoothing": 0.0,
+    "l1": 0.0,
+    "l2": 0.0,
+    "class_weight": None,
+    "balanced_batches": False,
+    "mixup": 0.0,
+    "cutmix": 0.0,
+    "max_grad_norm": None,
+    "ema_decay": None,
+    "augment": None,
+    "test_time_augmentation": False,
+    "precision": "float32",
+}
+NOT_PLAIN = {
+    "pbc-cnn8-augmented": {"augment"},
+    "pbc-cnn-3block": {"augment"},
+    "pbc-wide-deep": {"augment"},
+    "pbc-resnet50-frozen": {"augment"},
+    "pbc-resnet50-finetuned": {"augment"},
+    "four-class-sepconv": {"lr_schedule"},
+    "four-class-densenet201": {"lr_schedule"},
+    "four-class-vgg16": {"lr_schedule"},
+    "field-cnn": {"lr_schedule"},
+    "field-cnn-l2": {"lr_schedule", "l2"},
+}
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_a_recipe_has_nothing_that_was_not_published(name):
+    params = make_recipe(name)["clf"].get_params(deep=False)
+    differ = {key for key, value in PLAIN.items() if params[key] != value}
+    assert differ == NOT_PLAIN.get(name, set())
+    pretrained = params["unfrozen_layers"] != "all" or name == "pbc-resnet50-finetuned"
+    assert params["weights"] == ("imagenet" if pretrained else None)
+
+
 def test_nine_classes_become_934_images_and_then_225_of_each_class():
     counts = (21, 6, 3, 20, 152, 20, 24, 7, 168)
     y = np.repeat(list("abcdefghi"), counts)

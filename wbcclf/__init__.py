@@ -1,5 +1,6 @@
 """White blood cell images in, a trustworthy scikit-learn classifier out."""
 
+from wbcclf import recipes
 from wbcclf.backbones import ConvNet
 from wbcclf.classifiers import (
     CNN3BlockClassifier,
@@ -84,5 +85,6 @@ __all__ = [
     "load_image_folder",
     "load_model",
     "make_blood_cells",
+    "recipes",
     "save_model",
 ]

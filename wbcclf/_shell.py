@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from imblearn.pipeline import Pipeline
 from rich.console import Console
 from rich.table import Table
 from sklearn.model_selection import StratifiedGroupKFold
@@ -21,12 +23,50 @@ out = Console(highlight=False, soft_wrap=True, markup=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 
+class Balance(StrEnum):
+    """What to do about classes of different size."""
+
+    none = "none"
+    weights = "weights"
+    copies = "copies"
+    smote = "smote"
+
+
+def make_pipeline(
+    backbone: str, augment: bool | None, balance: Balance | None, seed: int, given: dict
+) -> Pipeline:
+    """Return what is trained without a recipe: samplers as `balance` says, and the classifier."""
+    lr = 3e-4 if "weights" in given else 3e-3  # pretrained features are easily unlearnt
+    defaults = {"max_epochs": 10, "lr": lr, "weight_decay": 0.05}
+    classifier = wbcclf.CNNClassifier(
+        backbone,
+        class_weight="balanced" if balance is Balance.weights else None,
+        augment=None if augment is False else wbcclf.Augmenter(),
+        random_state=seed,
+        verbose=1,
+        **(defaults | given),
+    )
+    samplers = []
+    if balance is Balance.copies:
+        samplers = [("aug", wbcclf.Augmenter(sampling_strategy="auto", random_state=seed))]
+    elif balance is Balance.smote:
+        # Copies first: SMOTE between the two or three images of a rare class makes near copies.
+        samplers = [
+            ("aug", wbcclf.Augmenter(n_copies=1, random_state=seed)),
+            ("smote", wbcclf.SMOTE(random_state=seed)),
+        ]
+    return Pipeline([*samplers, ("clf", classifier)])
+
+
 def check_classifier(classifier: wbcclf.CNNClassifier) -> None:
     """Fail on parameters that `fit` would refuse only after the images are read."""
+    from wbcclf.backbones._weights import find_weights
     from wbcclf.classifiers._net import resolve_device
 
     classifier._validate_params()
-    get_backbone(classifier.backbone)
+    spec = get_backbone(classifier.backbone)
+    if classifier.weights is not None:
+        find_weights(spec, classifier.weights)
     resolve_device(classifier.device, fitted=False)
 
 
@@ -43,14 +83,14 @@ def list_labelled(folder: Path, groups: Any = None) -> Bunch:
     return listing
 
 
-def hold_out(listing: Bunch, seed: int) -> np.ndarray:
-    """Return the rows of about a tenth of the groups, with every class left to train on."""
+def hold_out(listing: Bunch, fraction: float, seed: int) -> np.ndarray:
+    """Return the rows of about that share of the groups, with every class left to train on."""
     n_groups = {
         label: len(set(listing.groups[listing.target == label].tolist()))
         for label in listing.target_names
     }
     rarest = min(n_groups, key=n_groups.get)
-    n_folds = min(10, n_groups[rarest])
+    n_folds = min(max(2, round(1 / fraction)), n_groups[rarest])
     require(
         n_folds >= 2,
         f"--early-stopping with --groups needs at least two groups of every class; {rarest} has "

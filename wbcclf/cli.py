@@ -22,12 +22,14 @@ from sklearn.utils import Bunch
 import wbcclf
 from wbcclf._files import replacing
 from wbcclf._shell import (
+    Balance,
     check_classifier,
     check_output,
     counts_text,
     err,
     hold_out,
     list_labelled,
+    make_pipeline,
     named,
     out,
     print_evaluation,
@@ -56,15 +58,6 @@ class OnError(StrEnum):
     skip = "skip"
 
 
-class Balance(StrEnum):
-    """What to do about classes of different size."""
-
-    none = "none"
-    weights = "weights"
-    copies = "copies"
-    smote = "smote"
-
-
 ModelFile = Annotated[
     Path, typer.Argument(metavar="MODEL", help="Model file written by `wbcclf train`.")
 ]
@@ -75,6 +68,11 @@ OnErrorOption = Annotated[
         help="Files that cannot be read: stop, or leave them out, with a warning or silently."
     ),
 ]
+
+
+def _option(default: str, text: str, **limits: int) -> Any:
+    """Return an option that is None unless it is given, because a recipe has its own default."""
+    return typer.Option(show_default=default, help=text, **limits)
 
 
 @app.command()
@@ -91,65 +89,47 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="Repeat a published system; `wbcclf recipes` lists them. What else is given here "
-            "changes it."
+            help="Repeat a published system; `wbcclf recipes` lists them. It has defaults of its "
+            "own in place of those shown here."
         ),
     ] = None,
     backbone: Annotated[
-        str | None,
-        typer.Option(show_default="simple_cnn", help="A network; `wbcclf backbones` lists them."),
+        str | None, _option("simple_cnn", "A network; `wbcclf backbones` lists them.")
     ] = None,
     weights: Annotated[
-        str | None,
-        typer.Option(
-            show_default="random", help="'imagenet', or a .pth, .safetensors, .npz or .wbcclf file."
-        ),
+        str | None, _option("random", "'imagenet', or a .pth, .safetensors, .npz or .wbcclf file.")
     ] = None,
     unfrozen_layers: Annotated[
         str | None,
-        typer.Option(
-            show_default="all",
-            help="Blocks to train, from the top: a number, a block's name, or 'all'.",
-        ),
+        _option("all", "Blocks to train, from the top: a number, a block's name, or 'all'."),
     ] = None,
     image_size: Annotated[
         int | None,
-        typer.Option(
-            min=8,
-            show_default="96",
-            help="Images are stretched to this height and width in pixels.",
-        ),
+        _option("96", "Images are stretched to this height and width in pixels.", min=8),
     ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, show_default="10", help="Passes over the images.")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, show_default="32", help="Images per training step.")
-    ] = None,
+    epochs: Annotated[int | None, _option("10", "Passes over the images.", min=1)] = None,
+    batch_size: Annotated[int | None, _option("32", "Images per training step.", min=1)] = None,
     lr: Annotated[
         float | None,
-        typer.Option(show_default="0.003, one-cycle", help="The highest learning rate."),
+        _option("0.003, with weights 0.0003", "The highest learning rate, in one cycle."),
     ] = None,
     augment: Annotated[
         bool | None,
-        typer.Option(
-            show_default="augment",
-            help="Change images at random in every epoch (turn, shift, colours).",
-        ),
+        _option("augment", "Change images at random in every epoch (turn, shift, colours)."),
     ] = None,
     balance: Annotated[
         Balance | None,
-        typer.Option(
-            show_default="none",
-            help="Unequal classes: nothing, weight the rare ones, or bring them up to the largest "
-            "by changed copies or by copies and SMOTE.",
+        _option(
+            "none",
+            "Unequal classes: nothing, weight the rare ones, or bring them up to the largest by "
+            "changed copies or by copies and SMOTE.",
         ),
     ] = None,
     early_stopping: Annotated[
         bool | None,
-        typer.Option(
-            show_default="no-early-stopping",
-            help="Watch a tenth of the images and keep the epoch that does best on them.",
+        _option(
+            "no-early-stopping",
+            "Watch a tenth of the images and keep the epoch that does best on them.",
         ),
     ] = None,
     groups: Annotated[
@@ -164,17 +144,10 @@ def train(
         str | None, typer.Option(help="Column of that CSV file, if it is not called group.")
     ] = None,
     precision: Annotated[
-        str | None,
-        typer.Option(
-            show_default="float32", help="float32, or bfloat16: faster on recent CPUs and GPUs."
-        ),
+        str | None, _option("float32", "float32, or bfloat16: faster on recent CPUs and GPUs.")
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, show_default="0", help="Same seed, same model.")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(show_default="auto", help="auto, cpu, cuda, cuda:1, mps.")
-    ] = None,
+    seed: Annotated[int | None, _option("0", "Same seed, same model.", min=0)] = None,
+    device: Annotated[str | None, _option("auto", "auto, cpu, cuda, cuda:1, mps.")] = None,
     on_error: OnErrorOption = OnError.stop,
 ) -> None:
     """Train a classifier on a folder of class folders and write it to a file.
@@ -201,7 +174,7 @@ def train(
     }
     given = {name: value for name, value in given.items() if value is not None}
     if recipe is None:
-        pipeline = _pipeline(backbone or "simple_cnn", augment, balance, seed or 0, given)
+        pipeline = make_pipeline(backbone or "simple_cnn", augment, balance, seed or 0, given)
         image_size = image_size or 96
     else:
         fixed = {"--backbone": backbone, "--augment": augment, "--balance": balance}
@@ -221,7 +194,7 @@ def train(
     listing = list_labelled(folder, groups_of)
     by_group = classifier.early_stopping and listing.groups is not None
     if by_group:
-        held_paths = listing.paths[hold_out(listing, seed or 0)]
+        held_paths = listing.paths[hold_out(listing, classifier.validation_fraction, seed or 0)]
     cells = wbcclf.load_image_folder(
         folder,
         image_size=image_size,
@@ -249,31 +222,6 @@ def train(
     figures = ", ".join(f"{name} {value:.3f}" for name, value in last.items() if "_" in name)
     out.print(f"Trained {len(history)} of {classifier.max_epochs} epochs: {figures}")
     out.print(f"Model: {output}")
-
-
-def _pipeline(
-    backbone: str, augment: bool | None, balance: Balance | None, seed: int, given: dict
-) -> Pipeline:
-    """Return what is trained without a recipe: samplers as `balance` says, and the classifier."""
-    defaults = {"max_epochs": 10, "lr": 3e-3, "lr_schedule": "onecycle", "weight_decay": 0.05}
-    classifier = wbcclf.CNNClassifier(
-        backbone,
-        class_weight="balanced" if balance is Balance.weights else None,
-        augment=None if augment is False else wbcclf.Augmenter(),
-        random_state=seed,
-        verbose=1,
-        **(defaults | given),
-    )
-    samplers = []
-    if balance is Balance.copies:
-        samplers = [("aug", wbcclf.Augmenter(sampling_strategy="auto", random_state=seed))]
-    elif balance is Balance.smote:
-        # Copies first: SMOTE between the two or three images of a rare class makes near copies.
-        samplers = [
-            ("aug", wbcclf.Augmenter(n_copies=1, random_state=seed)),
-            ("smote", wbcclf.SMOTE(random_state=seed)),
-        ]
-    return Pipeline([*samplers, ("clf", classifier)])
 
 
 @app.command()

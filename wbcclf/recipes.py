@@ -1,7 +1,4 @@
-"""Five published systems as named pipelines, built from this package's own parts.
-
-``docs/recipes.md`` says for each what is repeated and what is mended.
-"""
+"""Five published systems as named pipelines, built from this package's own parts."""
 
 from __future__ import annotations
 
@@ -156,13 +153,13 @@ def _suggestion(name: str, known: Any) -> str:
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
-def add_57(y: np.ndarray) -> dict:
+def _add_57(y: np.ndarray) -> dict:
     """Return the number of images that system A brings every class to: 57 more than it has."""
     labels, counts = np.unique(y, return_counts=True)
     return dict(zip(labels.tolist(), (counts + 57).tolist(), strict=True))
 
 
-# Keras' defaults, where they are not ours or torch's.
+# Keras' defaults, where they are not CNNClassifier's.
 _KERAS = {"lr": 1e-3, "lr_schedule": "constant", "weight_decay": 0.0}
 _ADAM = _KERAS | {"optimizer": "adam", "optimizer_params": {"eps": 1e-7}}
 _RMSPROP = _KERAS | {"optimizer": "rmsprop", "optimizer_params": {"alpha": 0.9, "eps": 1e-7}}
@@ -188,7 +185,7 @@ _NINE_CLASS_SAMPLERS = (
             shift=0.1,
             shear=5,
             fill="constant",
-            sampling_strategy=add_57,
+            sampling_strategy=_add_57,
             **_SHAPE_ONLY,
         ),
     ),

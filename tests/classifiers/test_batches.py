@@ -78,7 +78,9 @@ def test_mixed_labels_and_weights_give_the_loss_of_both_images(kind):
         assert 0 < share < 1
         assert mixed["images"].dtype == np.uint8
         pasted = mixed["images"][:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        assert (pasted == images[other][:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]).all()
+        assert (
+            pasted == images[other][:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        ).all()
     loss_rows = np.random.RandomState(4).uniform(size=(15, 3))  # loss of image i were it class c
     expected = share * weight * loss_rows[np.arange(15), target]
     expected += (1 - share) * weight[other] * loss_rows[np.arange(15), target[other]]

@@ -2,10 +2,26 @@
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
-from wbcclf import CNNClassifier, ResNet18Classifier, SimpleCNNClassifier, VGG16Classifier
+from wbcclf import (
+    CNNClassifier,
+    ConvNet,
+    ConvNeXtTinyClassifier,
+    DenseNet121Classifier,
+    EfficientNetB0Classifier,
+    ImageMLPClassifier,
+    InceptionV3Classifier,
+    MobileNetV3SmallClassifier,
+    ResNet18Classifier,
+    SepConvClassifier,
+    SimpleCNNClassifier,
+    SqueezeNetClassifier,
+    VGG16Classifier,
+    XceptionClassifier,
+)
 
 EXPECTED_FAILURES = {
     "check_sample_weight_equivalence_on_dense_data": (
@@ -16,9 +32,12 @@ EXPECTED_FAILURES = {
 }
 
 # The accuracy that check_classifiers_train asks for takes a dozen epochs at this learning rate.
+QUICK = {"device": "cpu", "max_epochs": 10, "lr": 3e-3}
 CLASSIFIERS = [
     SimpleCNNClassifier(device="cpu"),
-    CNNClassifier(device="cpu", max_epochs=10, lr=2e-3),
+    CNNClassifier(ConvNet((8, 16)), **QUICK),
+    ImageMLPClassifier(**QUICK),
+    SqueezeNetClassifier(weights=None, device="cpu", max_epochs=5, lr=1e-3),
 ]
 
 
@@ -90,7 +109,29 @@ def test_a_class_of_weight_zero_does_not_exist(simple, cells):
 
 # ---------------------------------------------------------------- the large networks
 
-# Training VGG16 63 times takes too long; what does not train is cheap.
+# All 63 checks on one network of each family, with the last block unfrozen: `make families`.
+QUICK_LARGE = {"weights": None, "unfrozen_layers": 1, "device": "cpu", "max_epochs": 6, "lr": 3e-3}
+FAMILIES = [
+    VGG16Classifier(**QUICK_LARGE),
+    ResNet18Classifier(**QUICK_LARGE),
+    DenseNet121Classifier(**QUICK_LARGE),
+    InceptionV3Classifier(**QUICK_LARGE),
+    MobileNetV3SmallClassifier(**QUICK_LARGE),
+    EfficientNetB0Classifier(**QUICK_LARGE),
+    ConvNeXtTinyClassifier(**QUICK_LARGE),
+    XceptionClassifier(**QUICK_LARGE),
+    SepConvClassifier(**QUICK_LARGE | {"unfrozen_layers": "all"}),
+]
+
+
+@pytest.mark.families
+@pytest.mark.filterwarnings(r"ignore:.*blocks of .* are frozen at random weights")
+@parametrize_with_checks(FAMILIES, expected_failed_checks=lambda clf: EXPECTED_FAILURES)
+def test_sklearn_checks_of_every_family(estimator, check):
+    check(estimator)
+
+
+# `make test` takes what does not train, which is cheap, and the checks of fitting on one of them.
 API_CHECKS = [
     "check_estimator_cloneable",
     "check_estimator_repr",
@@ -120,12 +161,12 @@ FIT_CHECKS = [
 
 
 @pytest.mark.parametrize("check", API_CHECKS)
-@pytest.mark.parametrize("cls", [VGG16Classifier, ResNet18Classifier])
-def test_interface_checks_of_large_networks(cls, check):
-    getattr(estimator_checks, check)(cls.__name__, cls(device="cpu"))
+@pytest.mark.parametrize("clf", FAMILIES, ids=lambda clf: type(clf).__name__)
+def test_interface_checks_of_every_family(clf, check):
+    getattr(estimator_checks, check)(type(clf).__name__, clone(clf))
 
 
 @pytest.mark.parametrize("check", FIT_CHECKS)
-def test_fit_checks_of_resnet18(check):
-    clf = ResNet18Classifier(weights=None, unfrozen_layers="all", max_epochs=1, device="cpu")
-    getattr(estimator_checks, check)("ResNet18Classifier", clf)
+def test_fit_checks_of_a_network_with_batch_norm(check):
+    clf = MobileNetV3SmallClassifier(weights=None, max_epochs=1, device="cpu")
+    getattr(estimator_checks, check)("MobileNetV3SmallClassifier", clf)

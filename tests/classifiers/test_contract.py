@@ -42,7 +42,7 @@ def imagenet(tmp_path, monkeypatch):
         state = spec.build().state_dict()
     torch.save(state, path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
-    weights = {"imagenet": WeightsSource(source.url, digest)}
+    weights = {"imagenet": WeightsSource(source.url, digest, "BSD-3-Clause")}
     monkeypatch.setitem(_registry._BACKBONES, "vgg16", replace(spec, weights=weights))
     return state
 

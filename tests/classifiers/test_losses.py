@@ -75,9 +75,7 @@ def test_a_penalty_counts_kernels_alone(parts):
 
 def test_a_penalty_by_block_leaves_the_others_out(parts):
     conv = parts["block1"][0].weight
-    torch.testing.assert_close(
-        Penalty(parts, 0.0, {"block1": 0.01})(), 0.01 * conv.square().sum()
-    )
+    torch.testing.assert_close(Penalty(parts, 0.0, {"block1": 0.01})(), 0.01 * conv.square().sum())
 
 
 def test_a_penalty_on_an_unknown_block_names_the_known_ones(simple, cells):

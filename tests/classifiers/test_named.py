@@ -68,6 +68,7 @@ def test_default_dropout_has_a_value_for_every_linear_layer_of_the_default_head(
 
 
 @pytest.mark.parametrize("cls", NAMED)
-def test_pretrained_networks_start_at_imagenet_and_train_one_block(cls):
+def test_pretrained_networks_start_at_imagenet_and_train_slowly(cls):
     clf = cls()
-    assert (clf.weights, clf.unfrozen_layers) in {("imagenet", 1), (None, "all")}
+    assert (clf.weights, clf.lr) in {("imagenet", 3e-4), (None, 1e-3)}
+    assert (clf.unfrozen_layers, clf.lr_schedule) == ("all", "onecycle")

@@ -74,8 +74,8 @@ class BackboneDescription:
             )
             for block in self.blocks
         ]
-        height, width = self.input_size
-        titles = ("block", "parameters", f"output at {height}x{width}", "unfrozen_layers", "trained")
+        at = "output at {}x{}".format(*self.input_size)
+        titles = ("block", "parameters", at, "unfrozen_layers", "trained")
         widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
         lines = [spec.name, *(f"  {name:<10} {value}" for name, value in header)]
         for row in (titles, *rows):

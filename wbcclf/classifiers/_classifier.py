@@ -57,7 +57,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     weight_decay : float, default=0.0
         The optimizer's own; it acts on everything that is trained.
     lr_schedule : {"constant", "cosine", "onecycle", "plateau", "step", "decay"}, \
-            default="constant"
+            default="onecycle"
         How the learning rate goes on after the start: stays; falls to 0 along a cosine; one-cycle
         (Smith 2018, https://arxiv.org/abs/1803.09820); is lowered whenever the validation loss
         (without validation images, the training loss) has not improved; is lowered every few
@@ -202,7 +202,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         optimizer_params=None,
         lr=1e-3,
         weight_decay=0.0,
-        lr_schedule="constant",
+        lr_schedule="onecycle",
         lr_schedule_params=None,
         layer_lr_decay=1.0,
         gradual_unfreezing=0,

@@ -115,7 +115,11 @@ def _is_size(value: Any) -> bool:
 
 
 def _one_cycle(optimizer: Any, n_steps: int) -> OneCycleLR:
-    # Each group of parameters goes up to its own learning rate.
     return OneCycleLR(
-        optimizer, max_lr=[group["lr"] for group in optimizer.param_groups], total_steps=n_steps
+        optimizer,
+        # Each group of parameters goes up to its own learning rate.
+        max_lr=[group["lr"] for group in optimizer.param_groups],
+        total_steps=n_steps,
+        # Momentum goes the other way, where the optimizer has any.
+        cycle_momentum=bool({"momentum", "betas"} & set(optimizer.defaults)),
     )
