@@ -37,7 +37,7 @@ from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 import wbcclf
 from wbcclf import ImageLoader, list_image_folder
-from wbcclf.recipes import get_recipe, make_recipe
+from wbcclf.recipes import get_recipe, list_recipes, make_recipe
 
 COUNTS = {
     "BNE": 21,
@@ -173,7 +173,9 @@ def run(name, args, seed):
     data = Path(os.environ["WBCCLF_DATA"])
     system = SYSTEMS[get_recipe(name).system[0]]
     images, target, *splits = system(data, args.image_size, args.fraction, seed)
-    given = {"max_epochs": args.epochs, "weights": args.weights, "precision": args.precision}
+    given = {"max_epochs": args.epochs, "precision": args.precision}
+    if make_recipe(name)[-1].weights is not None:  # not the ones from scratch
+        given["weights"] = args.weights
     overrides = {f"clf__{key}": value for key, value in given.items() if value is not None}
     accuracies, trained_on = [], None
     for split in splits:
@@ -225,7 +227,7 @@ def main(args):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("recipes", nargs="+", metavar="RECIPE")
+    parser.add_argument("recipes", nargs="+", metavar="RECIPE", choices=list_recipes())
     parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--epochs", type=int, help="instead of the recipe's")
     parser.add_argument("--fraction", type=float, default=1.0, help="of the images of B, C and D")
@@ -233,4 +235,9 @@ if __name__ == "__main__":
     parser.add_argument("--repeats", type=int, default=1, help="splits, with seeds one by one")
     parser.add_argument("--weights", help="file with ImageNet weights of the recipe's network")
     parser.add_argument("--precision", default="float32", help="or bfloat16, which is faster")
-    main(parser.parse_args())
+    given = parser.parse_args()
+    if not 0 < given.fraction <= 1 or given.repeats < 1:
+        parser.error("--fraction must be above 0, up to 1; --repeats at least 1.")
+    if "WBCCLF_DATA" not in os.environ:
+        parser.error("the environment variable WBCCLF_DATA must name the folder of the data sets.")
+    main(given)

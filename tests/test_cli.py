@@ -265,7 +265,7 @@ def error_cases(root):
         "misspelt recipe": (["train", train, "--recipe", "pbc-cnn9"], "Did you mean 'pbc-cnn8'"),
         "recipe and network": (
             ["train", train, "--recipe", "pbc-mlp", "--backbone", "vgg16", "--no-augment"],
-            "--backbone, --augment cannot be given with --recipe",
+            "--backbone, --(no-)augment cannot be given with --recipe",
         ),
         "unknown backbone to describe": (["backbones", "cnn9"], "Did you mean 'cnn8'"),
         "unseen label": (["evaluate", model, root / "unseen"], "not trained on: basophil"),

@@ -156,8 +156,16 @@ def test_an_optimizer_class_is_left_out_with_what_it_was_given(cells, tmp_path):
 
 def test_a_parameter_that_predictions_depend_on_is_never_left_out(fitted, tmp_path):
     odd = copy.deepcopy(fitted).set_params(input_size=np.array([24, 24]))
+    odd.net_.module_.built_from["input_size"] = repr(odd.input_size)  # as if built like that
     with pytest.raises(TypeError, match=r"SimpleCNNClassifier\(input_size=.*joblib"):
         save_model(odd, tmp_path / "m")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_parameter_changed_after_fit_is_not_written_as_if_it_had_been_there(fitted, tmp_path):
+    changed = copy.deepcopy(fitted).set_params(input_size=48, dropout=0.7)
+    with pytest.raises(ValueError, match=r"dropout, input_size changed after the network"):
+        save_model(changed, tmp_path / "m")
     assert not list(tmp_path.iterdir())
 
 

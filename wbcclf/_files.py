@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import get_ident
 
 
 @contextmanager
@@ -19,7 +20,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         yield path
         return
     # The suffix is kept: some writers choose the format by it.
-    temporary = path.with_name(f"{path.stem}.{os.getpid()}.part{path.suffix}")
+    temporary = path.with_name(f"{path.stem}.{os.getpid()}-{get_ident()}.part{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)

@@ -36,7 +36,7 @@ def make_pipeline(
     backbone: str, augment: bool | None, balance: Balance | None, seed: int, given: dict
 ) -> Pipeline:
     """Return what is trained without a recipe: samplers as `balance` says, and the classifier."""
-    lr = 3e-4 if "weights" in given else 3e-3  # pretrained features are easily unlearnt
+    lr = 3e-3 if given.get("weights") is None else 3e-4  # pretrained features are easily unlearnt
     defaults = {"max_epochs": 10, "lr": lr, "weight_decay": 0.05}
     classifier = wbcclf.CNNClassifier(
         backbone,

@@ -97,7 +97,8 @@ def train(
         str | None, _option("simple_cnn", "A network; `wbcclf backbones` lists them.")
     ] = None,
     weights: Annotated[
-        str | None, _option("random", "'imagenet', or a .pth, .safetensors, .npz or .wbcclf file.")
+        str | None,
+        _option("random", "'imagenet', 'random', or a .pth, .safetensors, .npz or .wbcclf file."),
     ] = None,
     unfrozen_layers: Annotated[
         str | None,
@@ -156,7 +157,8 @@ def train(
 
     Example: wbcclf train cells/train --recipe pbc-cnn-3block
     """
-    # Everything that can be wrong is checked before thousands of images are read.
+    # What can be known to be wrong without building the network is checked before thousands of
+    # images are read.
     check_output(output)
     require(group_column is None or groups is not None, "--group-column needs --groups.")
     groups_of = (groups, "path", group_column) if group_column else groups
@@ -173,11 +175,13 @@ def train(
         "precision": precision,
     }
     given = {name: value for name, value in given.items() if value is not None}
+    if weights == "random":
+        given["weights"] = None
     if recipe is None:
         pipeline = make_pipeline(backbone or "simple_cnn", augment, balance, seed or 0, given)
         image_size = image_size or 96
     else:
-        fixed = {"--backbone": backbone, "--augment": augment, "--balance": balance}
+        fixed = {"--backbone": backbone, "--(no-)augment": augment, "--balance": balance}
         clash = [option for option, value in fixed.items() if value is not None]
         require(
             not clash,
@@ -193,6 +197,8 @@ def train(
     check_classifier(classifier)
     listing = list_labelled(folder, groups_of)
     by_group = classifier.early_stopping and listing.groups is not None
+    if groups is not None and not by_group:
+        warn("--groups has no effect without --early-stopping.")
     if by_group:
         held_paths = listing.paths[hold_out(listing, classifier.validation_fraction, seed or 0)]
     cells = wbcclf.load_image_folder(

@@ -102,6 +102,9 @@ def save_model(model: BaseEstimator, path: str | os.PathLike) -> None:
     if not isinstance(classifier, CNNClassifier):
         raise TypeError(f"The last step of the model must be a CNNClassifier, got {classifier!r}.")
     check_is_fitted(classifier)
+    from wbcclf.classifiers._network import check_built  # brings torch
+
+    check_built(classifier)
     learnt = {name: getattr(classifier, name) for name in _LEARNT}
     document = {
         "backbone": backbones.get_backbone(classifier.backbone).name,

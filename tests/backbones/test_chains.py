@@ -1,5 +1,7 @@
 """Chains compute what the original networks compute, and can be cut at every block."""
 
+import pickle
+from collections import OrderedDict
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +13,7 @@ from torchvision import models
 from wbcclf.backbones import BackboneSpec, _registry, get_backbone, list_backbones
 from wbcclf.backbones import register_backbone as register
 from wbcclf.backbones._chain import build_chain, count_frozen, feature_shape
+from wbcclf.backbones._scratch import SCRATCH
 from wbcclf.backbones._torchvision import TORCHVISION
 
 # Blocks of each network, counted in its paper's figures; and the parts of torchvision's network
@@ -122,24 +125,73 @@ def test_addresses_are_torchvisions_own(name):
 
 @every_network
 def test_normalisation_and_size_are_those_of_the_weights(name):
-    preset = models.get_model_weights(name).IMAGENET1K_V1.transforms()
-    spec = get_backbone(name)
-    assert [spec.input_size] == preset.crop_size
+    enum, spec = models.get_model_weights(name), get_backbone(name)
+    first = enum.IMAGENET1K_V1.transforms()
+    assert [spec.input_size] == first.crop_size
     if name != "inception_v3":  # see the next test
-        assert (list(spec.mean), list(spec.std)) == (preset.mean, preset.std)
+        presets = [weights.transforms() for weights in enum if "_V" in weights.name]
+        assert len(presets) == len(spec.weights)
+        for preset in presets:
+            assert (list(spec.mean), list(spec.std)) == (preset.mean, preset.std)
 
 
-def test_inceptions_normalisation_is_what_torchvision_turns_imagenets_into():
+def test_inception_on_our_normalisation_is_torchvisions_on_imagenets():
     spec, preset = get_backbone("inception_v3"), models.Inception_V3_Weights.DEFAULT.transforms()
-    pixels = torch.rand(2, 3, 4, 4, dtype=torch.float64)
+    network = original("inception_v3").double()
+    network.AuxLogits = None
+    chain = nn.Sequential(OrderedDict(spec.blocks(network))).eval()
+    network.transform_input = True  # as torchvision sets it for its pretrained weights
+    network.avgpool = network.dropout = network.fc = nn.Identity()
+    pixels = torch.rand(2, 3, 75, 75, dtype=torch.float64)
 
     def normalise(mean, std):
         return (pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
 
-    network = original("inception_v3")
-    network.transform_input = True
-    expected = network._transform_input(normalise(preset.mean, preset.std))
-    torch.testing.assert_close(normalise(spec.mean, spec.std), expected, atol=1e-6, rtol=0)
+    with torch.no_grad():
+        expected = network(normalise(preset.mean, preset.std))
+        given = chain(normalise(spec.mean, spec.std)).flatten(1)
+        # Without torchvision's change of its input, the two differ: the test can fail.
+        network.transform_input = False
+        other = network(normalise(preset.mean, preset.std))
+    scale = expected.abs().max()
+    torch.testing.assert_close(given / scale, expected / scale, rtol=0, atol=1e-5)
+    assert (other - given).abs().max() > 0.01 * scale
+
+
+# A network of each family; the others differ in depth and width only.
+FAMILIES = [
+    "vgg16",
+    "resnet18",
+    "densenet121",
+    "inception_v3",
+    "mobilenet_v3_small",
+    "efficientnet_b0",
+    "convnext_tiny",
+    "squeezenet1_1",
+]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_size_from_the_smallest_up_works(name):
+    spec = get_backbone(name)
+    with torch.device("meta"):  # shapes alone
+        chain = nn.Sequential(OrderedDict(spec.blocks(spec.build()))).eval()
+        # The strides come to 32 at most, so what holds for 33 sizes in a row holds for all.
+        for more in range(9):
+            images = torch.empty(1, 3, spec.smallest_size + more, spec.smallest_size + 32 - more)
+            with torch.no_grad():
+                assert min(chain(images).shape[2:]) >= 1
+        if name in ("vgg16", "inception_v3", "convnext_tiny"):  # others would run on less
+            below = torch.empty(1, 3, spec.smallest_size - 1, spec.smallest_size)
+            with pytest.raises(RuntimeError):
+                chain(below)
+
+
+@pytest.mark.parametrize("spec", [*TORCHVISION, *SCRATCH], ids=lambda spec: spec.name)
+def test_specs_can_be_pickled(spec):
+    copy = pickle.loads(pickle.dumps(spec))
+    assert copy.blocks is spec.blocks
+    assert (copy.name, copy.weights) == (spec.name, spec.weights)
 
 
 @pytest.mark.parametrize("name", [*NETWORKS, "simple_cnn", "sepconv", "wide_deep", "field_cnn"])

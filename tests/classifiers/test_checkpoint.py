@@ -26,8 +26,8 @@ class Kill(Callback):
 
 cells = make_blood_cells(36, classes=3, image_size=16, random_state=0)
 clf = SimpleCNNClassifier(
-    max_epochs=5, batch_size=16, device="cpu", random_state=0, dropout=0.5, augment=Augmenter(),
-    lr_schedule="onecycle", early_stopping=True, patience=5, ema_decay=0.9, mixup=0.2,
+    max_epochs=6, batch_size=16, device="cpu", random_state=0, dropout=0.5, augment=Augmenter(),
+    lr_schedule="onecycle", early_stopping=True, patience=6, ema_decay=0.9, mixup=0.2,
     balanced_batches=True, layer_lr_decay=0.8, gradual_unfreezing=1,
     checkpoint_dir=sys.argv[1] or None, callbacks=[Kill()],
 )
@@ -61,7 +61,7 @@ def test_a_killed_fit_ends_with_the_same_model_as_an_unbroken_one(tmp_path):
     assert unbroken.returncode == 0, unbroken.stderr
     with np.load(tmp_path / "resumed.npz") as a, np.load(tmp_path / "unbroken.npz") as b:
         assert sorted(a.files) == sorted(b.files)
-        assert len(a["history"]) == 5
+        assert len(a["history"]) == 6
         for name in a.files:
             np.testing.assert_array_equal(a[name], b[name], err_msg=name)
 
@@ -161,3 +161,27 @@ def test_a_checkpoint_is_never_unpickled(interrupted, cells, tmp_path):
     torch.save(state | {"history": [Stop(1)]}, path)  # an object of a class
     with pytest.raises(ModelFormatError, match="UnpicklingError"):
         clf.fit(cells.images, cells.target)
+
+
+def test_a_checkpoint_needs_a_seed(simple, cells, tmp_path):
+    with pytest.raises(ValueError, match="checkpoint_dir needs a random_state"):
+        simple(random_state=None, checkpoint_dir=tmp_path).fit(cells.images, cells.target)
+
+
+def test_other_content_of_the_weights_file_is_another_fit(simple, cells, tmp_path, weights_file):
+    path = tmp_path / "weights.pt"
+    state = torch.load(weights_file("simple_cnn"), weights_only=True)
+    torch.save(state, path)
+    params = {"weights": path, "checkpoint_dir": tmp_path / "c", "max_epochs": 3}
+    with pytest.warns(TrainingInterruptedWarning):
+        simple(callbacks=[Stop(2)], **params).fit(cells.images, cells.target)
+    torch.save({name: tensor * 0.5 for name, tensor in state.items()}, path)
+    count = Stop(99)
+    simple(callbacks=[count], **params).fit(cells.images, cells.target)
+    assert count.trained == 3
+
+
+def test_a_folder_that_cannot_be_written_to_is_named_before_training(simple, cells, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"checkpoint_dir='.*file' cannot be written to"):
+        simple(checkpoint_dir=tmp_path / "file").fit(cells.images, cells.target)

@@ -1,6 +1,7 @@
 """What goes in and what comes out: labels, rows, grey images, weights, heads, searches."""
 
 import inspect
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 import torch
 from imblearn.pipeline import Pipeline
 from sklearn.base import clone, is_classifier
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 
 from wbcclf import (
@@ -297,3 +299,38 @@ def test_fit_changes_neither_parameters_nor_data(simple, cells):
     assert clf.get_params() == before
     assert clf.head is head and clf.augment is augment
     assert np.array_equal(cells.images, images)
+
+
+# ---------------------------------------------------------------- parameters changed in between
+
+
+def test_partial_fit_takes_changed_training_parameters(simple, cells):
+    clf = simple(lr=1e-2).partial_fit(cells.images, cells.target)
+    before = {k: v.clone() for k, v in clf.net_.module_.backbone.state_dict().items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # blocks that are trained already are not random
+        clf.set_params(unfrozen_layers=0).partial_fit(cells.images, cells.target)
+    after = clf.net_.module_.backbone.state_dict()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+def test_a_warm_start_with_another_network_is_refused(simple, cells):
+    clf = simple(warm_start=True, max_epochs=1).fit(cells.images, cells.target)
+    with pytest.raises(ValueError, match=r"dropout changed after the network was built"):
+        clf.set_params(dropout=0.5).fit(cells.images, cells.target)
+
+
+def test_a_fit_that_fails_leaves_no_half_of_two(simple, cells):
+    clf = simple(max_epochs=1).fit(cells.images, cells.target)
+    with pytest.raises(ValueError, match="y_val holds labels"):
+        clf.fit(cells.images, np.arange(36) % 2, X_val=cells.images, y_val=cells.target)
+    with pytest.raises(NotFittedError):
+        clf.predict(cells.images)
+
+
+def test_class_weights_may_name_a_class_that_a_batch_lacks(simple, cells):
+    clf = simple(class_weight={"lymphocyte": 5.0})
+    clf.partial_fit(cells.images, cells.target, classes=np.unique(cells.target))
+    others = cells.target != "lymphocyte"
+    clf.partial_fit(cells.images[others], cells.target[others])
+    assert clf.n_iter_ == 2

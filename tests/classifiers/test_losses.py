@@ -103,3 +103,19 @@ def test_l1_brings_kernels_to_zero(simple, cells):
     plain = simple(max_epochs=6).fit(cells.images, cells.target)
     sparse = simple(max_epochs=6, l1={"head": 1.0}).fit(cells.images, cells.target)
     assert near_zero(sparse) > near_zero(plain) + 0.1
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
+def test_focal_loss_has_a_gradient_where_an_image_is_surely_right(gamma):
+    logits = torch.tensor([[30.0, 0.0, 0.0]], requires_grad=True)
+    for target in (0, 1):
+        logits.grad = None
+        FocalLoss(gamma, 0.0)(logits, torch.tensor([target])).sum().backward()
+        assert logits.grad.isfinite().all()
+    assert logits.grad[0, 1] < -0.5  # the wrong one is pulled up
+
+
+@pytest.mark.parametrize("l2", [{"head": -1.0}, {"head": "a"}, {"head": float("nan")}])
+def test_impossible_penalties_are_named(simple, cells, l2):
+    with pytest.raises(ValueError, match=r"l2=\{'head': .*numbers from 0 up"):
+        simple(l2=l2).fit(cells.images, cells.target)

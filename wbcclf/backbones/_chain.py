@@ -68,10 +68,14 @@ def build_chain(
 def _without_prefix(
     state: dict[str, torch.Tensor], own_keys: Iterable[str]
 ) -> dict[str, torch.Tensor]:
-    """Drop what a wrapper put before the names, unless the network's own begin like that."""
-    for prefix in ("module.", "backbone."):
-        if not any(key.startswith(prefix) for key in own_keys):
-            state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
+    """Drop what wrappers put before the names, unless the network's own begin like that."""
+    prefixes = [
+        prefix
+        for prefix in ("module.", "_orig_mod.", "model.", "backbone.")
+        if not any(key.startswith(prefix) for key in own_keys)
+    ]
+    while wrapped := [prefix for prefix in prefixes if any(k.startswith(prefix) for k in state)]:
+        state = {key.removeprefix(wrapped[0]): tensor for key, tensor in state.items()}
     return state
 
 

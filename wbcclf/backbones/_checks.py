@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import pickle
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wbcclf.backbones._base import BackboneSpec, WeightsSource
 
@@ -60,15 +59,15 @@ def _require(condition: bool, message: str) -> None:
 def _check_fields(spec: BackboneSpec) -> None:
     _require(isinstance(spec, BackboneSpec), f"{spec!r} must be a BackboneSpec.")
     fields: list[tuple[str, Callable[[object], bool], str]] = [
-        ("name", lambda v: isinstance(v, str) and v and not v.split()[1:], "a text without spaces"),
+        ("name", lambda v: isinstance(v, str) and v.split() == [v], "a text without spaces"),
         ("build", callable, "callable: () -> torch.nn.Module"),
         ("blocks", callable, "callable: (network) -> dict of block names and blocks"),
         ("convert", lambda v: v is None or callable(v), "None or callable"),
         ("paper", lambda v: isinstance(v, str) and v, "a text: where the network was published"),
         ("input_size", _is_size, "a positive int (pixels)"),
         ("smallest_size", _is_size, "a positive int (pixels)"),
-        ("mean", _is_triple, "a tuple of 3 finite numbers"),
-        ("std", lambda v: _is_triple(v) and min(v) > 0, "a tuple of 3 numbers above 0"),
+        ("mean", _is_triple, "a tuple of 3 numbers from 0 to 1, the scale of the pixels"),
+        ("std", lambda v: _is_triple(v) and min(v) > 0, "a tuple of 3 numbers above 0, up to 1"),
         ("weights", _is_sources, "a dict of tags (text) to WeightsSource"),
     ]
     for name, is_valid, allowed in fields:
@@ -83,12 +82,25 @@ def _check_fields(spec: BackboneSpec) -> None:
     )
 
 
+def _call(spec: BackboneSpec, what: str, function: Callable, *args: object) -> Any:
+    try:
+        return function(*args)
+    except Exception as error:
+        raise AssertionError(
+            f"{spec.name}: {what} fails with {type(error).__name__}: {error}."
+        ) from error
+
+
 def _is_size(value: object) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
 
 
 def _is_triple(value: object) -> bool:
-    return isinstance(value, tuple) and len(value) == 3 and all(map(math.isfinite, value))
+    return (
+        isinstance(value, tuple)
+        and len(value) == 3
+        and all(isinstance(number, Real) and 0 <= number <= 1 for number in value)
+    )
 
 
 def _is_sources(value: object) -> bool:
@@ -100,12 +112,12 @@ def _is_sources(value: object) -> bool:
 def _check_blocks(spec: BackboneSpec) -> None:
     from torch import nn
 
-    network = spec.build()
+    network = _call(spec, "build()", spec.build)
     _require(
         isinstance(network, nn.Module),
         f"{spec.name}: build() must return a torch.nn.Module, but it returns {type(network)}.",
     )
-    blocks = spec.blocks(network)
+    blocks = _call(spec, "blocks(network)", spec.blocks, network)
     _require(
         isinstance(blocks, dict) and len(blocks) > 0,
         f"{spec.name}: blocks(network) must return a dict with at least one block.",
@@ -214,6 +226,10 @@ def _check_features(spec: BackboneSpec, images: Tensor) -> None:
         f"{spec.name}: the features must be maps (n, channels, height, width), tokens (n, tokens, "
         f"channels) or vectors (n, channels), but their shape is {tuple(features.shape)}.",
     )
+    _require(
+        str(features.dtype) == "torch.float32",
+        f"{spec.name}: the features of float32 images must be float32, but are {features.dtype}.",
+    )
     _require(bool(features.isfinite().all()), f"{spec.name}: the features of noise are not finite.")
     _require(
         _close(features, again),
@@ -279,6 +295,10 @@ def _check_training(spec: BackboneSpec, images: Tensor) -> None:
     frozen.requires_grad_(False).eval()
     before = {key: tensor.clone() for key, tensor in frozen.state_dict().items()}
     features = _run(spec, chain, images)
+    _require(
+        features.requires_grad,
+        f"{spec.name}: no gradient reaches block {names[-1]!r}, so it cannot be trained.",
+    )
     (features * torch.randn_like(features)).sum().backward()
     for key, parameter in last.named_parameters():
         _require(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _GROUP = "wbcclf.backbones"
 _BACKBONES: dict[str, BackboneSpec] = {}
+_OUR_ENTRY_POINTS = ("timm", "xception")
 _LOADED: dict[str, BackboneSpec] = {}  # from entry points, which are asked once for each name
 
 
@@ -29,10 +30,16 @@ def register_backbone(spec: BackboneSpec) -> None:
 
     Raises
     ------
+    TypeError
+        If it is no BackboneSpec.
     ValueError
-        If a backbone of that name is registered already.
+        If there is a backbone of that name already, or it cannot be a name.
     """
-    if spec.name in _BACKBONES:
+    if not isinstance(spec, BackboneSpec):
+        raise TypeError(f"{spec!r} must be a BackboneSpec.")
+    if ":" in spec.name:
+        raise ValueError(f"{spec.name!r}: a name with a colon is one of a plugin's family.")
+    if spec.name in {*_BACKBONES, *_OUR_ENTRY_POINTS}:
         raise ValueError(f"A backbone named {spec.name!r} is registered already.")
     _BACKBONES[spec.name] = spec
 
@@ -108,13 +115,15 @@ def get_backbone(backbone: str | ConvNet) -> BackboneSpec:
     """
     if hasattr(backbone, "spec"):
         return backbone.spec()
+    backbone = str(backbone)
     for known in (_BACKBONES, _LOADED):
         if backbone in known:
             return known[backbone]
-    spec = _load(str(backbone))
+    spec = _load(backbone)
     if spec is None:
-        names = sorted({*_BACKBONES, *metadata.entry_points(group=_GROUP).names})
-        near = get_close_matches(str(backbone), names, n=1)
+        offered = metadata.entry_points(group=_GROUP).names
+        names = sorted({*_BACKBONES, *offered} - {backbone})  # it may be a broken plugin's
+        near = get_close_matches(backbone, names, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"Unknown backbone {backbone!r}; there are {', '.join(names)}.{hint}")
     _LOADED[spec.name] = spec
@@ -136,7 +145,7 @@ def _load(name: str) -> BackboneSpec | None:
     point = points[0]
     try:
         offer = point.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if _is_ours(point):  # timm is missing, and the error says what to install
             raise
         return _broken(point, name, f"{type(error).__name__}: {error}")
@@ -149,11 +158,11 @@ def _load(name: str) -> BackboneSpec | None:
         raise ValueError(f"Unknown backbone {name!r}: {family!r} is one network, not a family.")
     try:
         spec = offer(rest) if is_family else offer
-    except ValueError:  # the family's own word on a name that it does not know
-        raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if _is_ours(point):
             raise
+        if isinstance(error, ValueError):  # the family's own word on a name that it does not know
+            raise ValueError(f"The backbone {name!r} of {_origin(point)}: {error}") from error
         return _broken(point, name, f"{type(error).__name__}: {error}")
     if not isinstance(spec, BackboneSpec):
         return _broken(point, name, f"it gives {spec!r} instead of a BackboneSpec")

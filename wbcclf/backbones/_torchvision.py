@@ -216,8 +216,9 @@ def _spec(name, build, blocks, paper, *files) -> BackboneSpec:
         build=build or partial(_build, name),
         blocks=blocks,
         input_size=299 if inception else 224,
-        # The networks halve an image five times: 32 pixels become one. Inception, which does not
-        # pad its first convolutions, needs more.
+        # What VGG and ConvNeXt need: five halvings turn 32 pixels into one. DenseNets would run
+        # from 29 on, SqueezeNet from 17, the others from 1; the classifier enlarges such images.
+        # Inception, which does not pad its first convolutions, needs more.
         smallest_size=75 if inception else 32,
         # Inception's weights come from a system that scaled pixels to -1..1; torchvision's
         # transform_input turns ImageNet's normalisation into that one, which this does directly.

@@ -75,13 +75,16 @@ def _fetch(spec: BackboneSpec, tag: str, source: WeightsSource) -> Path:
     return path
 
 
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "teacher")
+
+
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """Return the state dict in a weights file.
 
     The file is a state dict of ``torch.save`` (``.pth``, ``.pt``; read with ``weights_only``), a
     ``.safetensors`` or an ``.npz`` of arrays (read without pickle). A checkpoint that holds the
-    state dict under ``"state_dict"``, ``"model"`` or ``"teacher"`` (the network that DINO keeps) is
-    unwrapped.
+    state dict under ``"state_dict"``, ``"model_state_dict"``, ``"model"`` or ``"teacher"`` (the
+    network that DINO keeps), or some of these in each other, is unwrapped.
 
     Raises
     ------
@@ -101,14 +104,27 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
             "torch.save-d state dict (.pth, .pt), a .safetensors, an .npz of arrays, without "
             "pickled objects, or a model file of wbcclf.save_model."
         ) from error
-    for wrapper in ("state_dict", "model", "teacher"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not (isinstance(state, dict) and state and all(torch.is_tensor(v) for v in state.values())):
+    while isinstance(state, dict):
+        inner = [state[key] for key in _WRAPPERS if isinstance(state.get(key), dict)]
+        if not inner:
+            break
+        state = inner[0]
+    if not (isinstance(state, dict) and state and all(map(_is_weight, state.items()))):
         raise WeightsMismatchError(
-            f"{path} holds no state dict (names to tensors). Save model.state_dict()."
+            f"{path} holds no state dict (names to dense tensors of real numbers). Save "
+            "model.state_dict()."
         )
     return state
+
+
+def _is_weight(item: tuple) -> bool:
+    name, tensor = item
+    return (
+        isinstance(name, str)
+        and torch.is_tensor(tensor)
+        and tensor.layout == torch.strided
+        and not (tensor.is_meta or tensor.is_quantized or tensor.is_complex())
+    )
 
 
 def read_model_weights(path: Path, backbone: str) -> dict[str, torch.Tensor]:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import torch
 from skorch.callbacks import Callback, EarlyStopping, GradientNormClipping
 
+from wbcclf.classifiers._network import CellNetwork
 from wbcclf.classifiers._schedules import make_schedule
 
 
 def make_callbacks(
-    classifier: Any, n_steps: int, epochs: int, n_frozen: int, *, validates: bool, partial: bool
+    classifier: Any,
+    n_steps: int,
+    epochs: int,
+    network: CellNetwork,
+    *,
+    validates: bool,
+    partial: bool,
 ) -> list:
     """Return the callbacks that the parameters of a CNNClassifier ask for.
 
@@ -22,8 +30,8 @@ def make_callbacks(
     n_steps : int
         Training batches over all epochs.
     epochs : int
-    n_frozen : int
-        Blocks of the chain that are never trained.
+    network : CellNetwork
+        Frozen as far as it ever will be.
     validates : bool
         Whether there are validation images.
     partial : bool
@@ -37,7 +45,16 @@ def make_callbacks(
     if classifier.ema_decay is not None:
         callbacks.append(("average", AveragedWeights(classifier.ema_decay)))
     if classifier.gradual_unfreezing and not partial:
-        unfreezing = GradualUnfreezing(classifier.gradual_unfreezing, n_frozen)
+        reached = (epochs - 1) // classifier.gradual_unfreezing
+        n_unfrozen = len(network.backbone) - network.n_frozen
+        if reached < n_unfrozen:
+            warnings.warn(
+                f"gradual_unfreezing={classifier.gradual_unfreezing} reaches {reached} of the "
+                f"{n_unfrozen} blocks to train in max_epochs={epochs}; the others stay frozen.",
+                UserWarning,
+                stacklevel=6,
+            )
+        unfreezing = GradualUnfreezing(classifier.gradual_unfreezing, network.n_frozen)
         callbacks.append(("unfreezing", unfreezing))
     if validates and classifier.early_stopping:
         stop = KeepBest(

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
 from skorch.callbacks import Callback
 from skorch.history import History
 
 from wbcclf._files import replacing
+from wbcclf.classifiers._parameters import parameter_text
 from wbcclf.exceptions import ModelFormatError
 
 # Raised whenever the content of a checkpoint changes; another number is not gone on from.
@@ -24,33 +24,18 @@ _LEFT_OUT = {"verbose", "checkpoint_dir", "device", "callbacks"}
 
 def fingerprint(classifier: Any, *data: Any) -> str:
     """Return a digest of everything that a fit depends on: parameters, images, labels, weights."""
-    digest = hashlib.sha256(str(FORMAT).encode())
+    digest = hashlib.sha256(f"{FORMAT} {type(classifier).__name__}".encode())
     for name, value in sorted(classifier.get_params(deep=False).items()):
         if name not in _LEFT_OUT:
-            digest.update(f"{type(classifier).__name__}.{name}={_text(value)};".encode())
+            digest.update(f"{name}={parameter_text(value)};".encode())
+    if classifier.weights is not None and os.path.isfile(classifier.weights):
+        with open(classifier.weights, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
     for array in data:
         array = np.ascontiguousarray(array)
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         digest.update(array.tobytes() if array.dtype.kind in "OU" else array.view(np.uint8).data)
     return digest.hexdigest()[:24]
-
-
-def _text(value: Any) -> str:
-    """Return a text that is the same for equal parameters, in another process too."""
-    if isinstance(value, np.random.RandomState):
-        return repr([np.asarray(part).tolist() for part in value.get_state()])
-    if isinstance(value, BaseEstimator):
-        parts = sorted(value.get_params(deep=False).items())
-        return f"{type(value).__name__}({', '.join(f'{k}={_text(v)}' for k, v in parts)})"
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(_text, value))}]"
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{_text(k)}: {_text(v)}' for k, v in value.items())}}}"
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if callable(value):
-        return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__name__)}"
-    return repr(value)
 
 
 class Checkpoint(Callback):
@@ -101,8 +86,11 @@ class Checkpoint(Callback):
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None,
         }
-        with replacing(self.path) as temporary:
-            torch.save(_plain(state), temporary)
+        try:
+            with replacing(self.path) as temporary:
+                torch.save(_plain(state), temporary)
+        except (OSError, RuntimeError) as error:  # torch's writer raises the latter on a full disk
+            raise OSError(f"The checkpoint {self.path} cannot be written ({error}).") from error
 
 
 def _stateful(net: Any) -> list[tuple[str, Any]]:

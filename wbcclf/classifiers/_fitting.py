@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from wbcclf.classifiers._checkpoint import Checkpoint, fingerprint
 from wbcclf.classifiers._data import Batches, ImageData
 from wbcclf.classifiers._labels import encode_labels, total_weight
 from wbcclf.classifiers._net import make_net, resolve_device, train
-from wbcclf.classifiers._network import build_network, freeze_blocks
+from wbcclf.classifiers._network import build_network, check_built, freeze_blocks
+from wbcclf.classifiers._parameters import parameter_text
 from wbcclf.classifiers._split import validation_split
 
 
@@ -42,6 +44,7 @@ def fit(
     if go_on:
         check_value_range(images, clf.value_range_)
     else:
+        vars(clf).pop("net_", None)  # a fit that fails leaves no half of two behind
         _learn_data(clf, images, used, labels[used] if classes is None else classes)
     target = encode_labels(labels, clf.classes_, used, "y")
 
@@ -56,23 +59,36 @@ def fit(
         valid_data = ImageData(images, target, rows=validation)
     else:
         train_rows, validation, valid_data = used, used[:0], None
-    weight = total_weight(weight, clf.class_weight, labels, train_rows)
+    weight = total_weight(weight, clf.class_weight, clf.classes_, labels, train_rows)
     train_rows = train_rows[weight[train_rows] > 0]  # class_weight may be zero, too
     if not len(train_rows):
         raise ValueError("class_weight is zero for every image: there is nothing to fit.")
+    weight /= weight[train_rows].max()  # only proportions matter; float32 does not hold them all
     clf.train_indices_, clf.validation_indices_ = train_rows, validation
     train_data = ImageData(images, target, weight, train_rows)
 
     checkpoint = None
     if clf.checkpoint_dir is not None and not partial and not go_on:
+        if clf.random_state is None:
+            raise ValueError(
+                "checkpoint_dir needs a random_state, like 0: without one, two fits with the same "
+                "parameters cannot be told apart."
+            )
         data = [images, target, weight, train_rows]
         data += [] if valid_data is None else [valid_data.X, valid_data.y, valid_data.rows]
         checkpoint = _checkpoint_file(clf.checkpoint_dir, fingerprint(clf, *data))
     # A net of `fit` has its own number of epochs, schedule and early stopping.
-    if not (partial and go_on and clf.net_.incremental and hasattr(clf.net_, "optimizer_")):
+    trained_as = {
+        name: parameter_text(value)
+        for name, value in clf.get_params(deep=False).items()
+        if name != "random_state"
+    }
+    same = go_on and clf.net_.trained_as == trained_as
+    if not (partial and same and clf.net_.incremental and hasattr(clf.net_, "optimizer_")):
         clf.net_ = _make_net(
             clf, go_on, seed, random_state, train_data, valid_data is not None, partial, checkpoint
         )
+        clf.net_.trained_as = trained_as
     for figures in train(clf.net_, train_data, valid_data):
         clf.history_.append(figures | {"epoch": len(clf.history_) + 1})
     clf.n_iter_ = len(clf.history_)
@@ -108,7 +124,14 @@ def _validation_data(clf: Any, X_val: Any, y_val: Any) -> ImageData:
 
 def _checkpoint_file(folder: Any, digest: str) -> Path:
     folder = Path(folder).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"checkpoint_dir={str(folder)!r} cannot be written to ({error})."
+        ) from error
     return folder / f"fit-{digest}.pt"
 
 
@@ -124,17 +147,18 @@ def _make_net(
 ) -> Any:
     """Return a net ready to train, around a new network or the one that is to go on."""
     if go_on:
+        check_built(clf)
         network, report = clf.net_.module_, clf.weights_report_
     else:
         network, report = build_network(clf, clf.weights, seed)
     clf.weights_report_ = report
-    freeze_blocks(clf, network, report)
+    freeze_blocks(clf, network, report, go_on=go_on)
     epochs = 1 if partial else clf.max_epochs
     callbacks = make_callbacks(
         clf,
         epochs * len(Batches(train_data, clf.batch_size)),
         epochs,
-        network.n_frozen,
+        network,
         validates=validates,
         partial=partial,
     )

@@ -26,11 +26,20 @@ def encode_labels(y: np.ndarray, classes: np.ndarray, used: Any, name: str) -> n
 
 
 def total_weight(
-    sample_weight: np.ndarray, class_weight: Any, y: np.ndarray, train: np.ndarray
+    sample_weight: np.ndarray,
+    class_weight: Any,
+    classes: np.ndarray,
+    y: np.ndarray,
+    train: np.ndarray,
 ) -> np.ndarray:
     """Return sample weight times class weight; "balanced" counts the rows in `train` alone."""
     if class_weight is None:
         return sample_weight
+    if isinstance(class_weight, dict):
+        # Checked against all classes: a batch of partial_fit need not hold every one.
+        compute_class_weight(class_weight, classes=classes, y=classes)
+        present = set(np.unique(y[train]).tolist())
+        class_weight = {label: w for label, w in class_weight.items() if label in present}
     labels, numbers = np.unique(y, return_inverse=True)
     trained = np.unique(y[train])
     by_label = np.zeros(len(labels))

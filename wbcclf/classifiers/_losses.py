@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Real
 from typing import Any
 
 import torch
@@ -31,7 +33,9 @@ class FocalLoss(nn.Module):
             target = nn.functional.one_hot(target, n_classes).to(logits.dtype)
         share = target * (1 - self.label_smoothing) + self.label_smoothing / n_classes
         log_p = logits.log_softmax(dim=1)
-        return -(share * (1 - log_p.exp()) ** self.gamma * log_p).sum(dim=1)
+        # Not quite down to 0, where x ** gamma has an infinite slope for gamma < 1.
+        rest = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).eps)
+        return -(share * rest**self.gamma * log_p).sum(dim=1)
 
 
 def make_loss(classifier: Any) -> nn.Module:
@@ -53,12 +57,15 @@ class Penalty:
     Raises
     ------
     ValueError
-        If a dict names a block that is not among `parts`.
+        If a dict names a block that is not among `parts`, or a factor is no number from 0 up.
     """
 
     def __init__(self, parts: dict[str, nn.Module], l1: Any, l2: Any) -> None:
         factors = {"l1": l1, "l2": l2}
         for name, factor in factors.items():
+            values = factor.values() if isinstance(factor, dict) else [factor]
+            if not all(isinstance(value, Real) and 0 <= value < math.inf for value in values):
+                raise ValueError(f"{name}={factor!r} must hold numbers from 0 up.")
             if not isinstance(factor, dict):
                 factors[name] = dict.fromkeys(parts, factor)
             elif unknown := sorted(set(factor) - set(parts)):
@@ -70,7 +77,7 @@ class Penalty:
             (parameter, factors["l1"].get(name, 0.0), factors["l2"].get(name, 0.0))
             for name, part in parts.items()
             for parameter in part.parameters()
-            if parameter.ndim > 1  # biases and normalisation are vectors
+            if _is_kernel(parameter)
         ]
         self.terms = [term for term in self.terms if term[1] or term[2]]
 
@@ -80,3 +87,8 @@ class Penalty:
             (l1 * kernel.abs().sum() if l1 else 0.0) + (l2 * kernel.square().sum() if l2 else 0.0)
             for kernel, l1, l2 in self.terms
         )
+
+
+def _is_kernel(parameter: nn.Parameter) -> bool:
+    """Return whether inputs are weighted with it: neither a bias nor a scale, token or position."""
+    return parameter.ndim > 1 and len(parameter) > 1 and parameter[0].numel() > 1

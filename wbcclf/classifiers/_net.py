@@ -46,6 +46,7 @@ class CellNet(NeuralNetClassifier):
     """
 
     incremental = False  # True for a net of partial_fit
+    trained_as: dict | None = None  # the classifier's parameters when the net was made
     interrupted = False  # True after Ctrl-C
 
     def __init__(
@@ -194,6 +195,8 @@ def make_net(
     if classifier.weight_decay or "weight_decay" in inspect.signature(optimizer).parameters:
         options = options | {"weight_decay": classifier.weight_decay}
     options = options | (classifier.optimizer_params or {})
+    if "lr" in options:
+        raise ValueError("optimizer_params holds 'lr': set the parameter lr itself.")
     mixing = None
     if classifier.mixup or classifier.cutmix:
         mixing = Mixing(classifier.mixup, classifier.cutmix, n_classes)

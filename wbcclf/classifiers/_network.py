@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from wbcclf._images import check_image_size
 from wbcclf.backbones import BackboneSpec, WeightsReport, get_backbone
 from wbcclf.backbones._chain import build_chain, count_frozen, feature_shape
 from wbcclf.classifiers._head import Head
+from wbcclf.classifiers._parameters import parameter_text
 from wbcclf.exceptions import PartialWeightsWarning, WeightsMismatchError
 
 
@@ -181,6 +183,8 @@ def _build_head(
     """Pooling; then dropout, BatchNorm and a linear layer, with ReLU between, down to classes."""
     widths = (*head.hidden, n_classes)
     dropouts = _one_each(dropout, widths, "dropout")
+    if not all(isinstance(share, Real) and 0 <= share < 1 for share in dropouts):
+        raise ValueError(f"dropout={dropout!r} must hold numbers from 0 to under 1.")
     batch_norms = _one_each(head.batch_norm, widths, "batch_norm")
     pooling, n_in = make_pooling(head.pooling, features)
     layers = nn.Sequential(pooling)
@@ -235,6 +239,7 @@ def build_network(
             classifier.dropout,
             len(classifier.classes_),
         )
+    network.built_from = _building(classifier)
     return network, report
 
 
@@ -253,7 +258,31 @@ def input_size_of(
     return size
 
 
-def freeze_blocks(classifier: Any, network: CellNetwork, report: WeightsReport | None) -> None:
+def check_built(classifier: Any) -> None:
+    """Fail if parameters that a network is built from were changed after it was.
+
+    Raises
+    ------
+    ValueError
+        The message names them.
+    """
+    built = classifier.net_.module_.built_from
+    changed = [name for name, value in _building(classifier).items() if value != built[name]]
+    if changed:
+        raise ValueError(
+            f"{', '.join(changed)} changed after the network was built. Set back what changed, or "
+            "fit anew with warm_start=False."
+        )
+
+
+def _building(classifier: Any) -> dict[str, str]:
+    names = ("backbone", "head", "dropout", "input_size")
+    return {name: parameter_text(getattr(classifier, name)) for name in names}
+
+
+def freeze_blocks(
+    classifier: Any, network: CellNetwork, report: WeightsReport | None, *, go_on: bool
+) -> None:
     """Set the cut that a CNNClassifier asks for; no frozen block may have random weights unsaid.
 
     Raises
@@ -264,8 +293,10 @@ def freeze_blocks(classifier: Any, network: CellNetwork, report: WeightsReport |
     chain = network.backbone
     n_frozen = count_frozen(chain, classifier.unfrozen_layers)
     network.freeze(n_frozen)
+    if go_on:  # all of this was said when the network was new
+        return
     if report is None:
-        if n_frozen and classifier.weights is None and not classifier.warm_start:
+        if n_frozen and classifier.weights is None:
             warnings.warn(
                 f"{n_frozen} of {len(chain)} blocks of {_name(classifier)} are frozen at random "
                 f"weights (weights=None, unfrozen_layers={classifier.unfrozen_layers!r}). Give "

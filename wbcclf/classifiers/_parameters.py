@@ -1,8 +1,14 @@
-"""What each parameter of CNNClassifier may be, in scikit-learn's own terms."""
+"""What each parameter of CNNClassifier may be, in scikit-learn's own terms; and as a text."""
 
 from __future__ import annotations
 
+import os
+from functools import partial
 from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
 
 from wbcclf._images import HasMethods, Interval, StrOptions
 from wbcclf.classifiers._head import Head
@@ -56,3 +62,28 @@ PARAMETER_CONSTRAINTS: dict = {
     "verbose": ["verbose"],
     "warm_start": ["boolean"],
 }
+
+
+def parameter_text(value: Any) -> str:
+    """Return a text that is the same for equal parameters, in another process too."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, np.random.RandomState):
+        return repr([np.asarray(part).tolist() for part in value.get_state()])
+    if isinstance(value, BaseEstimator):
+        parts = sorted(value.get_params(deep=False).items())
+        return f"{type(value).__name__}({', '.join(f'{k}={parameter_text(v)}' for k, v in parts)})"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(parameter_text, value))}]"
+    if isinstance(value, dict):
+        items = [f"{parameter_text(k)}: {parameter_text(v)}" for k, v in value.items()]
+        return f"{{{', '.join(items)}}}"
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, partial):
+        return f"partial{parameter_text([value.func, value.args, value.keywords])}"
+    if callable(value):
+        return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__name__)}"
+    if type(value).__repr__ is object.__repr__:  # which would tell the address in memory
+        return f"{type(value).__name__}({parameter_text(vars(value))})"
+    return repr(value)

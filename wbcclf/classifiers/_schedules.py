@@ -80,7 +80,7 @@ def make_schedule(classifier: Any, n_steps: int, epochs: int, monitor: str) -> S
     wrong = sorted(
         key
         for key, value in params.items()
-        if key not in SCHEDULES[name] or isinstance(value, bool) or not _is_size(value)
+        if key not in SCHEDULES[name] or not _is_size(value) or (key == "step_size" and not value)
     )
     if wrong:
         takes = ", ".join(f"{key} ({value:g})" for key, value in SCHEDULES[name].items())
@@ -92,7 +92,10 @@ def make_schedule(classifier: Any, n_steps: int, epochs: int, monitor: str) -> S
         mode = "max" if monitor == "valid_acc" else "min"
         return Schedule(lambda optimizer: ReduceLROnPlateau(optimizer, mode, **params), monitor)
     if name == "onecycle":
-        return Schedule(lambda optimizer: _one_cycle(optimizer, n_steps))
+        # A momentum that the user chose is his; else it goes the other way than the rate, where
+        # the optimizer has any.
+        chosen = {"momentum", "betas"} & set(classifier.optimizer_params or {})
+        return Schedule(lambda optimizer: _one_cycle(optimizer, n_steps, not chosen))
     if name == "constant" and not params["warmup_epochs"]:
         return None
     per_epoch = n_steps / epochs
@@ -111,15 +114,16 @@ def make_schedule(classifier: Any, n_steps: int, epochs: int, monitor: str) -> S
 
 
 def _is_size(value: Any) -> bool:
-    return isinstance(value, Real) and value >= 0
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
-def _one_cycle(optimizer: Any, n_steps: int) -> OneCycleLR:
+def _one_cycle(optimizer: Any, n_steps: int, cycles_momentum: bool) -> OneCycleLR:
+    has_momentum = optimizer.defaults.get("momentum") or "betas" in optimizer.defaults
     return OneCycleLR(
         optimizer,
         # Each group of parameters goes up to its own learning rate.
         max_lr=[group["lr"] for group in optimizer.param_groups],
-        total_steps=n_steps,
-        # Momentum goes the other way, where the optimizer has any.
-        cycle_momentum=bool({"momentum", "betas"} & set(optimizer.defaults)),
+        # torch's last step is at almost no rate: of a few steps that would be a good part.
+        total_steps=n_steps + 1,
+        cycle_momentum=bool(cycles_momentum and has_momentum),
     )

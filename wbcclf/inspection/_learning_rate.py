@@ -50,7 +50,8 @@ def find_learning_rate(
             Of each batch, smoothed over about ten steps.
         suggestion : float
             A tenth of the rate at the lowest loss: the loss still falls there, far from where it
-            rises. The highest rate for a schedule such as ``"onecycle"``, or a constant one.
+            rises. The highest rate for a schedule such as ``"onecycle"``, or a constant one. If it
+            is `lowest`, the loss never fell: look at `losses`.
 
     Raises
     ------
@@ -67,8 +68,10 @@ def find_learning_rate(
     >>> 1e-4 < result.suggestion < 1e-1
     True
     """
-    if not 0 < lowest < highest:
-        raise ValueError(f"lowest={lowest!r} and highest={highest!r} must be 0 < lowest < highest.")
+    if not 0 < lowest < highest < math.inf:
+        raise ValueError(
+            f"lowest={lowest!r} and highest={highest!r} must be 0 < lowest < highest, finite."
+        )
     if n_steps < 10:
         raise ValueError(f"n_steps={n_steps!r} is too few to see anything: give 10 or more.")
     test = _range_test(np.geomspace(lowest, highest, n_steps))
@@ -94,7 +97,7 @@ def find_learning_rate(
     return Bunch(
         learning_rates=test.rates[: len(losses)],
         losses=losses,
-        suggestion=float(test.rates[lowest_at] / 10),
+        suggestion=max(lowest, float(test.rates[lowest_at] / 10)),
     )
 
 
