@@ -5,9 +5,9 @@ Run: WBCCLF_DATA=... python benchmarks/training_options.py scratch|transfer [--r
 Two data sets. `blood-cells`: TRAIN alone, split by the cell that an image shows (cells.csv), so
 that no cell is in both parts as far as that is known (3% are uncertain); few cells, many augmented
 pictures of each. `pbc`: few images of many cells; byte-identical images on one side. The official
-TEST is never looked at. Every option is trained on the same splits as the base, with the split's number as its seed; the table gives the
-mean accuracy and macro-F1 on the held-out part, and the mean difference in accuracy from the base
-with its standard error over the splits.
+TEST is never looked at. Every option is trained on the same splits as the base, with the split's
+number as its seed; the table gives the mean accuracy and macro-F1 on the held-out part, and the
+mean difference in accuracy from the base with its standard error over the splits.
 """
 
 import argparse

@@ -63,7 +63,8 @@ def fit(
     train_rows = train_rows[weight[train_rows] > 0]  # class_weight may be zero, too
     if not len(train_rows):
         raise ValueError("class_weight is zero for every image: there is nothing to fit.")
-    weight /= weight[train_rows].max()  # only proportions matter; float32 does not hold them all
+    # Only proportions matter, and float32 does not hold every weight.
+    weight = weight / weight[train_rows].max()
     clf.train_indices_, clf.validation_indices_ = train_rows, validation
     train_data = ImageData(images, target, weight, train_rows)
 
