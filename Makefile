@@ -1,7 +1,7 @@
 # make demo   sets everything up and shows the whole path on synthetic cells
 # make test   sets everything up and runs every gate
 # make docs   builds the documentation into site/
-# make families   runs scikit-learn's checks on the large networks, an hour
+# make families   runs scikit-learn's checks on the large networks, a quarter of an hour
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin

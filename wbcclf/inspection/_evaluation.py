@@ -15,7 +15,7 @@ from sklearn.utils import Bunch
 from sklearn.utils.multiclass import unique_labels
 from sklearn.utils.validation import check_consistent_length
 
-from wbcclf._files import replacing
+from wbcclf.inspection._drawing import drawing
 
 
 def evaluate_predictions(y_true: Any, y_pred: Any) -> Bunch:
@@ -105,23 +105,16 @@ def save_confusion_matrix(evaluation: Bunch, path: str | os.PathLike) -> None:
     ImportError
         If matplotlib is not installed; the message says how to install it.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("Drawing needs matplotlib: pip install 'wbcclf[plot]'.") from error
     classes, confusion = evaluation.classes, evaluation.confusion
     side = 2.5 + 0.6 * len(classes)
-    figure = Figure(figsize=(side, side), layout="constrained")  # no pyplot: no window, no state
-    axes = figure.add_subplot()
     share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    axes.imshow(share, vmin=0, vmax=1, cmap="Blues")
-    for row, column in np.ndindex(confusion.shape):
-        colour = "white" if share[row, column] > 0.5 else "black"
-        axes.text(column, row, confusion[row, column], ha="center", va="center", color=colour)
-    axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
-    axes.set_yticks(range(len(classes)), classes)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    axes.set_title(f"accuracy {evaluation.accuracy:.3f}, macro-F1 {evaluation.macro_f1:.3f}")
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=120)
+    with drawing(path, side, side) as axes:
+        axes.imshow(share, vmin=0, vmax=1, cmap="Blues")
+        for row, column in np.ndindex(confusion.shape):
+            colour = "white" if share[row, column] > 0.5 else "black"
+            axes.text(column, row, confusion[row, column], ha="center", va="center", color=colour)
+        axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
+        axes.set_yticks(range(len(classes)), classes)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("true")
+        axes.set_title(f"accuracy {evaluation.accuracy:.3f}, macro-F1 {evaluation.macro_f1:.3f}")

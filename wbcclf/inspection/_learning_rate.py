@@ -10,8 +10,8 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.utils import Bunch
 
-from wbcclf._files import replacing
 from wbcclf.classifiers import CNNClassifier
+from wbcclf.inspection._drawing import drawing
 
 
 def find_learning_rate(
@@ -149,17 +149,10 @@ def save_learning_rate_curve(result: Bunch, path: str | os.PathLike) -> None:
     ImportError
         If matplotlib is not installed; the message says how to install it.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("Drawing needs matplotlib: pip install 'wbcclf[plot]'.") from error
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.add_subplot()
-    axes.plot(result.learning_rates, result.losses)
-    axes.axvline(result.suggestion, linestyle="--", color="grey")
-    axes.set_xscale("log")
-    axes.set_xlabel("learning rate")
-    axes.set_ylabel("smoothed training loss")
-    axes.set_title(f"suggestion: {result.suggestion:.1e}")
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=120)
+    with drawing(path, 6, 4) as axes:
+        axes.plot(result.learning_rates, result.losses)
+        axes.axvline(result.suggestion, linestyle="--", color="grey")
+        axes.set_xscale("log")
+        axes.set_xlabel("learning rate")
+        axes.set_ylabel("smoothed training loss")
+        axes.set_title(f"suggestion: {result.suggestion:.1e}")
