@@ -1,5 +1,8 @@
 """ImageSampler: imbalanced-learn's samplers on images, and any of them on our rows."""
 
+import pickle
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -110,6 +113,50 @@ def test_bytes_do_not_wrap_around(cells):
     )
     assert out.min() >= 120
     assert out.max() <= 129
+
+
+# These keep what is no image of the batch: support vectors, cluster centres, categories.
+WITH_A_MODEL = (
+    over_sampling.SVMSMOTE,
+    over_sampling.KMeansSMOTE,
+    over_sampling.SMOTEN,
+    under_sampling.ClusterCentroids,
+)
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [s for s in APPENDING + CHOOSING + OTHERS if not isinstance(s, WITH_A_MODEL)],
+    ids=repr,
+)
+def test_the_fitted_sampler_holds_no_images(sampler):
+    rng = np.random.RandomState(0)
+    images = rng.randint(0, 256, (60, 48, 48, 3)).astype(np.uint8)  # 415 kB
+    wrapped = ImageSampler(sampler)
+    wrapped.fit_resample(images, np.repeat([0, 1], [40, 20]))
+    assert len(pickle.dumps(wrapped)) < 20_000
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        over_sampling.RandomOverSampler(random_state=0),
+        under_sampling.RandomUnderSampler(random_state=0),
+    ],
+    ids=repr,
+)
+def test_picking_images_makes_no_floating_point_copy(sampler):
+    images = np.zeros((300, 64, 64, 3), np.uint8)
+    target = np.repeat([0, 1], [160, 140])
+    ImageSampler(sampler).fit_resample(images, target)  # warm caches
+    tracemalloc.start()
+    try:
+        out, _ = ImageSampler(sampler).fit_resample(images, target)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # imbalanced-learn stacks copies of the parts; float32 rows would be four times the input more.
+    assert peak < 2 * out.nbytes + 500_000
 
 
 # ------------------------------------------------------------------ properties

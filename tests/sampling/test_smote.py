@@ -1,10 +1,14 @@
 """SMOTE on images: imbalanced-learn's numbers on floats, rounding on bytes, its sources told."""
 
+import gc
+import pickle
 import tracemalloc
 import warnings
 
+import joblib
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from imblearn import over_sampling
@@ -13,8 +17,9 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.utils._param_validation import InvalidParameterError
 
 from wbcclf import SMOTE, Augmenter, make_blood_cells
+from wbcclf._resampled import sources_of
 from wbcclf.exceptions import SmallClassWarning
-from wbcclf.sampling import _smote
+from wbcclf.sampling import _neighbours, _smote
 
 THEIR_TESTS = sorted(name for name in dir(imblearn_test_smote) if name.startswith("test_"))
 QUICK = settings(max_examples=40, deadline=None)
@@ -62,9 +67,9 @@ def test_imbalanced_learn_has_the_tests_we_count_on():
     assert len(THEIR_TESTS) >= 3
 
 
-def test_it_is_a_subclass_with_the_same_parameters():
+def test_it_is_a_subclass_with_the_same_parameters_and_one_more():
     assert issubclass(SMOTE, over_sampling.SMOTE)
-    assert SMOTE().get_params() == over_sampling.SMOTE().get_params()
+    assert SMOTE().get_params() == over_sampling.SMOTE().get_params() | {"spill_dir": None}
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -187,7 +192,7 @@ def test_another_seed_gives_other_synthetics():
 def test_interpolating_in_blocks_changes_nothing(monkeypatch):
     images, target = noise([14, 8, 6])
     whole = SMOTE(random_state=0).fit_resample(images, target)[0]
-    monkeypatch.setattr(_smote, "_BLOCK_BYTES", 1)  # one row at a time
+    monkeypatch.setattr(_smote, "_BLOCK_VALUES", 1)  # one row at a time
     by_rows = SMOTE(random_state=0).fit_resample(images, target)[0]
     np.testing.assert_array_equal(np.asarray(whole), np.asarray(by_rows))
 
@@ -334,20 +339,133 @@ def test_a_bad_parameter_is_named(params):
 # ------------------------------------------------------------------ memory
 
 
-def test_bytes_are_never_all_copied_to_floats(monkeypatch):
-    monkeypatch.setattr(_smote, "_BLOCK_BYTES", 2**20)
+def test_bytes_are_never_all_copied_to_floats():
     images, target = noise([560, 20], shape=(64, 64, 3))
-    row, block = 64 * 64 * 3, 2**20
+    row = 64 * 64 * 3
+    smote = SMOTE(sampling_strategy={1: 50}, random_state=0)
+    smote.fit_resample(images, target)  # what torch and the thread pool need once
     tracemalloc.start()
     try:
         # 30 synthetics: the output is hardly larger than the input.
-        smote = SMOTE(sampling_strategy={1: 50}, random_state=0)
         smote.fit_resample(images, target)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    # The output in bytes; the class in float32 and once more in float64 inside the neighbour
-    # search; six blocks (bytes, parents, difference, product, sum); 2 MB for everything small.
-    bound = 610 * row + 20 * row * (4 + 8) + 6 * block + 2_000_000
+    # The output in bytes; in each thread a block in float64, two in int16 and bytes; 2 MB for
+    # everything small. torch's own tiles are not traced: benchmarks/smote.py measures the process.
+    bound = 610 * row + joblib.cpu_count() * _smote._BLOCK_VALUES * (8 + 8 + 2 + 2) + 2_000_000
     assert bound < 580 * row * 4  # a float32 copy of the batch alone would break the bound
     assert peak < bound
+
+
+def test_the_fitted_sampler_holds_no_images():
+    images, target = noise([40, 30], shape=(64, 64, 3))
+    for kind in (np.uint8, np.float32):
+        smote = SMOTE(random_state=0)
+        smote.fit_resample(images.astype(kind), target)
+        assert len(pickle.dumps(smote)) < 5_000  # the indices of 80 rows; an image has 12,288 bytes
+
+
+# ------------------------------------------------------------------ exact neighbours of bytes
+
+
+@st.composite
+def byte_rows(draw):
+    n, n_features = draw(st.integers(2, 40)), draw(st.sampled_from([1, 3, 48, 1023, 1024, 2500]))
+    rng = np.random.RandomState(draw(st.integers(0, 999)))
+    # The extremes make the largest products; few levels make ties and equal rows.
+    levels = draw(st.sampled_from([[0, 255], [0, 1, 2], np.arange(256)]))
+    return rng.choice(levels, (n, n_features)).astype(np.uint8)
+
+
+def neighbours_by_definition(rows, k):
+    wide = rows.astype(np.int64)
+    distances = ((wide[:, None] - wide[None]) ** 2).sum(axis=2)
+    np.fill_diagonal(distances, np.iinfo(np.int64).max)
+    return np.argsort(distances, axis=1, kind="stable")[:, :k]  # stable: the first of equals
+
+
+@QUICK
+@given(byte_rows(), st.integers(1, 5), st.sampled_from([3, 7, 1024]))
+def test_the_neighbours_are_those_of_the_definition(rows, k, tile):
+    k = min(k, len(rows) - 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_neighbours, "_TILE", tile)
+        found = _neighbours.nearest_neighbours(rows, k)
+    np.testing.assert_array_equal(found, neighbours_by_definition(rows, k))
+
+
+def test_the_largest_sum_of_a_block_is_exact():
+    # Two rows of zeros and one of 255: products of (-128)**2, 127**2 and -128 * 127.
+    rows = np.zeros((3, 3 * _neighbours._BLOCK), np.uint8)
+    rows[2] = 255
+    rows[2, 0] = 254  # nearer to zero by an odd number
+    inner = _neighbours._inner_products(rows, np.arange(3), np.arange(3), "cpu")
+    wide = rows.astype(np.int64) - 128
+    np.testing.assert_array_equal(inner.numpy(), wide @ wide.T)
+
+
+def test_a_gpus_arithmetic_gives_the_same_neighbours(monkeypatch):
+    # In float64, as on a CUDA device; here on a CPU under its other name.
+    rows = np.random.RandomState(0).randint(0, 256, (50, 3000)).astype(np.uint8)
+    used = []
+    centred = _neighbours._centred
+    monkeypatch.setattr(
+        _neighbours, "_centred", lambda *a: used.append(centred(*a).dtype) or centred(*a)
+    )
+    found = _neighbours.nearest_neighbours(rows, 5, device="cpu:0")
+    assert set(used) == {torch.float64}
+    np.testing.assert_array_equal(found, neighbours_by_definition(rows, 5))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_finds_the_same_neighbours():
+    rows = np.random.RandomState(0).randint(0, 256, (3000, 12288)).astype(np.uint8)
+    on_gpu, on_cpu = (_neighbours.nearest_neighbours(rows, 5, device=d) for d in ("cuda", "cpu"))
+    np.testing.assert_array_equal(on_gpu, on_cpu)
+
+
+def test_neighbours_are_searched_in_the_given_rows_alone():
+    rows = np.random.RandomState(0).randint(0, 256, (30, 12)).astype(np.uint8)
+    members = np.array([3, 29, 4, 11, 17])
+    found = _neighbours.nearest_neighbours(rows, 3, members)
+    np.testing.assert_array_equal(found, neighbours_by_definition(rows[members], 3))
+
+
+def test_equal_images_are_neighbours_but_no_image_is_its_own():
+    images = np.full((6, 4, 4, 3), 7, np.uint8)
+    images[3:] = np.arange(3, dtype=np.uint8)[:, None, None, None] + 200
+    smote = SMOTE(sampling_strategy={0: 9}, random_state=0, k_neighbors=2)
+    smote.fit_resample(images, [0, 0, 0, 1, 1, 1])
+    assert (smote.sample_pairs_[:, 0] != smote.sample_pairs_[:, 1]).all()
+
+
+# ------------------------------------------------------------------ output in a file
+
+
+@pytest.mark.parametrize("kind", sorted(DTYPES))
+def test_spilled_output_is_the_same_and_goes_with_its_file(kind, tmp_path):
+    images, target = noise([14, 8, 6], kind=kind)
+    expected, labels = SMOTE(random_state=0).fit_resample(images, target)
+    smote = SMOTE(random_state=0, spill_dir=tmp_path)
+    out, out_labels = smote.fit_resample(images, target)
+    assert len(list(tmp_path.iterdir())) == 1
+    np.testing.assert_array_equal(np.asarray(out), np.asarray(expected))
+    np.testing.assert_array_equal(np.asarray(out_labels), np.asarray(labels))
+    assert sources_of(out, len(out)).original.sum() == len(images)
+    assert len(pickle.dumps(smote)) < 5_000
+    view = out[3:]
+    del out
+    gc.collect()
+    assert len(list(tmp_path.iterdir())) == 1
+    del view
+    gc.collect()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_spill_folder_that_is_none_is_named(tmp_path):
+    images, target = noise([8, 6])
+    with pytest.raises(ValueError, match=r"spill_dir='.*missing' is not a folder"):
+        SMOTE(spill_dir=tmp_path / "missing").fit_resample(images, target)
+    with pytest.raises(InvalidParameterError, match="'spill_dir' parameter"):
+        SMOTE(spill_dir=3).fit_resample(images, target)

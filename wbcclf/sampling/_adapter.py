@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+from imblearn.over_sampling import RandomOverSampler
+from imblearn.under_sampling import RandomUnderSampler
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import get_tags
@@ -22,7 +24,8 @@ class ImageSampler(BaseEstimator):
     """Make an imbalanced-learn sampler take image batches, and round instead of wrap around.
 
     Integer images are handed to the sampler as float32 rows (exact up to 2**24), so that its
-    differences cannot wrap around, and what comes back is rounded to their dtype.
+    differences cannot wrap around, and what comes back is rounded to their dtype. Random over- and
+    under-sampling compute nothing and get them as they are, without a larger copy.
 
     Parameters
     ----------
@@ -32,7 +35,7 @@ class ImageSampler(BaseEstimator):
     Attributes
     ----------
     sampler_ : imbalanced-learn sampler
-        The fitted clone.
+        The fitted clone; neighbour searches in it are unfitted, since they would hold the images.
     sample_indices_ : ndarray of int
         Input row of every output row; only if the sampler tells it.
     sample_pairs_ : ndarray of shape (n_new, 2), int
@@ -85,10 +88,11 @@ class ImageSampler(BaseEstimator):
         """
         images = as_images(X)
         rows = X if images is None else images_to_rows(images)
-        dtype = _integer_dtype(rows)
+        dtype = None if _only_picks(self.sampler) else _integer_dtype(rows)
         self.sampler_ = clone(self.sampler)
         rows_in = rows if dtype is None else rows.astype(np.float32)
         X_out, y_out = self.sampler_.fit_resample(rows_in, y)
+        _forget_images(self.sampler_)
         if dtype is not None:
             X_out = _rounded(X_out, dtype)
         if images is not None:
@@ -124,6 +128,29 @@ class ImageSampler(BaseEstimator):
 
     def __sklearn_tags__(self):
         return get_tags(self.sampler)
+
+
+def _only_picks(sampler) -> bool:
+    """Tell whether a sampler returns rows as they are without computing with them."""
+    if isinstance(sampler, RandomOverSampler):
+        return sampler.shrinkage is None
+    return isinstance(sampler, RandomUnderSampler)
+
+
+def _forget_images(fitted):
+    """Return `fitted` with unfitted clones for the neighbour searches in it, however deep they are.
+
+    They hold the images of a class, which a pickled pipeline would drag along.
+    """
+    if isinstance(fitted, list):
+        return [_forget_images(value) for value in fitted]
+    if not isinstance(fitted, BaseEstimator):
+        return fitted
+    if hasattr(fitted, "_fit_X"):
+        return clone(fitted)
+    for name, value in list(vars(fitted).items()):
+        setattr(fitted, name, _forget_images(value))
+    return fitted
 
 
 def _integer_dtype(rows) -> np.dtype | None:

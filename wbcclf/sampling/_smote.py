@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from numbers import Integral
 
+import joblib
 import numpy as np
 from imblearn import over_sampling
 from sklearn.base import clone
 from sklearn.utils import check_random_state
 
+from wbcclf import _spill
 from wbcclf.exceptions import SmallClassWarning
 from wbcclf.sampling._base import ImageSamplerMixin
+from wbcclf.sampling._neighbours import nearest_neighbours
 
-# Interpolation needs float64 copies of the rows it works on; so many bytes of them at a time.
-_BLOCK_BYTES = 32 * 2**20
+# Interpolation needs float64 copies of the values it works on: so many at a time and thread, which
+# stay in a core's cache (1 MB).
+_BLOCK_VALUES = 2**17
 
 
 class SMOTE(ImageSamplerMixin, over_sampling.SMOTE):
@@ -27,6 +34,10 @@ class SMOTE(ImageSamplerMixin, over_sampling.SMOTE):
     - image batches are taken as well as rows;
     - a class with fewer than ``k_neighbors + 1`` images uses the neighbours it has.
 
+    The neighbours of ``uint8`` images are found without floating-point copies of them, exactly
+    (of equally near ones, the first in the batch), and on a CUDA device where there is one, with
+    the same result. That search takes time with the square of the class size, all else is linear.
+
     Parameters
     ----------
     sampling_strategy : float, str, dict or callable, default="auto"
@@ -36,6 +47,9 @@ class SMOTE(ImageSamplerMixin, over_sampling.SMOTE):
     k_neighbors : int or object, default=5
         Number of nearest neighbours (Euclidean, of all pixel values) to interpolate with, or an
         object with ``kneighbors``.
+    spill_dir : str, path or None, default=None
+        An existing folder: the output is a memory-mapped file in it instead of in memory. The file
+        is removed when the output is.
 
     Attributes
     ----------
@@ -46,7 +60,7 @@ class SMOTE(ImageSamplerMixin, over_sampling.SMOTE):
     sample_pairs_ : ndarray of shape (n_new, 2), int
         Base and neighbour row of every synthetic.
     nn_k_ : object
-        The neighbour search.
+        The neighbour search, unfitted: it would hold the images.
     n_features_in_ : int
         Length of a row.
 
@@ -58,7 +72,10 @@ class SMOTE(ImageSamplerMixin, over_sampling.SMOTE):
     Raises
     ------
     ValueError
-        When a class to over-sample has a single image, `X` holds NaN, or `y` one class only.
+        When a class to over-sample has a single image, `X` holds NaN, `y` one class only, or
+        `spill_dir` is no folder.
+    OSError
+        When `spill_dir` has no room for the output.
 
     Examples
     --------
@@ -73,78 +90,104 @@ class SMOTE(ImageSamplerMixin, over_sampling.SMOTE):
     array([30, 30])
     """
 
+    _parameter_constraints: dict = {
+        **over_sampling.SMOTE._parameter_constraints,
+        "spill_dir": [str, os.PathLike, None],
+    }
+
+    def __init__(
+        self, *, sampling_strategy="auto", random_state=None, k_neighbors=5, spill_dir=None
+    ):
+        super().__init__(
+            sampling_strategy=sampling_strategy, random_state=random_state, k_neighbors=k_neighbors
+        )
+        self.spill_dir = spill_dir
+
     def _fit_resample(self, X, y):
         self._validate_estimator()
-        n_new = sum(self.sampling_strategy_.values())
-        X_out = np.empty((len(X) + n_new, X.shape[1]), dtype=X.dtype)
-        X_out[: len(X)] = X
-        labels, pairs, start = [y], [np.empty((0, 2), dtype=np.intp)], len(X)
+        pairs, steps, labels = [np.empty((0, 2), dtype=np.intp)], [], [y]
         for label, n_samples in self.sampling_strategy_.items():
             if n_samples == 0:
                 continue
             members = np.flatnonzero(y == label)
-            base, neighbour, steps = self._draw(X[members], label, n_samples)
+            base, neighbour, step = self._draw(X, members, label, n_samples)
             pairs.append(np.column_stack([members[base], members[neighbour]]))
-            _interpolate(X, *pairs[-1].T, steps, out=X_out[start : start + n_samples])
+            steps.append(step)
             labels.append(np.full(n_samples, label, dtype=y.dtype))
-            start += n_samples
         self.sample_pairs_ = np.vstack(pairs)
         self.sample_indices_ = np.concatenate([np.arange(len(X)), self.sample_pairs_[:, 0]])
+        X_out = _spill.empty((len(self.sample_indices_), X.shape[1]), X.dtype, self.spill_dir)
+        X_out[: len(X)] = X
+        if steps:
+            _interpolate(X, *self.sample_pairs_.T, np.concatenate(steps), out=X_out[len(X) :])
         return X_out, np.hstack(labels)
 
-    def _draw(self, X_class, label, n_samples):
+    def _draw(self, X, members, label, n_samples):
         """Return base and neighbour (positions in the class) and step of every synthetic.
 
         The same draws, in the same order, as imbalanced-learn's ``_make_samples``.
         """
-        neighbours = self._neighbours(X_class, label)
+        neighbours = self._neighbours(X, members, label)
         random_state = check_random_state(self.random_state)
         cells = random_state.randint(low=0, high=neighbours.size, size=n_samples)
         steps = random_state.uniform(size=n_samples)
         base, column = np.divmod(cells, neighbours.shape[1])
         return base, neighbours[base, column], steps
 
-    def _neighbours(self, X_class, label):
-        """Return the positions of the nearest neighbours of every image of a class."""
+    def _neighbours(self, X, members, label):
+        """Return, for every image of a class, the positions of its nearest neighbours there."""
         if isinstance(label, np.generic):  # named as the user wrote it, not as np.str_('ig')
             label = label.item()
-        if len(X_class) == 1:
+        n_members = len(members)
+        if n_members == 1:
             raise ValueError(
                 f"Class {label!r} has a single image, and SMOTE interpolates between two. Augment "
                 "first: put an Augmenter before SMOTE in the Pipeline, or leave the class out "
                 "through sampling_strategy."
             )
-        if X_class.dtype.kind in "ui":
-            # float32 holds every value up to 2**24, and scikit-learn sums float32 in float64.
-            X_class = X_class.astype(np.float32)
-        search = self.nn_k_
-        wanted = getattr(search, "n_neighbors", 0)
-        if wanted > len(X_class):
+        wanted = getattr(self.nn_k_, "n_neighbors", 0)  # and the image itself among them
+        if wanted > n_members:
             warnings.warn(
-                f"Class {label!r} has {len(X_class)} images: SMOTE interpolates between "
-                f"{len(X_class) - 1} neighbours instead of {wanted - 1}, so synthetics will be "
+                f"Class {label!r} has {n_members} images: SMOTE interpolates between "
+                f"{n_members - 1} neighbours instead of {wanted - 1}, so synthetics will be "
                 "near copies. An Augmenter before SMOTE gives it more to work with.",
                 SmallClassWarning,
                 stacklevel=2,
             )
-            search = clone(search).set_params(n_neighbors=len(X_class))
+        n_neighbors = min(wanted, n_members)
+        if X.dtype == np.uint8 and isinstance(self.k_neighbors, Integral):
+            return nearest_neighbours(X, n_neighbors - 1, members)
+        # float32 holds every integer up to 2**24, and scikit-learn sums float32 in float64.
+        X_class = X[members].astype(np.float32 if X.dtype.kind in "ui" else X.dtype, copy=False)
+        search = clone(self.nn_k_)
+        if wanted > n_members:
+            search.set_params(n_neighbors=n_neighbors)
         # The nearest of all is the image itself.
         return search.fit(X_class).kneighbors(X_class, return_distance=False)[:, 1:]
 
 
 def _interpolate(X, base, neighbour, steps, out):
-    """Write ``X[base] + steps * (X[neighbour] - X[base])`` to `out`, block by block.
+    """Write ``X[base] + steps * (X[neighbour] - X[base])`` to `out`, block by block, in threads.
 
     Floating input is computed in imbalanced-learn's own order of operations and precision (the
-    difference in the input's, the rest in float64). Integers are subtracted in float64, where
-    differences of bytes are exact, and rounded to nearest; since ``0 <= steps < 1`` the result lies
-    between its two parents and cannot leave their range.
+    difference in the input's, the rest in float64). Differences of integers are exact in float64
+    (those of bytes in int16 already), and the result is rounded to nearest: what rounding
+    imbalanced-learn's float64 result gives. Since ``0 <= steps < 1`` it lies between its two
+    parents and cannot leave their range.
     """
-    size = max(1, _BLOCK_BYTES // (8 * X.shape[1]))
-    for start in range(0, len(out), size):
+    size = max(1, _BLOCK_VALUES // X.shape[1])
+    exact = {"u": np.int16 if X.dtype == np.uint8 else np.float64, "i": np.float64}
+
+    def work(start):
         block = slice(start, start + size)
-        origin, target = X[base[block]], X[neighbour[block]]
+        origin = X[base[block]]
+        step = np.subtract(X[neighbour[block]], origin, dtype=exact.get(X.dtype.kind))
+        values = steps[block, None] * step
+        values += origin
         if X.dtype.kind in "ui":
-            origin, target = origin.astype(np.float64), target.astype(np.float64)
-        values = origin + steps[block, None] * (target - origin)
-        out[block] = np.rint(values) if X.dtype.kind in "ui" else values
+            np.rint(values, out=values)
+        out[block] = values
+
+    # NumPy releases the interpreter lock.
+    with ThreadPoolExecutor(joblib.cpu_count()) as pool:
+        list(pool.map(work, range(0, len(out), size)))
