@@ -55,13 +55,14 @@ def times(contestants, rounds=5):
     return seconds
 
 
-def table(title, contestants, n_items, unit="images", rounds=5):
+def table(title, contestants, n_items, unit="images", rounds=5, memory=None):
     """Print a row for each of `contestants` (name to function; ours first), and return the ratios.
 
     A ratio is the median, over the rounds, of the alternative's time over ours in the same round:
-    what else the machine does meets both alike.
+    what else the machine does meets both alike. `memory` is what `peaks` found before the first of
+    several tables in a process; None measures it here.
     """
-    memory = peaks(contestants)
+    memory = memory or peaks(contestants)
     seconds = times(contestants, rounds)
     ours = next(iter(seconds.values()))
     print(f"\n{title}; {rounds} rounds in turn, {os.cpu_count()} CPU cores\n")

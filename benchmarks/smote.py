@@ -10,14 +10,16 @@ Run: WBCCLF_DATA=... python benchmarks/smote.py [--large]
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch  # noqa: F401 (its libraries are not to count as SMOTE's memory)
 from _compare import peaks, table
-from imblearn import over_sampling
+from imblearn import combine, over_sampling, under_sampling
+from sklearn.base import clone
 
-from wbcclf import SMOTE, list_image_folder
+from wbcclf import SMOTE, ImageSampler, list_image_folder
 from wbcclf.datasets import ImageLoader
 
 TRAIN = Path(os.environ["WBCCLF_DATA"], "blood-cells", "TRAIN")
@@ -32,28 +34,61 @@ def cells(counts, image_size):
     return ImageLoader(image_size, n_jobs=1).transform(listing.paths[rows]), listing.target[rows]
 
 
+def over(sampler, X, y):
+    """Return the rows of a fresh clone's output; rows are given and returned as floats or bytes."""
+    return clone(sampler).fit_resample(X, y)[0].reshape(-1, np.prod(X.shape[1:]))
+
+
 def small():
     images, target = cells([1500, 1000, 500], 128)
     rows = images.reshape(len(images), -1)
     floats = rows.astype(np.float32)
+    ours, theirs = SMOTE(random_state=0), over_sampling.SMOTE(random_state=0)
     contestants = {
-        "wbcclf, uint8": lambda: SMOTE(random_state=0).fit_resample(images, target),
-        "imbalanced-learn, float32": lambda: over_sampling.SMOTE(random_state=0).fit_resample(
-            rows.astype(np.float32), target
-        ),
-        "wbcclf, float32": lambda: SMOTE(random_state=0).fit_resample(floats, target),
-        "imbalanced-learn, uint8 (wrong values)": lambda: over_sampling.SMOTE(
-            random_state=0
-        ).fit_resample(rows, target),
+        "wbcclf, uint8": partial(over, ours, images, target),
+        "imbalanced-learn, float32": lambda: over(theirs, rows.astype(np.float32), target),
+        "wbcclf, float32": partial(over, ours, floats, target),
+        "imbalanced-learn, uint8 (wrong values)": partial(over, theirs, rows, target),
     }
+    tables = siblings()
+    memory = peaks(contestants)
+    memory_of_siblings = [peaks(pair) for _, pair in tables]
     title = f"SMOTE, {images.shape} {images.dtype} ({images.nbytes / 1e6:.0f} MB) -> 4,500"
-    table(title, contestants, 1500, unit="new images", rounds=3)
-    theirs = over_sampling.SMOTE(random_state=0).fit_resample(floats, target)[0]
-    ours = SMOTE(random_state=0).fit_resample(floats, target)[0]
-    print(f"\nfloat32: equal bit for bit: {np.array_equal(ours, theirs)}")
-    theirs = over_sampling.SMOTE(random_state=0).fit_resample(rows.astype(np.float64), target)[0]
-    images_out = contestants["wbcclf, uint8"]()[0].reshape(len(theirs), -1)
-    print(f"uint8: equal to theirs in float64, rounded: {np.array_equal(images_out, np.rint(theirs))}")
+    table(title, contestants, 1500, "new images", 3, memory)
+    same = np.array_equal(over(ours, floats, target), over(theirs, floats, target))
+    print(f"\nfloat32: equal bit for bit: {same}")
+    rounded = np.rint(over(theirs, rows.astype(np.float64), target))
+    same = np.array_equal(over(ours, images, target), rounded)
+    print(f"uint8: equal to theirs in float64, rounded: {same}")
+    for (title, pair), memory in zip(tables, memory_of_siblings, strict=True):
+        table(title, pair, 1000, rounds=3, memory=memory)
+        mine, other = (function() for function in pair.values())
+        print(f"\nequal to theirs in float32, rounded: {np.array_equal(mine, np.rint(other))}")
+
+
+def siblings():
+    """Return (title, contestants) for the samplers that ImageSampler adapts."""
+    images, target = cells([500, 300, 200], 64)
+    rows = images.reshape(len(images), -1)
+    samplers = {
+        "RandomOverSampler": over_sampling.RandomOverSampler(random_state=0),
+        "RandomUnderSampler": under_sampling.RandomUnderSampler(random_state=0),
+        "BorderlineSMOTE": over_sampling.BorderlineSMOTE(random_state=0),
+        "ADASYN": over_sampling.ADASYN(random_state=0),
+        "SMOTETomek": combine.SMOTETomek(random_state=0),
+    }
+    return [
+        (
+            f"{name}, {images.shape} {images.dtype}",
+            {
+                f"ImageSampler({name}), uint8": partial(
+                    over, ImageSampler(sampler), images, target
+                ),
+                f"{name}, float32": lambda s=sampler: over(s, rows.astype(np.float32), target),
+            },
+        )
+        for name, sampler in samplers.items()
+    ]
 
 
 def large():

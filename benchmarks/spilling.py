@@ -36,7 +36,7 @@ def in_a_process(step, *arguments):
             while not done.wait(0.005):
                 highest[0] = max(highest[0], status("RssAnon"))
 
-        watcher = threading.Thread(target=watch)
+        watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
         start = time.perf_counter()
         step(*arguments)
