@@ -203,6 +203,7 @@ BAD = {
     "n_copies": [-1, 1.5, "auto"],
     "sampling_strategy": ["some", 0, 1.5],
     "image_shape": [48, "48"],
+    "spill_dir": [3, ["."]],
     "random_state": ["x", 0.5],
 }
 

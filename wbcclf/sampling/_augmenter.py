@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import warnings
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from numbers import Integral, Real
 
-import cv2
-import joblib
 import numpy as np
 from imblearn.base import BaseSampler
 from sklearn.utils import check_random_state
 
+from wbcclf import _spill
 from wbcclf._images import Interval, StrOptions, check_images, rows_to_images, value_range
+from wbcclf.sampling import _changes
 from wbcclf.sampling._base import ImageSamplerMixin
 from wbcclf.sampling._stains import stain_matrices
 
-_FILLS = {
-    "reflect": cv2.BORDER_REFLECT_101,
-    "nearest": cv2.BORDER_REPLICATE,
-    "constant": cv2.BORDER_CONSTANT,
-}
-# Luma of ITU-R BT.601, and the YIQ space built on it, in which hue is an angle.
-_LUMA = np.array([0.299, 0.587, 0.114])
-_YIQ = np.array([_LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+# The YIQ space, in which hue is an angle.
+_YIQ = np.array([_changes.LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 _RGB = np.linalg.inv(_YIQ)
 _LONGEST_SIDE = 2**15 - 2  # of an image that OpenCV's warpAffine takes
 _FRACTION = Interval(Real, 0, 1, closed="both")
@@ -42,8 +37,11 @@ class Augmenter(ImageSamplerMixin, BaseSampler):
 
     Parameters
     ----------
-    rotation : float, default=180
-        Largest angle in degrees, either way. Cells have no upright position.
+    rotation : float or "quarter", default=180
+        Largest angle in degrees, either way. Cells have no upright position. "quarter" draws a
+        multiple of 90 degrees: without shear, shift and zoom, that and flips move pixels and change
+        none. (A quarter turn of an image that is not square is about its centre too and fills what
+        comes in; between pixels, if height and width differ by an odd number.)
     shear : float, default=0
         Largest shear angle in degrees, either way; under 90.
     shift : float, default=0.05
@@ -77,6 +75,9 @@ class Augmenter(ImageSamplerMixin, BaseSampler):
         of a class.
     image_shape : (height, width, channels) or None, default=None
         The shape that rows stand for; None infers it. Ignored for image batches.
+    spill_dir : path or None, default=None
+        An existing folder: `fit_resample` puts its output into a memory-mapped file there, removed
+        with the last array that uses it, instead of into memory.
     random_state : int, RandomState instance or None, default=None
 
     Attributes
@@ -92,7 +93,10 @@ class Augmenter(ImageSamplerMixin, BaseSampler):
     Raises
     ------
     ValueError
-        If both `n_copies` and `sampling_strategy` are given, or `y` holds one class only.
+        If both `n_copies` and `sampling_strategy` are given, `y` holds one class only, or
+        `spill_dir` is no folder.
+    OSError
+        If the disk of `spill_dir` is too full.
 
     Examples
     --------
@@ -107,7 +111,7 @@ class Augmenter(ImageSamplerMixin, BaseSampler):
 
     _sampling_type = "over-sampling"
     _parameter_constraints: dict = {
-        "rotation": [Interval(Real, 0, 360, closed="both")],
+        "rotation": [Interval(Real, 0, 360, closed="both"), StrOptions({"quarter"})],
         "shear": [Interval(Real, 0, 90, closed="left")],
         "shift": [_FRACTION],
         "zoom": [Interval(Real, 0, 1, closed="left")],
@@ -118,7 +122,7 @@ class Augmenter(ImageSamplerMixin, BaseSampler):
         "saturation": [_FRACTION],
         "hue": [Interval(Real, 0, 0.5, closed="both")],
         "stain": [_FRACTION],
-        "fill": [StrOptions(set(_FILLS))],
+        "fill": [StrOptions(set(_changes.BORDERS))],
         "n_copies": [Interval(Integral, 0, None, closed="left"), None],
         "sampling_strategy": [
             Interval(Real, 0, 1, closed="right"),
@@ -128,6 +132,7 @@ class Augmenter(ImageSamplerMixin, BaseSampler):
             None,
         ],
         "image_shape": [tuple, list, None],
+        "spill_dir": [str, os.PathLike, None],
         "random_state": ["random_state"],
     }
 
@@ -149,6 +154,7 @@ class Augmenter(ImageSamplerMixin, BaseSampler):
         n_copies=None,
         sampling_strategy=None,
         image_shape=None,
+        spill_dir=None,
         random_state=None,
     ):
         self.rotation = rotation
@@ -166,6 +172,7 @@ class Augmenter(ImageSamplerMixin, BaseSampler):
         self.n_copies = n_copies
         self.sampling_strategy = sampling_strategy
         self.image_shape = image_shape
+        self.spill_dir = spill_dir
         self.random_state = random_state
 
     def augment(self, images, random_state=None):
@@ -173,20 +180,39 @@ class Augmenter(ImageSamplerMixin, BaseSampler):
 
         Parameters
         ----------
-        images : array-like of shape (n_samples, height, width, channels)
-            Image batch.
+        images : array-like or torch.Tensor of shape (n_samples, height, width, channels)
+            Image batch. A tensor (uint8, float32 or float64) is changed on its own device, all
+            images at once: by the same changes for the same `random_state`, and bytes to the same
+            values within 1 grey level.
         random_state : int, RandomState instance or None
             Where the changes are drawn from.
 
         Returns
         -------
-        ndarray of the shape and dtype of `images`
+        ndarray or torch.Tensor of the shape and dtype of `images`, on the same device
         """
         self._validate_params()
+        random_state = check_random_state(random_state)
+        # Whoever holds a tensor has imported torch; nobody else needs it here.
+        if "torch" in sys.modules and isinstance(images, sys.modules["torch"].Tensor):
+            return self._augment_tensor(images, random_state)
         images = check_images(images, "images")
         out = np.empty_like(images, subok=False)
-        self._apply(images, np.arange(len(images)), check_random_state(random_state), out)
+        self._apply(images, np.arange(len(images)), random_state, out)
         return out
+
+    def _augment_tensor(self, images, random_state):
+        from wbcclf.sampling import _changes_torch
+
+        _changes_torch.check_tensor(images)
+        changes = self._draw(len(images), tuple(images.shape[1:]), random_state)
+        if not len(images):
+            return images.clone()
+        if images.is_floating_point():
+            limits = value_range(np.array(_changes_torch.extremes(images)))
+        else:
+            limits = (0.0, 255.0)
+        return _changes_torch.apply(changes, images, limits)
 
     def _strategy(self, y):
         labels, counts = np.unique(y, return_counts=True)
@@ -212,7 +238,7 @@ class Augmenter(ImageSamplerMixin, BaseSampler):
             for label, n_copies in self.sampling_strategy_.items()
         ]
         new = np.concatenate(copied) if copied else np.array([], dtype=np.intp)
-        X_out = np.empty((len(X) + len(new), X.shape[1]), dtype=X.dtype)
+        X_out = _spill.empty((len(X) + len(new), X.shape[1]), X.dtype, self.spill_dir)
         X_out[: len(X)] = X
         images = rows_to_images(X, self.image_shape_)
         copies = rows_to_images(X_out[len(X) :], self.image_shape_)
@@ -221,44 +247,27 @@ class Augmenter(ImageSamplerMixin, BaseSampler):
         return X_out, np.concatenate([y, y[new]])
 
     def _apply(self, images, sources, random_state, out) -> None:
-        """Write one changed version of ``images[sources[i]]`` to ``out[i]``, for every i.
+        """Write one changed version of ``images[sources[i]]`` to ``out[i]``, for every i."""
+        changes = self._draw(len(sources), images.shape[1:], random_state)
+        if len(sources):
+            _changes.apply(changes, images, sources, value_range(images), out)
 
-        All random numbers are drawn here, before the threads start: the result does not depend on
-        how many there are.
-        """
-        n = len(sources)
-        if max(images.shape[1:3]) > _LONGEST_SIDE:
+    def _draw(self, n, image_shape, random_state):
+        """Return n changes; as many random numbers are drawn whichever the device."""
+        *size, n_channels = image_shape
+        if max(size) > _LONGEST_SIDE:
             raise ValueError(
-                f"X holds images of {images.shape[1]}x{images.shape[2]} pixels, but no side may be "
-                f"longer than {_LONGEST_SIDE}. If X holds rows of images that are not square, "
-                "give image_shape=(height, width, channels)."
+                f"X holds images of {size[0]}x{size[1]} pixels, but no side may be longer than "
+                f"{_LONGEST_SIDE}. If X holds rows of images that are not square, give "
+                "image_shape=(height, width, channels)."
             )
-        warps = self._draw_warps(n, images.shape[1:3], random_state)
-        colours = self._draw_colours(n, random_state)
-        if images.shape[3] == 1 or self.stain == 0:
-            stains = None
-        else:
+        warps = self._draw_warps(n, size, random_state)
+        colours = self._draw_colours(n, n_channels, random_state)
+        stains = None
+        if n_channels == 3 and self.stain:
             jitter = random_state.uniform(-self.stain, self.stain, size=(2, n, 3))
             stains = stain_matrices(1 + jitter[0], jitter[1])
-        limits = value_range(images) if n else (0.0, 1.0)
-        change = _Change(_FILLS[self.fill], limits, images.dtype)
-
-        def run(chunk):
-            for i in chunk:
-                image = change.to_float(images[sources[i]])
-                if stains is not None:
-                    image = change.stain(image, stains[i])
-                if colours is not None:
-                    image = change.colour(image, *(part[i] for part in colours))
-                if warps is not None:
-                    image = change.warp(image, warps[i])
-                out[i] = change.from_float(image).reshape(out.shape[1:])
-
-        # OpenCV releases the interpreter lock, so threads use all cores without copying images.
-        n_threads = max(1, min(joblib.cpu_count(), n // 8))
-        chunks = np.array_split(np.arange(n), n_threads)
-        with ThreadPoolExecutor(n_threads) as pool:
-            list(pool.map(run, chunks))
+        return _changes.Changes(stains, colours, warps, self.fill)
 
     def _draw_warps(self, n, size, random_state):
         """Return inverse affine maps (n, 2, 3), from output to input pixels; None if all identity.
@@ -266,7 +275,12 @@ class Augmenter(ImageSamplerMixin, BaseSampler):
         About the image's centre: mirror, then scale, shear, rotate and shift.
         """
         uniform = random_state.uniform
-        angle = np.deg2rad(uniform(-self.rotation, self.rotation, n))
+        if self.rotation == "quarter":
+            quarters = uniform(0, 4, n).astype(int) % 4
+            cos, sin = np.array([1.0, 0, -1, 0])[quarters], np.array([0.0, 1, 0, -1])[quarters]
+        else:
+            angle = np.deg2rad(uniform(-self.rotation, self.rotation, n))
+            cos, sin = np.cos(angle), np.sin(angle)
         shear = np.tan(np.deg2rad(uniform(-self.shear, self.shear, n)))
         scale = uniform(1 - self.zoom, 1 + self.zoom, n)
         shift = uniform(-self.shift, self.shift, (n, 2)) * (size[1], size[0])
@@ -284,18 +298,18 @@ class Augmenter(ImageSamplerMixin, BaseSampler):
             return None
         flip = np.where(mirrored & (self.horizontal_flip, self.vertical_flip), -1.0, 1.0)
         forward = np.empty((n, 2, 2))
-        forward[:, 0, 0] = np.cos(angle)
-        forward[:, 0, 1] = np.cos(angle) * shear - np.sin(angle)
-        forward[:, 1, 0] = np.sin(angle)
-        forward[:, 1, 1] = np.sin(angle) * shear + np.cos(angle)
+        forward[:, 0, 0] = cos
+        forward[:, 0, 1] = cos * shear - sin
+        forward[:, 1, 0] = sin
+        forward[:, 1, 1] = sin * shear + cos
         forward *= (scale[:, None] * flip)[:, None, :]
         inverse = np.linalg.inv(forward)
         centre = (np.array([size[1], size[0]]) - 1) / 2
         offset = centre - np.einsum("nij,nj->ni", inverse, centre + shift)
         return np.concatenate([inverse, offset[:, :, None]], axis=2)
 
-    def _draw_colours(self, n, random_state):
-        """Return the parts (linear maps (n, 3, 3), weights of the mean grey (n,)); None if nothing.
+    def _draw_colours(self, n, n_channels, random_state):
+        """Return the parts (linear maps (n, c, c), weights of the mean grey (n,)); None if nothing.
 
         With brightness b and contrast c, a pixel x of an image of mean grey m becomes
         ``c * b * x + (1 - c) * b * m``; saturation and hue are linear and leave greys as they are.
@@ -313,6 +327,8 @@ class Augmenter(ImageSamplerMixin, BaseSampler):
         chroma[:, 2, 1] = saturation * np.sin(turn)
         chroma[:, 1, 2] = -chroma[:, 2, 1]
         linear = (_RGB @ chroma @ _YIQ) * (contrast * brightness)[:, None, None]
+        if n_channels == 1:  # a grey pixel is one with three equal channels
+            linear = linear.sum(axis=2)[:, :1, None]
         return linear, (1 - contrast) * brightness
 
 
@@ -320,60 +336,3 @@ def _spread(members: np.ndarray, n_copies: int, random_state: np.random.RandomSt
     """Return `n_copies` of `members`, each as often as any other, give or take one."""
     rounds, rest = divmod(int(n_copies), len(members))
     return np.concatenate([np.tile(members, rounds), random_state.permutation(members)[:rest]])
-
-
-class _Change:
-    """The operations on one image, for a batch's fill, value limits and dtype.
-
-    Bytes stay bytes between operations, where OpenCV is fastest; it rounds and saturates them.
-    """
-
-    def __init__(self, border: int, limits: tuple[float, float], dtype: np.dtype) -> None:
-        self.border = border
-        self.limits = limits
-        self.dtype = dtype
-        self.native = dtype in (np.uint8, np.float32, np.float64)
-
-    def to_float(self, image: np.ndarray) -> np.ndarray:
-        """Leave bytes and floats alone; other types are worked on as float64."""
-        return image if self.native else image.astype(np.float64)
-
-    def from_float(self, image: np.ndarray) -> np.ndarray:
-        if self.dtype.kind in "ui" and not self.native:
-            return np.rint(image)
-        return image
-
-    def warp(self, image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-        height, width = image.shape[:2]
-        return cv2.warpAffine(
-            image,
-            matrix,
-            (width, height),
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=self.border,
-        )
-
-    def colour(self, image: np.ndarray, linear: np.ndarray, grey_weight: float) -> np.ndarray:
-        if image.ndim == 2 or image.shape[2] == 1:
-            linear, luma = linear.sum(axis=1)[:1, None], np.ones(1)
-        else:
-            luma = _LUMA
-        mean_grey = float(luma @ cv2.mean(image)[: len(luma)])
-        affine = np.column_stack([linear, np.full(len(luma), grey_weight * mean_grey)])
-        return self._clip(cv2.transform(image, affine))
-
-    def stain(self, image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-        low, high = self.limits
-        # Black has no finite optical density: one grey level of light is let through.
-        floor = (high - low) / 255 or 1.0
-        light = (image.astype(np.float32) - np.float32(low - floor)) / np.float32(
-            high - low + floor
-        )
-        density = cv2.transform(-cv2.log(np.maximum(light, np.float32(1e-6))), matrix)
-        light = cv2.exp(-density) * np.float32(high - low + floor) + np.float32(low - floor)
-        if image.dtype == np.uint8:
-            return np.rint(light.clip(0, 255)).astype(np.uint8)
-        return self._clip(light.astype(image.dtype))
-
-    def _clip(self, image: np.ndarray) -> np.ndarray:
-        return image if image.dtype == np.uint8 else image.clip(*self.limits)
