@@ -40,12 +40,14 @@ def empty(shape: tuple[int, ...], dtype: np.dtype, spill_dir: str | os.PathLike 
     OSError
         If the disk is too full, or the folder cannot be written to.
     """
-    n_bytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-    if spill_dir is None or n_bytes == 0:  # an empty file cannot be mapped
+    if spill_dir is None:
         return np.empty(shape, dtype)
     folder = Path(spill_dir)
     if not folder.is_dir():
         raise ValueError(f"spill_dir={os.fspath(spill_dir)!r} is not a folder. Make it first.")
+    n_bytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    if n_bytes == 0:  # an empty file cannot be mapped
+        return np.empty(shape, dtype)
     _remove_abandoned(folder)
     prefix = f"wbcclf-{socket.gethostname()}-{os.getpid()}-"
     descriptor, path = tempfile.mkstemp(_SUFFIX, prefix, folder.resolve())

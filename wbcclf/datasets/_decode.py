@@ -21,7 +21,9 @@ from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 from wbcclf.datasets._headers import ImageHeader, read_header
 from wbcclf.exceptions import ImageReadError
 
-__all__ = ["MAX_PIXELS", "decode_image", "read_image"]
+__all__ = ["DECODER", "MAX_PIXELS", "decode_image", "read_image"]
+
+DECODER = 1  # raised with every change of the values that files give: cached ones are then stale
 
 MAX_PIXELS = 89_478_485  # Pillow's: a quarter of a GiB as 24-bit RGB
 
@@ -97,7 +99,7 @@ def decode_image(
         raise ImageReadError("16-bit TIFF with a separate plane for each colour: not supported")
     image = None
     if _opencv_is_right(header):
-        image = _decode_opencv(data, header)
+        image = _decode_opencv(data, header, image_size)
     if image is None:
         image = _decode_pillow(data, header)
     if header.format != "TIFF":  # both decoders turn a TIFF themselves
@@ -115,9 +117,17 @@ def _opencv_is_right(header: ImageHeader) -> bool:
     return header.format == "PNG"
 
 
-def _decode_opencv(data: bytes, header: ImageHeader) -> np.ndarray | None:
+REDUCED = {4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
+
+
+def _decode_opencv(
+    data: bytes, header: ImageHeader, image_size: tuple[int, int] | None
+) -> np.ndarray | None:
     """Return the image, or None where OpenCV gives up, so that Pillow can say why."""
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+    if header.format == "JPEG":
+        flags = REDUCED.get(_reduction(header, image_size), cv2.IMREAD_COLOR)
+    flags |= cv2.IMREAD_IGNORE_ORIENTATION
     buffer = np.frombuffer(data, np.uint8)
     try:
         if header.format == "TIFF":
@@ -131,6 +141,23 @@ def _decode_opencv(data: bytes, header: ImageHeader) -> np.ndarray | None:
         return None
     # Swapped here: IMREAD_COLOR_RGB is ignored for TIFF (measured with OpenCV 5.0.0).
     return cv2.cvtColor(_to_uint8(image, header), cv2.COLOR_BGR2RGB)
+
+
+def _reduction(header: ImageHeader, image_size: tuple[int, int] | None) -> int:
+    """Return 4, 2 or 1: how many times smaller the JPEG decoder makes the image on its own.
+
+    It leaves out the upper frequencies before the inverse cosine transform, which is faster than
+    all of it and averaging afterwards. At least twice the size asked for is left to be averaged:
+    on 150 PBC images (360 x 363 to 16, 32, 45, 64 and 90 pixels) the result then differs from the
+    exact area average of all pixels by 0.5 to 0.8 grey levels on average, and by up to 36 at sharp
+    edges. Less left gave 1.0 to 2.9 and up to 92; a factor of 8, 2.2.
+    """
+    if image_size is None:
+        return 1
+    # Orientations 5 to 8 swap the sides.
+    height, width = image_size[::-1] if header.orientation >= 5 else image_size
+    fits = min(header.height / height, header.width / width) / 2
+    return next((k for k in REDUCED if k <= fits), 1)
 
 
 def _decode_pillow(data: bytes, header: ImageHeader) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from wbcclf._images import Interval, _fit_context, check_image_size
+from wbcclf._images import HasMethods, Interval, _fit_context, check_image_size
 from wbcclf.datasets._decode import MAX_PIXELS
 from wbcclf.datasets._reading import check_reading, read_images
 
@@ -32,6 +32,12 @@ class ImageLoader(TransformerMixin, BaseEstimator):
         Threads; None or -1 means one per available core. The result does not depend on it.
     max_pixels : int, default=89478485
         Larger images count as broken; they are recognised before they are decoded.
+    memory : None, str, path or joblib.Memory, default=None
+        Folder to keep the decoded images in: in a search, candidates after the first one take the
+        images of a fold from there. See `load_image_folder`.
+    spill_dir : str, path or None, default=None
+        An existing folder: the output is a memory-mapped file in it instead of in memory. See
+        `load_image_folder`.
     verbose : int, default=0
         1 shows a progress bar on stderr.
 
@@ -63,6 +69,8 @@ class ImageLoader(TransformerMixin, BaseEstimator):
         "image_size": [Interval(Integral, 1, None, closed="left"), tuple, list, None],
         "n_jobs": [Integral, None],
         "max_pixels": [Interval(Integral, 1, None, closed="left")],
+        "memory": [str, os.PathLike, HasMethods("cache"), None],
+        "spill_dir": [str, os.PathLike, None],
         "verbose": ["verbose"],
     }
 
@@ -72,11 +80,15 @@ class ImageLoader(TransformerMixin, BaseEstimator):
         *,
         n_jobs: int | None = None,
         max_pixels: int = MAX_PIXELS,
+        memory: Any = None,
+        spill_dir: str | os.PathLike | None = None,
         verbose: int = 0,
     ) -> None:
         self.image_size = image_size
         self.n_jobs = n_jobs
         self.max_pixels = max_pixels
+        self.memory = memory
+        self.spill_dir = spill_dir
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -126,6 +138,8 @@ class ImageLoader(TransformerMixin, BaseEstimator):
         ValueError
             If a parameter is out of range, `X` has another shape, or the image sizes differ (or
             `X` is empty) and `image_size` is None.
+        OSError
+            If `spill_dir` has no room for the images.
         TypeError
             If `X` does not hold paths.
         """
@@ -142,13 +156,15 @@ class ImageLoader(TransformerMixin, BaseEstimator):
             image_size,
             n_jobs=self.n_jobs,
             max_pixels=self.max_pixels,
+            memory=self.memory,
+            spill_dir=self.spill_dir,
             verbose=self.verbose,
             advice="Leave them out of X: a step of a pipeline cannot drop rows.",
         )
         return images
 
     def _check_parameters(self) -> tuple[int, int] | None:
-        check_reading("raise", self.n_jobs, self.max_pixels)
+        check_reading("raise", self.n_jobs, self.max_pixels, self.memory, self.spill_dir)
         return check_image_size(self.image_size)
 
     def __sklearn_tags__(self) -> Any:

@@ -147,6 +147,8 @@ def load_image_folder(
     on_error: str = "raise",
     n_jobs: int | None = None,
     max_pixels: int = MAX_PIXELS,
+    memory: Any = None,
+    spill_dir: str | PathLike | None = None,
     verbose: int = 0,
 ) -> Bunch:
     """Load the images of a folder, with their classes and groups.
@@ -178,6 +180,14 @@ def load_image_folder(
         Threads; None or -1 means one per available core. The result does not depend on it.
     max_pixels : int, default=89478485
         Larger images count as broken; they are recognised before they are decoded.
+    memory : None, str, path or joblib.Memory, default=None
+        Folder to keep the decoded images in, for later runs over the same paths to use instead of
+        decoding. A file is taken for the same by its size and time of change. Files that could not
+        be read are tried again.
+    spill_dir : str, path or None, default=None
+        An existing folder: `images` is a memory-mapped file in it, so that they need not fit into
+        memory. The file is removed when the array is. With a folder as `memory`, `images` of a
+        later run are mapped from there; a joblib.Memory maps them by its own ``mmap_mode``.
     verbose : int, default=0
         1 shows a progress bar on stderr.
 
@@ -229,7 +239,7 @@ def load_image_folder(
     ((2, 32, 32, 3), dtype('uint8'), ['monocyte', 'neutrophil'])
     """
     size = check_image_size(image_size)
-    check_reading(on_error, n_jobs, max_pixels)
+    check_reading(on_error, n_jobs, max_pixels, memory, spill_dir)
     listing = list_image_folder(root, labelled=labelled, groups=groups)
     images, kept, failures = read_images(
         listing.paths.tolist(),
@@ -238,6 +248,8 @@ def load_image_folder(
         max_pixels=max_pixels,
         verbose=verbose,
         on_error=on_error,
+        memory=memory,
+        spill_dir=spill_dir,
     )
     target = _take(listing.target, kept)
     skipped = listing.skipped + failures
@@ -284,6 +296,8 @@ def load_image_csv(
     on_error: str = "raise",
     n_jobs: int | None = None,
     max_pixels: int = MAX_PIXELS,
+    memory: Any = None,
+    spill_dir: str | PathLike | None = None,
     verbose: int = 0,
 ) -> Bunch:
     """Load the images that a CSV file lists, with their labels and groups.
@@ -315,6 +329,10 @@ def load_image_csv(
         Threads; None or -1 means one per available core.
     max_pixels : int, default=89478485
         Larger images count as broken.
+    memory : None, str, path or joblib.Memory, default=None
+        Where to keep the decoded images; see `load_image_folder`.
+    spill_dir : str, path or None, default=None
+        Where to put the images instead of in memory; see `load_image_folder`.
     verbose : int, default=0
         1 shows a progress bar on stderr.
 
@@ -365,7 +383,7 @@ def load_image_csv(
     ((2, 6, 8, 3), ['MONOCYTE', 'NEUTROPHIL'], ['no label'])
     """
     size = check_image_size(image_size)
-    check_reading(on_error, n_jobs, max_pixels)
+    check_reading(on_error, n_jobs, max_pixels, memory, spill_dir)
     table = Table(csv_file)
     path_column = table.column(path_column, PATH_COLUMNS, "path")
     label_column = table.find_column(label_column, LABEL_COLUMNS, "label")
@@ -382,6 +400,8 @@ def load_image_csv(
         max_pixels=max_pixels,
         verbose=verbose,
         on_error=on_error,
+        memory=memory,
+        spill_dir=spill_dir,
         missing=rows.missing,
     )
     target = np.array(rows.labels)[kept] if label_column else None

@@ -9,12 +9,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from numbers import Integral
+from os import PathLike
 from typing import Any
 
 import joblib
 import numpy as np
+from sklearn.utils.validation import check_memory
 
-from wbcclf.datasets._decode import read_image
+from wbcclf import _spill
+from wbcclf.datasets._decode import DECODER, read_image
 from wbcclf.datasets._files import some
 from wbcclf.exceptions import ImageReadError, SkippedFileWarning
 
@@ -24,13 +27,29 @@ ON_ERROR = ("raise", "warn", "skip")
 MAX_CHUNK = 16  # files handed to a thread at a time: enough to hide the hand-over
 
 
-def check_reading(on_error: str, n_jobs: int | None, max_pixels: int) -> None:
-    """Raise a ValueError for a parameter that `read_images` does not take."""
+def check_reading(
+    on_error: str, n_jobs: int | None, max_pixels: int, memory: Any, spill_dir: Any
+) -> None:
+    """Raise an error for a parameter that `read_images` does not take."""
     if on_error not in ON_ERROR:
         raise ValueError(f"on_error must be one of {', '.join(ON_ERROR)}, got {on_error!r}.")
     _n_threads(n_jobs)
     if not isinstance(max_pixels, Integral) or max_pixels < 1:
         raise ValueError(f"max_pixels must be a positive int, got {max_pixels!r}.")
+    _memory(memory, None)
+    _spill.empty((0,), np.uint8, spill_dir)
+
+
+def _memory(memory: Any, mmap_mode: str | None) -> Any:
+    """Return a joblib.Memory for a `memory` parameter."""
+    if isinstance(memory, (str, PathLike)):
+        return joblib.Memory(os.fspath(memory), mmap_mode=mmap_mode, verbose=0)
+    try:
+        return check_memory(memory)
+    except ValueError:
+        raise ValueError(
+            f"memory must be None, a folder or a joblib.Memory, got {memory!r}."
+        ) from None
 
 
 def _n_threads(n_jobs: int | None) -> int:
@@ -51,6 +70,8 @@ def read_images(
     verbose: int,
     on_error: str = "raise",
     missing: Sequence[tuple[str, str]] = (),
+    memory: Any = None,
+    spill_dir: str | PathLike | None = None,
     advice: str = 'Give on_error="warn" to leave such files out.',
 ) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str]]]:
     """Read image files into one batch.
@@ -60,7 +81,7 @@ def read_images(
     paths : sequence of str
     image_size : tuple of (height, width), or None
         None keeps the size of the images, which then must all have the same.
-    n_jobs, max_pixels, verbose, on_error
+    n_jobs, max_pixels, verbose, on_error, memory, spill_dir
         As in `load_image_folder`.
     missing : sequence of (path, reason)
         Files known to be unreadable, counted with the broken ones.
@@ -81,33 +102,95 @@ def read_images(
         If a file cannot be read and `on_error` is "raise", or if none can.
     ValueError
         If the sizes differ and `image_size` is None.
+    OSError
+        If `spill_dir` has no room for the batch.
     """
-    reasons: list[str | None] = [None] * len(paths)
-    sizes: list[tuple[int, int] | None] = [image_size] * len(paths)
-    batch_size = image_size or _first_size(paths, max_pixels)
-    batch = np.empty((len(paths), *batch_size, 3), np.uint8)
-
-    def read(index: int) -> None:
-        try:
-            image = read_image(paths[index], image_size, max_pixels)
-        except ImageReadError as error:
-            reasons[index] = str(error)
-            return
-        sizes[index] = image.shape[:2]
-        if image.shape == batch.shape[1:]:
-            batch[index] = image
-
-    _run(read, len(paths), _n_threads(n_jobs), verbose)
+    n_threads = _n_threads(n_jobs)
+    decode = _memory(memory, "c" if spill_dir is not None else None).cache(
+        _decode, ignore=["n_threads", "verbose", "spill_dir"]
+    )
+    stamps = [_stamp(path) for path in paths] if memory is not None else None
+    batch, sizes, reasons = decode(
+        paths, stamps, image_size, max_pixels, DECODER, n_threads, verbose, spill_dir
+    )
+    failed = [index for index, why in enumerate(reasons) if why is not None]
+    if failed and memory is not None:
+        if not batch.flags.writeable:  # mapped so by the caller's own joblib.Memory
+            batch = np.array(batch)
+        # A failure may have been the disk's, or of a file whose permissions changed since.
+        for index in failed:
+            _decode_one(paths, index, image_size, max_pixels, batch, sizes, reasons)
     broken = [(path, why) for path, why in zip(paths, reasons, strict=True) if why is not None]
     failures = [*missing, *broken]
     _report(failures, len(paths) + len(missing), on_error, advice)
     kept = np.array([k for k, why in enumerate(reasons) if why is None], dtype=np.intp)
     _check_one_size(paths, sizes, kept)
     if broken:
-        for new, old in enumerate(kept):  # in place: a second batch may not fit into memory
-            batch[new] = batch[old]
-        batch = batch[: len(kept)]
+        # In place, since a second batch may not fit into memory; but not in a mapped cache file,
+        # of which every changed page would be in memory.
+        out = batch
+        if spill_dir is not None:
+            out = _spill.empty((len(kept), *batch.shape[1:]), np.uint8, spill_dir)
+        for new, old in enumerate(kept):
+            out[new] = batch[old]
+        batch = out[: len(kept)]
     return batch, kept, failures
+
+
+def _stamp(path: str) -> tuple[int, int] | None:
+    """Return what tells that a file is still the same: its size and time of change."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):  # ValueError: a NUL character in the path
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+def _decode(
+    paths: Sequence[str],
+    stamps: Sequence[tuple[int, int] | None] | None,
+    image_size: tuple[int, int] | None,
+    max_pixels: int,
+    decoder: int,
+    n_threads: int,
+    verbose: int,
+    spill_dir: str | PathLike | None,
+) -> tuple[np.ndarray, list[tuple[int, int] | None], list[str | None]]:
+    """Return the batch of all files, and for each its size and why it could not be read.
+
+    The arguments but the last three are the key that joblib.Memory finds the result by.
+    """
+    batch_size = image_size or _first_size(paths, max_pixels)
+    batch = _spill.empty((len(paths), *batch_size, 3), np.uint8, spill_dir)
+    sizes: list[tuple[int, int] | None] = [image_size] * len(paths)
+    reasons: list[str | None] = [None] * len(paths)
+
+    def work(index: int) -> None:
+        _decode_one(paths, index, image_size, max_pixels, batch, sizes, reasons)
+
+    _run(work, len(paths), n_threads, verbose)
+    return batch, sizes, reasons
+
+
+def _decode_one(
+    paths: Sequence[str],
+    index: int,
+    image_size: tuple[int, int] | None,
+    max_pixels: int,
+    batch: np.ndarray,
+    sizes: list[tuple[int, int] | None],
+    reasons: list[str | None],
+) -> None:
+    """Read one file into its place, or the reason why not."""
+    try:
+        image = read_image(paths[index], image_size, max_pixels)
+    except ImageReadError as error:
+        reasons[index] = str(error)
+        return
+    reasons[index] = None
+    sizes[index] = image.shape[:2]
+    if image.shape == batch.shape[1:]:
+        batch[index] = image
 
 
 def _first_size(paths: Sequence[str], max_pixels: int) -> tuple[int, int]:

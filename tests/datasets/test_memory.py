@@ -1,0 +1,328 @@
+"""Loading with a cache, into a file, and with the JPEG decoder's own scaling."""
+
+import gc
+import io
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import joblib
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from sklearn.base import clone
+
+from wbcclf import load_image_csv, load_image_folder, make_blood_cells
+from wbcclf.datasets import ImageLoader, _decode, _reading
+from wbcclf.exceptions import ImageReadError, SkippedFileWarning
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes of synthetic cells, and a file that is no image."""
+    root = tmp_path / "cells"
+    cells = make_blood_cells(12, classes=2, image_size=32, random_state=0)
+    for number, (image, label) in enumerate(zip(cells.images, cells.target, strict=True)):
+        path = root / label / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    (root / cells.target[0] / "broken.png").write_bytes(b"no image")
+    return root
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The paths of the files that are decoded."""
+    seen = []
+    read = _reading.read_image
+    monkeypatch.setattr(
+        _reading, "read_image", lambda path, *rest: seen.append(path) or read(path, *rest)
+    )
+    return seen
+
+
+def good(folder):
+    return sorted(str(path) for path in folder.rglob("[0-9]*.png"))
+
+
+def backing(array):
+    """Return the kinds of everything that an array is a view of."""
+    kinds = []
+    while array is not None:
+        kinds.append(type(array))
+        array = getattr(array, "base", None)
+    return kinds
+
+
+# ------------------------------------------------------------------ memory
+
+
+@pytest.mark.parametrize("kind", ["str", "path", "joblib.Memory", "read-only joblib.Memory"])
+def test_a_second_run_decodes_nothing_but_what_failed(folder, tmp_path, reads, kind):
+    memory = {
+        "str": lambda: str(tmp_path / "cache"),
+        "path": lambda: tmp_path / "cache",
+        "joblib.Memory": lambda: joblib.Memory(tmp_path / "cache", verbose=0),
+        "read-only joblib.Memory": lambda: joblib.Memory(
+            tmp_path / "cache", verbose=0, mmap_mode="r"
+        ),
+    }[kind]
+    first = load_image_folder(folder, memory=memory(), on_error="skip")
+    assert {os.path.basename(path) for path in reads} > {"0.png", "broken.png"}
+    reads.clear()
+    second = load_image_folder(folder, memory=memory(), on_error="skip", n_jobs=1)
+    assert {os.path.basename(path) for path in reads} == {"broken.png"}
+    plain = load_image_folder(folder, on_error="skip")
+    for bunch in (first, second):
+        np.testing.assert_array_equal(bunch.images, plain.images)
+        np.testing.assert_array_equal(bunch.target, plain.target)
+        assert bunch.skipped == plain.skipped
+
+
+def test_failures_are_told_again(folder, tmp_path):
+    for _ in range(2):
+        with pytest.raises(ImageReadError, match=r"1 of 13 files .*\n.*broken\.png"):
+            load_image_folder(folder, memory=tmp_path / "cache")
+        with pytest.warns(SkippedFileWarning, match=r"broken\.png"):
+            load_image_folder(folder, memory=tmp_path / "cache", on_error="warn")
+
+
+def test_a_file_that_changes_or_is_mended_is_read_anew(folder, tmp_path):
+    paths, loader = good(folder), ImageLoader(memory=tmp_path / "cache")
+    before = loader.transform(paths)
+    Image.fromarray(255 - before[3]).save(paths[3])
+    os.utime(paths[3], ns=(1, 1))  # even into the past
+    after = loader.transform(paths)
+    np.testing.assert_array_equal(after[3], 255 - before[3])
+    np.testing.assert_array_equal(np.delete(after, 3, 0), np.delete(before, 3, 0))
+    Path(paths[0]).unlink()
+    for _ in range(2):
+        with pytest.raises(ImageReadError, match="no such file"):
+            loader.transform(paths)
+    Image.fromarray(before[0]).save(paths[0])
+    np.testing.assert_array_equal(loader.transform(paths), after)
+
+
+def test_a_failure_that_passes_is_not_kept(folder, tmp_path, monkeypatch):
+    # As when a network drive is away, or permissions are missing: the file itself stays the same.
+    paths, loader = good(folder), ImageLoader(memory=tmp_path / "cache")
+    with monkeypatch.context() as patch:
+        patch.setattr(_reading, "read_image", _fail)
+        with pytest.raises(ImageReadError, match="nothing to load"):
+            loader.set_params(image_size=32).transform(paths)
+    expected = ImageLoader(32).transform(paths)
+    np.testing.assert_array_equal(loader.transform(paths), expected)
+
+
+def _fail(*_):
+    raise ImageReadError("cannot be opened (Input/output error)")
+
+
+def test_sizes_and_limits_are_told_apart(folder, tmp_path):
+    paths = good(folder)
+    for size in (8, 16, (8, 16), None):
+        loader = ImageLoader(size, memory=tmp_path / "cache")
+        for _ in range(2):
+            np.testing.assert_array_equal(
+                loader.transform(paths), ImageLoader(size).transform(paths)
+            )
+    with pytest.raises(ImageReadError):
+        ImageLoader(8, memory=tmp_path / "cache", max_pixels=10).transform(paths)
+    backwards = ImageLoader(8, memory=tmp_path / "cache").transform(paths[::-1])
+    np.testing.assert_array_equal(backwards, ImageLoader(8).transform(paths)[::-1])
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_damaged_cache_is_built_again(folder, tmp_path, caplog, mapped):
+    loader = ImageLoader(memory=tmp_path / "cache", spill_dir=tmp_path if mapped else None)
+    expected = loader.transform(good(folder)).copy()
+    stored = list((tmp_path / "cache").rglob("output.pkl"))
+    assert len(stored) == 1
+    stored[0].write_bytes(stored[0].read_bytes()[:1000])
+    np.testing.assert_array_equal(loader.transform(good(folder)), expected)
+    assert "Exception while loading results" in caplog.text  # joblib's own words
+    caplog.clear()
+    np.testing.assert_array_equal(loader.transform(good(folder)), expected)
+    assert caplog.text == ""
+
+
+def test_two_processes_may_fill_it_at_once(folder, tmp_path):
+    code = (
+        "import sys; from wbcclf.datasets import ImageLoader\n"
+        "print(ImageLoader(16, memory=sys.argv[1]).transform(sys.argv[2:]).sum())"
+    )
+    command = [sys.executable, "-c", code, tmp_path / "cache", *good(folder)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
+    sums = {int(process.communicate()[0]) for process in running}
+    assert sums == {int(ImageLoader(16).transform(good(folder)).sum())}
+
+
+def test_a_table_takes_both(folder, tmp_path, reads):
+    table = folder / "labels.csv"
+    rows = [f"{Path(path).relative_to(folder)},{Path(path).parent.name}" for path in good(folder)]
+    table.write_text("\n".join(["path,label", *rows]))
+    out = [
+        load_image_csv(table, memory=tmp_path / "cache", spill_dir=tmp_path).images
+        for _ in range(2)
+    ]
+    np.testing.assert_array_equal(*out)
+    assert len(reads) == 12 + 1  # and the first once more for the size of all
+
+
+@pytest.mark.parametrize("memory", [3, [], True])
+def test_a_wrong_memory_is_named(folder, memory):
+    with pytest.raises(ValueError, match="memory"):
+        load_image_folder(folder, memory=memory)
+    with pytest.raises(ValueError, match="memory"):
+        ImageLoader(memory=memory).fit([])
+
+
+# ------------------------------------------------------------------ spill_dir
+
+
+@pytest.mark.parametrize("on_error", ["skip", "warn"])
+@pytest.mark.filterwarnings("ignore::wbcclf.exceptions.SkippedFileWarning")
+def test_spilled_images_are_the_same_and_go_with_their_file(folder, tmp_path, on_error):
+    spill = tmp_path / "spill"
+    spill.mkdir()
+    cells = load_image_folder(folder, spill_dir=spill, on_error=on_error)
+    np.testing.assert_array_equal(cells.images, load_image_folder(folder, on_error="skip").images)
+    assert np.memmap in backing(cells.images)
+    assert len(cells.images) == 12
+    gc.collect()
+    assert len(list(spill.iterdir())) == 1  # what was there before the broken one left is gone
+    del cells
+    gc.collect()
+    assert list(spill.iterdir()) == []
+
+
+def test_nothing_is_left_when_loading_fails(folder, tmp_path, monkeypatch):
+    spill = tmp_path / "spill"
+    spill.mkdir()
+    with pytest.raises(ImageReadError):
+        load_image_folder(folder, spill_dir=spill)
+    gc.collect()
+    assert list(spill.iterdir()) == []
+    monkeypatch.setattr(_reading, "read_image", _interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        ImageLoader(8, spill_dir=spill).transform(good(folder))
+    gc.collect()
+    assert list(spill.iterdir()) == []
+
+
+def _interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_with_memory_a_later_run_maps_the_cache(folder, tmp_path):
+    spill = tmp_path / "spill"
+    spill.mkdir()
+    loader = ImageLoader(16, memory=tmp_path / "cache", spill_dir=spill)
+    for _ in range(2):
+        images = loader.transform(good(folder))
+        assert np.memmap in backing(images)
+        np.testing.assert_array_equal(images, ImageLoader(16).transform(good(folder)))
+        images[:] = 0  # the caller's own: the cache stays as it is
+    del images
+    gc.collect()
+    assert list(spill.iterdir()) == []
+
+
+def test_a_spill_folder_that_is_none_is_named_before_anything_is_read(folder, reads):
+    for load in (
+        lambda: load_image_folder(folder, spill_dir="nowhere"),
+        lambda: ImageLoader(spill_dir="nowhere").fit([]),
+        lambda: ImageLoader(spill_dir="nowhere").transform(good(folder)),
+    ):
+        with pytest.raises(ValueError, match="spill_dir='nowhere' is not a folder"):
+            load()
+    assert reads == []
+
+
+def test_a_loader_is_pickled_and_cloned_without_data(folder, tmp_path):
+    loader = ImageLoader(32, memory=str(tmp_path / "cache"), spill_dir=tmp_path)
+    images = loader.fit(good(folder)).transform(good(folder))
+    assert len(pickle.dumps(loader)) < 1000
+    assert clone(loader).get_params() == loader.get_params()
+    again = pickle.loads(pickle.dumps(loader)).transform(good(folder))
+    np.testing.assert_array_equal(images, again)
+
+
+# ------------------------------------------------------------------ threads, and JPEG's own scaling
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.permutations(range(6)), st.integers(1, 9), st.sampled_from([None, 5, (9, 20)]))
+def test_order_and_values_do_not_depend_on_threads(tmp_path_factory, order, n_jobs, size):
+    root = tmp_path_factory.mktemp("order")
+    cells = make_blood_cells(6, classes=2, image_size=24, random_state=0)
+    paths = [str(root / f"{number}.jpg") for number in range(6)]
+    for path, image in zip(paths, cells.images, strict=True):
+        Image.fromarray(image).save(path)
+    expected = ImageLoader(size, n_jobs=1).transform(paths)
+    got = ImageLoader(size, n_jobs=n_jobs).transform([paths[k] for k in order])
+    np.testing.assert_array_equal(got, expected[list(order)])
+
+
+def jpeg(height, width, orientation=1):
+    """A smooth picture, brighter to the right and redder to the bottom, as a JPEG file."""
+    y, x = np.mgrid[:height, :width]
+    image = np.stack([255 * y / height, 255 * x / width, np.full(y.shape, 90)], axis=2)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    Image.fromarray(image.astype(np.uint8)).save(buffer, "JPEG", quality=95, exif=exif)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("source", "size", "factor"),
+    [
+        ((240, 320), (128, 128), 1),  # a half would leave 120 rows for 128
+        ((256, 512), (128, 128), 1),  # the height would be left as it is, with nothing to average
+        ((512, 512), (128, 128), 2),
+        ((1024, 1024), (128, 128), 4),
+        ((4000, 4000), (16, 16), 4),  # never 8
+        ((1024, 500), (128, 128), 1),  # the narrow side decides
+        ((512, 512), None, 1),
+    ],
+)
+def test_the_decoder_scales_where_twice_the_size_is_left(source, size, factor):
+    header = _decode.read_header(jpeg(*source), _decode.MAX_PIXELS)
+    assert _decode._reduction(header, size) == factor
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_scaling_in_the_decoder_keeps_the_picture(orientation, monkeypatch):
+    data = jpeg(400, 300, orientation)
+    size = (40, 60) if orientation >= 5 else (60, 40)
+    reduced = _decode.decode_image(data, size)
+    monkeypatch.setattr(_decode, "REDUCED", {})
+    full = _decode.decode_image(data, size)
+    assert np.abs(reduced.astype(int) - full).max() <= 2  # measured: 2, in a smooth picture
+
+
+def test_a_truncated_jpeg_is_an_error_at_any_size():
+    data = jpeg(512, 512)
+    with pytest.raises(ImageReadError):
+        _decode.decode_image(data[: len(data) // 2], (32, 32))
+
+
+@pytest.mark.skipif("WBCCLF_DATA" not in os.environ, reason="needs WBCCLF_DATA")
+def test_scaling_in_the_decoder_on_real_images():
+    root = Path(os.environ["WBCCLF_DATA"], "pbc", "original-size")
+    paths = sorted(map(str, root.rglob("*.jpg")))[::6]
+    assert len(paths) == 20
+    for side in (16, 45, 90):
+        apart = []
+        for path in paths:
+            full = cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB)
+            exact = cv2.resize(full, (side, side), interpolation=cv2.INTER_AREA).astype(int)
+            apart.append(np.abs(_decode.read_image(path, (side, side)) - exact))
+        assert np.mean(apart) < 1  # measured on 150 images: 0.5, 0.8 and 0.8
+        assert np.max(apart) <= 40  # measured there: 7, 26 and 36
