@@ -1,5 +1,7 @@
 """Augmenter: what copies look like, how many there are, and what they came from."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import numpy as np
 import pytest
@@ -338,7 +340,8 @@ def test_hue_and_saturation_keep_luma_and_greys(params):
     np.testing.assert_allclose(out @ LUMA, images @ LUMA, rtol=1e-9)
     np.testing.assert_allclose(out[:, 0], images[:, 0], rtol=1e-9)
     rounded = Augmenter(**{**STILL, **params}).augment(images.astype(np.uint8), 0)
-    slack = 0.5 + 0.001  # every channel is rounded by half a level, after float32
+    # Every channel is rounded by half a level, and so are its three coefficients, to 1/1024.
+    slack = 0.5 + 3 * 255 / 2048
     assert np.abs(rounded @ LUMA - images.astype(np.uint8) @ LUMA).max() <= slack
 
 
@@ -359,3 +362,18 @@ def test_stain_jitter_keeps_white_nearly_white_and_changes_cells(cells):
     difference = np.abs(jittered - cells.images).mean(axis=(1, 2, 3))
     assert (difference > 0.5).all()
     assert (difference < 25).all()
+
+
+def test_opencvs_threads_are_as_they_were():
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(3)
+    try:
+        images = noise(70, (9, 9, 3)).astype(np.uint8)
+        expected = Augmenter().augment(images, 0)
+        with ThreadPoolExecutor(4) as pool:  # several at once
+            outputs = list(pool.map(lambda _: Augmenter().augment(images, 0), range(12)))
+        assert cv2.getNumThreads() == 3
+    finally:
+        cv2.setNumThreads(before)
+    for out in outputs:
+        np.testing.assert_array_equal(out, expected)
