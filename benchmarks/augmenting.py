@@ -3,7 +3,7 @@
 Run: WBCCLF_DATA=... python benchmarks/augmenting.py
 
 Every contestant flips, turns by up to 180 degrees, shifts, zooms and jitters colours, with
-parameters of its own for each of 256 blood-cells TRAIN images at 128x128. kornia and our tensors
+parameters of its own for each of 1,024 blood-cells TRAIN images at 128x128. kornia and our tensors
 take batches of 64. Needs `pip install albumentations==2.0.8 kornia`; goes on without.
 """
 
@@ -18,7 +18,7 @@ from _compare import table
 from wbcclf import Augmenter, list_image_folder
 from wbcclf.datasets import ImageLoader
 
-N_IMAGES, BATCH = 256, 64
+N_IMAGES, BATCH = 1024, 64
 
 
 def cells():
@@ -106,7 +106,7 @@ def main():
         except ModuleNotFoundError as error:
             print(f"{name}: left out, pip install {error.name} first")
     title = f"Augmenting, {images.shape} {images.dtype}, torch threads: {torch.get_num_threads()}"
-    table(title, contestants, len(images), rounds=3)
+    table(title, contestants, len(images))
 
 
 if __name__ == "__main__":

@@ -48,12 +48,12 @@ def main():
     listing = list_image_folder(Path(os.environ["WBCCLF_DATA"], "blood-cells", "TRAIN"))
     paths = listing.paths[: SIZES[-1]]
     images = ImageLoader(128).transform(paths)
-    work = {
-        f"{name}|{n}": function
+    # One after the other, not in turn: memory that lay idle is slow to come back on some machines.
+    seconds = {
+        f"{name}|{n}": np.median(times({name: function}, rounds=3)[name])
         for n in SIZES
         for name, function in contestants(images[:n], paths[:n]).items()
     }
-    seconds = {name: np.median(spent) for name, spent in times(work, rounds=3).items()}
     print(f"blood-cells TRAIN at 128x128; {os.cpu_count()} CPU cores\n")
     print("| | " + " | ".join(f"{n:,} images" for n in SIZES) + " | growth |")
     print("|---|" + "---|" * (len(SIZES) + 1))

@@ -165,4 +165,7 @@ def _rounded(X, dtype: np.dtype):
     if issparse(X):
         X.data = np.rint(X.data).clip(limits.min, limits.max)
         return X.astype(dtype)
+    if isinstance(X, np.ndarray):  # the sampler's own, or the copy made for it: rounded in place
+        np.clip(np.rint(X, out=X), limits.min, limits.max, out=X)
+        return X.astype(dtype)
     return np.rint(X).clip(limits.min, limits.max).astype(dtype)
