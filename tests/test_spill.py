@@ -112,7 +112,7 @@ def test_a_full_disk_is_an_error_that_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(OSError, match=r"spill_dir='.*' has no room .* \(0.00 GB\)") as caught:
+    with pytest.raises(OSError, match=r"spill_dir='.*' has no room .* \(0.0 MB\)") as caught:
         _spill.empty((3, 3), np.uint8, tmp_path)
     assert caught.value.errno == errno.ENOSPC
     assert files(tmp_path) == []

@@ -61,7 +61,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype, spill_dir: str | os.PathLike 
         raise OSError(
             error.errno,
             f"spill_dir={os.fspath(spill_dir)!r} has no room for an array of {shape} "
-            f"({n_bytes / 1e9:.2f} GB). Free some, name a folder on another disk, or use fewer or "
+            f"({n_bytes / 1e6:,.1f} MB). Free some, name a folder on another disk, or use fewer or "
             "smaller images",
         ) from error
     finally:

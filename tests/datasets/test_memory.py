@@ -182,6 +182,11 @@ def test_a_wrong_memory_is_named(folder, memory):
         ImageLoader(memory=memory).fit([])
 
 
+def test_a_cache_folder_that_cannot_be_made_is_named(folder):
+    with pytest.raises(OSError, match=r"memory='.*broken.png' cannot be written to"):
+        load_image_folder(folder, memory=next(folder.rglob("broken.png")))
+
+
 # ------------------------------------------------------------------ spill_dir
 
 

@@ -43,7 +43,14 @@ def check_reading(
 def _memory(memory: Any, mmap_mode: str | None) -> Any:
     """Return a joblib.Memory for a `memory` parameter."""
     if isinstance(memory, (str, PathLike)):
-        return joblib.Memory(os.fspath(memory), mmap_mode=mmap_mode, verbose=0)
+        folder = os.fspath(memory)
+        try:
+            return joblib.Memory(folder, mmap_mode=mmap_mode, verbose=0)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"memory={folder!r} cannot be written to ({error.strerror}). Name another folder",
+            ) from error
     try:
         return check_memory(memory)
     except ValueError:
