@@ -16,8 +16,7 @@ from _compare import times
 
 from wbcclf import SMOTE, Augmenter, list_image_folder
 from wbcclf.datasets import ImageLoader
-from wbcclf.sampling import _smote
-from wbcclf.sampling._neighbours import nearest_neighbours
+from wbcclf.sampling import _neighbours
 
 SIZES = (1000, 2000, 4000)
 
@@ -33,13 +32,13 @@ def contestants(images, paths):
         return np.roll(np.arange(len(members)), 1)[:, None]
 
     def smote_without_search():
-        with patch.object(_smote, "nearest_neighbours", without_search):
+        with patch.object(_neighbours, "nearest_neighbours", without_search):
             SMOTE(random_state=0).fit_resample(batch, target)
 
     return {
         "load": lambda: ImageLoader(128).transform(paths),
         "augment": lambda: Augmenter().augment(images, 0),
-        "SMOTE, neighbours of a class": lambda: nearest_neighbours(rows, 5),
+        "SMOTE, neighbours of a class": lambda: _neighbours.nearest_neighbours(rows, 5),
         "SMOTE, all else": smote_without_search,
     }
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
-
-if TYPE_CHECKING:
-    import torch
+import torch
 
 # Rows of a tile of the distance matrix: a few arrays of 1024 x 1024 numbers of 8 bytes at a time.
 _TILE = 1024
@@ -47,8 +43,6 @@ def nearest_neighbours(
     >>> nearest_neighbours(np.array([[0], [10], [19]], dtype=np.uint8), 1).ravel()
     array([1, 2, 1])
     """
-    import torch
-
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     rows = np.arange(len(X)) if rows is None else rows
@@ -75,8 +69,6 @@ def _update(
     nearest: torch.Tensor, distances: torch.Tensor, first: int, n: int, own: bool = False
 ) -> None:
     """Merge a tile into the nearest so far; its columns are the positions from `first` on."""
-    import torch
-
     positions = torch.arange(first, first + distances.shape[1], device=distances.device)
     keys = distances * n + positions
     if own:
@@ -87,8 +79,6 @@ def _update(
 
 def _inner_products(X: np.ndarray, here: np.ndarray, there: np.ndarray, device: str):
     """Return the inner products of two sets of rows, less 128, as exact float64."""
-    import torch
-
     total = torch.zeros((len(here), len(there)), dtype=torch.float64, device=device)
     same = np.array_equal(here, there)
     for block in _blocks(X):
@@ -100,8 +90,6 @@ def _inner_products(X: np.ndarray, here: np.ndarray, there: np.ndarray, device: 
 
 def _squared_norms(X: np.ndarray, rows: np.ndarray, device: str):
     """Return the squared norms of rows, less 128, as exact float64."""
-    import torch
-
     norms = torch.zeros(len(rows), dtype=torch.float64, device=device)
     for start in range(0, len(rows), _TILE):
         tile = slice(start, start + _TILE)
@@ -120,7 +108,5 @@ def _centred(X: np.ndarray, rows: np.ndarray, block: slice, device: str):
     In float32, as argued above, on a CPU. A GPU may be set to multiply float32 with TF32 units,
     whose sums are not promised to be exact, so float64 it is there.
     """
-    import torch
-
     dtype = torch.float32 if device == "cpu" else torch.float64
     return torch.from_numpy(X[rows, block]).to(device).to(dtype).sub_(128)

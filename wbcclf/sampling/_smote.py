@@ -16,7 +16,6 @@ from sklearn.utils import check_random_state
 from wbcclf import _spill
 from wbcclf.exceptions import SmallClassWarning
 from wbcclf.sampling._base import ImageSamplerMixin
-from wbcclf.sampling._neighbours import nearest_neighbours
 
 # Interpolation needs float64 copies of the values it works on: so many at a time and thread, which
 # stay in a core's cache (1 MB).
@@ -156,6 +155,9 @@ class SMOTE(ImageSamplerMixin, over_sampling.SMOTE):
             )
         n_neighbors = min(wanted, n_members)
         if X.dtype == np.uint8 and isinstance(self.k_neighbors, Integral):
+            # Imported here, because it imports torch.
+            from wbcclf.sampling._neighbours import nearest_neighbours
+
             return nearest_neighbours(X, n_neighbors - 1, members)
         # float32 holds every integer up to 2**24, and scikit-learn sums float32 in float64.
         X_class = X[members].astype(np.float32 if X.dtype.kind in "ui" else X.dtype, copy=False)
