@@ -99,6 +99,14 @@ def test_a_file_that_changes_or_is_mended_is_read_anew(folder, tmp_path):
     os.utime(paths[3], ns=(1, 1))  # even into the past
     after = loader.transform(paths)
     np.testing.assert_array_equal(after[3], 255 - before[3])
+    # Replaced by one of the same size and time of modification, as some copying tools do.
+    found, data = os.stat(paths[5]), Path(paths[5]).read_bytes()
+    Path(paths[5]).write_bytes(bytes(len(data)))
+    os.utime(paths[5], ns=(found.st_atime_ns, found.st_mtime_ns))
+    with pytest.raises(ImageReadError, match=os.path.basename(paths[5])):
+        loader.transform(paths)
+    Path(paths[5]).write_bytes(data)
+    np.testing.assert_array_equal(after[3], 255 - before[3])
     np.testing.assert_array_equal(np.delete(after, 3, 0), np.delete(before, 3, 0))
     Path(paths[0]).unlink()
     for _ in range(2):

@@ -222,8 +222,7 @@ def _resize(image: np.ndarray, image_size: tuple[int, int] | None) -> np.ndarray
 
 
 LOG_SILENT = 0
-# OpenCV 4 has it at the top, OpenCV 5 in a module of its own. Returns the level before.
-_set_log_level = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel
+_set_log_level = cv2.utils.logging.setLogLevel  # returns the level before
 _quiet_lock = threading.Lock()
 _quiet_users = 0
 _quiet_undo: list = []

@@ -182,7 +182,7 @@ def load_image_folder(
         Larger images count as broken; they are recognised before they are decoded.
     memory : None, str, path or joblib.Memory, default=None
         Folder to keep the decoded images in, for later runs over the same paths to use instead of
-        decoding. A file is taken for the same by its size and time of change. Files that could not
+        decoding. A file is taken for the same by its size and times of change. Files that could not
         be read are tried again.
     spill_dir : str, path or None, default=None
         An existing folder: `images` is a memory-mapped file in it, so that they need not fit into

@@ -123,7 +123,8 @@ def read_images(
     failed = [index for index, why in enumerate(reasons) if why is not None]
     if failed and memory is not None:
         if not batch.flags.writeable:  # mapped so by the caller's own joblib.Memory
-            batch = np.array(batch)
+            mapped, batch = batch, _spill.empty(batch.shape, np.uint8, spill_dir)
+            batch[:] = mapped
         # A failure may have been the disk's, or of a file whose permissions changed since.
         for index in failed:
             _decode_one(paths, index, image_size, max_pixels, batch, sizes, reasons)
@@ -144,18 +145,21 @@ def read_images(
     return batch, kept, failures
 
 
-def _stamp(path: str) -> tuple[int, int] | None:
-    """Return what tells that a file is still the same: its size and time of change."""
+def _stamp(path: str) -> tuple[int, int, int] | None:
+    """Return what tells that a file is still the same: its size and times of change.
+
+    The second of these is the file system's own, which no copying tool sets back.
+    """
     try:
         found = os.stat(path)
     except (OSError, ValueError):  # ValueError: a NUL character in the path
         return None
-    return found.st_size, found.st_mtime_ns
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _decode(
     paths: Sequence[str],
-    stamps: Sequence[tuple[int, int] | None] | None,
+    stamps: Sequence[tuple[int, int, int] | None] | None,
     image_size: tuple[int, int] | None,
     max_pixels: int,
     decoder: int,
