@@ -1,12 +1,16 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and folders that keep what was computed."""
 
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import get_ident
+from typing import Any
+
+import joblib
+from sklearn.utils.validation import check_memory
 
 
 @contextmanager
@@ -19,10 +23,38 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     if path.exists() and not path.is_file():  # a pipe or device is written to, not replaced
         yield path
         return
-    # The suffix is kept: some writers choose the format by it.
-    temporary = path.with_name(f"{path.stem}.{os.getpid()}-{get_ident()}.part{path.suffix}")
+    # Unlike a process's number, unique among all machines that share the folder. The suffix is
+    # kept: some writers choose the format by it.
+    temporary = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.part{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def as_memory(memory: Any, mmap_mode: str | None = None) -> Any:
+    """Return a joblib.Memory for a `memory` parameter: None, a folder, or one already.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be written to.
+    ValueError
+        If it is none of these.
+    """
+    if isinstance(memory, (str, os.PathLike)):
+        folder = os.fspath(memory)
+        try:
+            return joblib.Memory(folder, mmap_mode=mmap_mode, verbose=0)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"memory={folder!r} cannot be written to ({error.strerror}). Name another folder",
+            ) from error
+    try:
+        return check_memory(memory)
+    except ValueError:
+        raise ValueError(
+            f"memory must be None, a folder or a joblib.Memory, got {memory!r}."
+        ) from None

@@ -125,9 +125,25 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         are not square), which takes eight times as long.
     device : str, default="auto"
         ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; ``"auto"`` takes the first GPU there is.
-    precision : {"float32", "bfloat16"}, default="float32"
-        Arithmetic of the network (automatic mixed precision). bfloat16 is faster on recent CPUs
-        and GPUs; float32 predicts the same on every device to rounding.
+    precision : {"auto", "float32", "bfloat16"}, default="float32"
+        Arithmetic of the network (automatic mixed precision). bfloat16 is up to twice as fast on
+        recent CPUs and GPUs, and ``"auto"`` takes it there; float32 predicts the same on every
+        device to rounding.
+    compile : bool, default=False
+        Translate the network with :func:`torch.compile` first, which takes a minute or so (on a CPU
+        it needs a C++ compiler). Worth it for long trainings on a GPU.
+    cache_gb : float, default=2.0
+        Memory in gigabytes for the outputs of the frozen blocks, which are computed once per image
+        instead of once per epoch, if nothing changes the images (`augment`, `mixup`, `cutmix`).
+        Larger ones are put into a memory-mapped file, in the folder `memory` or else in the
+        system's folder for temporary files. 0 computes them in every epoch, `memory` or not.
+    memory : None, str, path or joblib.Memory, default=None
+        Folder to keep the outputs of frozen blocks in, for other folds, candidates of a search and
+        runs; also whole trainings, which are not repeated if all they depend on is the same (with an
+        int as `random_state`, without `callbacks`). Entries are found by the image's content,
+        weights, preprocessing and precision. Any number of processes may use the folder.
+    memory_gb : float, default=20.0
+        Gigabytes that the folder may take; what was used longest ago is removed.
     callbacks : list or None, default=None
         Further skorch callbacks.
     random_state : int, RandomState instance or None, default=None
@@ -227,6 +243,10 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         test_time_augmentation=False,
         device="auto",
         precision="float32",
+        compile=False,
+        cache_gb=2.0,
+        memory=None,
+        memory_gb=20.0,
         callbacks=None,
         random_state=None,
         verbose=0,
@@ -270,6 +290,10 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         self.test_time_augmentation = test_time_augmentation
         self.device = device
         self.precision = precision
+        self.compile = compile
+        self.cache_gb = cache_gb
+        self.memory = memory
+        self.memory_gb = memory_gb
         self.callbacks = callbacks
         self.random_state = random_state
         self.verbose = verbose
@@ -348,15 +372,16 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         ndarray of shape (n_samples, n_classes), float32
             Columns in the order of ``classes_``; rows sum to 1.
         """
-        from wbcclf.classifiers import _net
+        from wbcclf.classifiers import _activations, _net
 
         check_is_fitted(self)
         images = self._check_images(X)
         device = _net.resolve_device(self.device, fitted=True)
         if device != self.net_.device:
-            self.net_.move_to(device)
+            self.net_.move_to(device, _net.resolve_precision(self.precision, device))
+        frozen = _activations.frozen_part(self, len(images))
         views = _eight_views(images) if self.test_time_augmentation else [images]
-        logits = [self.net_.predict_logits(view, self.batch_size) for view in views]
+        logits = [self.net_.predict_logits(view, self.batch_size, frozen) for view in views]
         return softmax(np.stack(logits).astype(np.float64), axis=2).mean(axis=0).astype(np.float32)
 
     def predict(self, X):

@@ -12,39 +12,62 @@ from torch.utils.data import Dataset
 
 from wbcclf.exceptions import OutOfMemoryError
 
+BLOCK_BYTES = 256e6  # what is brought to a GPU, or held of activations in a prediction, at a time
+
 
 class ImageData(Dataset):
     """Images, class numbers and weights of one fit; indexed by batches of row numbers.
 
     Parameters
     ----------
-    X : ndarray of shape (n_samples, height, width, channels)
-        Never copied: a batch's rows are gathered when it is their turn.
+    X : ndarray of shape (n_samples, height, width, channels), or tensor of shape (n_samples, ...)
+        Never copied: a batch's rows are gathered when it is their turn, on the tensor's device.
     y : ndarray of shape (n_samples,), int
         Class numbers.
     sample_weight : ndarray of shape (n_samples,) or None
         None is a weight of one each.
     rows : ndarray of shape (n_used,), int, or None
         The rows of `X` that belong to this data set; None means all.
+    kind : {"images", "activations"}
+        What `X` holds; the network takes it by that name.
     """
 
-    def __init__(self, X, y, sample_weight=None, rows=None):
+    def __init__(self, X, y, sample_weight=None, rows=None, kind="images"):
         self.X = X
         self.rows = np.arange(len(X)) if rows is None else rows
         self.y = y
         self.sample_weight = np.ones(len(X)) if sample_weight is None else sample_weight
+        self.kind = kind
 
     def __len__(self):
         return len(self.rows)
 
-    def __getitem__(self, positions: Any) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Return (images and weights, class numbers) of the rows at `positions`."""
+    def __getitem__(self, positions: Any) -> tuple[dict[str, Any], np.ndarray]:
+        """Return (images or activations and weights, class numbers) of the rows at `positions`."""
         rows = self.rows[positions]
-        images = self.X[rows]
-        if images.dtype not in (np.uint8, np.float32):  # torch has no unsigned or half-wide rest
-            images = images.astype(np.float32)
         weight = self.sample_weight[rows].astype(np.float32)
-        return {"images": images, "sample_weight": weight}, self.y[rows]
+        return {self.kind: gather(self.X, rows), "sample_weight": weight}, self.y[rows]
+
+    def on_device(self, device: str) -> ImageData:
+        """Return the same data with all of `X` on a GPU, if it takes at most half of what is free.
+
+        From there a batch costs no transfer. Half, since training needs the rest.
+        """
+        device = torch.device(device)
+        n_bytes = len(self) * math.prod(self.X.shape[1:]) * self.X.dtype.itemsize
+        if device.type != "cuda" or n_bytes > torch.cuda.mem_get_info(device)[0] / 2:
+            return self
+        parts = np.array_split(self.rows, math.ceil(n_bytes / BLOCK_BYTES))
+        X = torch.cat([torch.as_tensor(gather(self.X, part)).to(device) for part in parts])
+        return ImageData(X, self.y[self.rows], self.sample_weight[self.rows], kind=self.kind)
+
+
+def gather(X: Any, rows: np.ndarray) -> Any:
+    """Return rows of an array or tensor, of an array as uint8 or float32, as torch takes them."""
+    if isinstance(X, torch.Tensor):
+        return X[torch.as_tensor(rows, device=X.device)]
+    images = X[rows]
+    return images if images.dtype in (np.uint8, np.float32) else images.astype(np.float32)
 
 
 class Batches:
@@ -79,7 +102,7 @@ class Batches:
         lonely = n_batches > 1 and self.batch_size > 1 and len(self.dataset) % self.batch_size == 1
         return n_batches - int(lonely)
 
-    def __iter__(self) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
+    def __iter__(self) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
         order = self._order()
         for number in range(len(self)):
             start = number * self.batch_size
@@ -129,8 +152,8 @@ class Mixing:
         self.n_classes = n_classes
 
     def __call__(
-        self, inputs: dict[str, np.ndarray], target: np.ndarray, random_state: Any
-    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        self, inputs: dict[str, Any], target: np.ndarray, random_state: Any
+    ) -> tuple[dict[str, Any], np.ndarray]:
         """Return blended images and weights, and the labels as (n, n_classes) shares, float32."""
         images, weight = inputs["images"], inputs["sample_weight"]
         other = random_state.permutation(len(images))
@@ -138,9 +161,9 @@ class Mixing:
         alpha = self.cutmix if pastes else self.mixup
         share = random_state.beta(alpha, alpha)
         if pastes:
-            mixed, share = _paste(images, images[other], share, random_state)
+            mixed, share = _paste(images, gather(images, other), share, random_state)
         else:
-            mixed = np.float32(share) * images + np.float32(1 - share) * images[other]
+            mixed = images * np.float32(share) + gather(images, other) * np.float32(1 - share)
         # The loss of a mixed image is meant to be share * w1 * loss(y1) + (1 - share) * w2 *
         # loss(y2). It is linear in the label, so one label and one weight give just that.
         one_hot = np.eye(self.n_classes, dtype=np.float32)[target]
@@ -150,10 +173,8 @@ class Mixing:
         return {"images": mixed, "sample_weight": total}, label / total[:, None]
 
 
-def _paste(
-    images: np.ndarray, others: np.ndarray, share: float, random_state: Any
-) -> tuple[np.ndarray, float]:
-    """Paste a rectangle of `others`, and return the share of each image that is left of it."""
+def _paste(images: Any, others: Any, share: float, random_state: Any) -> tuple[Any, float]:
+    """Paste a rectangle of `others` into `images`; return them, and the share that is left."""
     height, width = images.shape[1:3]
     side = math.sqrt(1 - share)
     # The rectangle's centre lies anywhere in the image; what reaches beyond the edge is cut off.
@@ -161,34 +182,37 @@ def _paste(
     columns = random_state.randint(width) + np.array([-0.5, 0.5]) * width * side
     top, bottom = rows.round().astype(int).clip(0, height)
     left, right = columns.round().astype(int).clip(0, width)
-    mixed = images.copy()
-    mixed[:, top:bottom, left:right] = others[:, top:bottom, left:right]
-    return mixed, 1 - (bottom - top) * (right - left) / (height * width)
+    images[:, top:bottom, left:right] = others[:, top:bottom, left:right]
+    return images, 1 - (bottom - top) * (right - left) / (height * width)
 
 
 def run_in_batches(
-    run: Callable[[np.ndarray], np.ndarray], images: np.ndarray, batch_size: int, device: Any
+    run: Callable[[torch.Tensor], torch.Tensor], X: Any, batch_size: int, device: Any
 ) -> np.ndarray:
-    """Return ``run(batch)`` for all images, halving the batch while the device lacks memory.
+    """Return ``run(batch)`` for all rows of `X`, halving the batch while the device lacks memory.
 
-    A batch is a copy (the images may be a view, or read-only) of uint8 or float32, as torch wants.
+    A batch of an array is a copy (it may be a view, or read-only) of uint8 or float32, as torch
+    wants.
 
     Raises
     ------
     OutOfMemoryError
         If a single image is too much.
     """
-    dtype = np.uint8 if images.dtype == np.uint8 else np.float32
     start, parts = 0, []
-    while start < len(images):
-        batch = np.array(images[start : start + batch_size], dtype=dtype)
+    while start < len(X):
+        batch = X[start : start + batch_size]
+        if not isinstance(batch, torch.Tensor):
+            batch = torch.from_numpy(
+                np.array(batch, dtype=np.uint8 if X.dtype == np.uint8 else np.float32)
+            )
         try:
-            parts.append(run(batch))
+            parts.append(run(batch).cpu().numpy())
         except torch.OutOfMemoryError as error:
             if batch_size == 1:
                 raise OutOfMemoryError(
                     f"The device {device} has too little memory for a single image of "
-                    f"{images.shape[1:]}. Use a smaller input_size or device='cpu'."
+                    f"{tuple(X.shape[1:])}. Use a smaller input_size or device='cpu'."
                 ) from error
             batch_size //= 2
             continue

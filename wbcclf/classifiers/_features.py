@@ -218,22 +218,20 @@ class DeepFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         import torch
 
         from wbcclf.classifiers._data import run_in_batches
-        from wbcclf.classifiers._net import resolve_device
+        from wbcclf.classifiers._net import resolve_device, resolve_precision
+        from wbcclf.classifiers._network import arithmetic
 
         check_is_fitted(self)
         images = validate_images(self, X, image_shape=self.image_shape_, reset=False)
         check_value_range(images, self.value_range_)
         device = resolve_device(self.device, fitted=True)
+        precision = resolve_precision(self.precision, device)
         # A copy: the transformer itself stays as it is, and its pickle on the CPU.
         network = self.network_ if device == "cpu" else copy.deepcopy(self.network_).to(device)
 
         def run(batch):
-            kind, enabled = torch.device(device).type, self.precision != "float32"
-            with (
-                torch.inference_mode(),
-                torch.autocast(kind, getattr(torch, self.precision), enabled=enabled),
-            ):
-                return network(torch.tensor(batch, device=device)).float().cpu().numpy()
+            with torch.inference_mode(), arithmetic(device, precision):
+                return network(batch.to(device)).float()
 
         return run_in_batches(run, images, self.batch_size, device)
 

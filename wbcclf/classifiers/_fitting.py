@@ -17,6 +17,7 @@ from wbcclf._images import (
     value_range,
 )
 from wbcclf._resampled import sources_of
+from wbcclf.classifiers._activations import keep_activations, open_store
 from wbcclf.classifiers._callbacks import make_callbacks
 from wbcclf.classifiers._checkpoint import Checkpoint, fingerprint
 from wbcclf.classifiers._data import Batches, ImageData
@@ -78,6 +79,7 @@ def fit(
         data = [images, target, weight, train_rows]
         data += [] if valid_data is None else [valid_data.X, valid_data.y, valid_data.rows]
         checkpoint = _checkpoint_file(clf.checkpoint_dir, fingerprint(clf, *data))
+    store = open_store(clf)
     # A net of `fit` has its own number of epochs, schedule and early stopping.
     trained_as = {
         name: parameter_text(value)
@@ -90,7 +92,13 @@ def fit(
             clf, go_on, seed, random_state, train_data, valid_data is not None, partial, checkpoint
         )
         clf.net_.trained_as = trained_as
-    for figures in train(clf.net_, train_data, valid_data):
+    if clf.net_.module_.cut and clf.cache_gb and (clf.net_.max_epochs > 1 or store is not None):
+        if clf.augment is None and not clf.mixup and not clf.cutmix:
+            train_data = keep_activations(clf, train_data, store)
+        if valid_data is not None:
+            valid_data = keep_activations(clf, valid_data, store)
+    data = train_data.on_device(clf.net_.device)
+    for figures in train(clf.net_, data, valid_data):
         clf.history_.append(figures | {"epoch": len(clf.history_) + 1})
     clf.n_iter_ = len(clf.history_)
     if checkpoint is not None and not clf.net_.interrupted:

@@ -6,7 +6,7 @@ import copy
 import inspect
 import warnings
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,10 +14,14 @@ from skorch import NeuralNetClassifier
 from skorch.callbacks import EarlyStopping
 
 from wbcclf.classifiers._callbacks import ProgressBar
-from wbcclf.classifiers._data import Batches, ImageData, Mixing, run_in_batches
+from wbcclf.classifiers._data import BLOCK_BYTES, Batches, ImageData, Mixing, run_in_batches
+from wbcclf.classifiers._heap import keeping_freed_memory
 from wbcclf.classifiers._losses import Penalty, make_loss
-from wbcclf.classifiers._network import CellNetwork, seeded
+from wbcclf.classifiers._network import CellNetwork, arithmetic, seeded
 from wbcclf.exceptions import OutOfMemoryError, TrainingInterruptedWarning
+
+if TYPE_CHECKING:
+    from wbcclf.classifiers._activations import FrozenPart
 
 OPTIMIZERS = {
     "adam": (torch.optim.Adam, {}),
@@ -118,11 +122,7 @@ class CellNet(NeuralNetClassifier):
 
     def infer(self, x, **fit_params):
         """Run the network on one batch in the chosen precision."""
-        with torch.autocast(
-            torch.device(self.device).type,
-            dtype=getattr(torch, self.precision),
-            enabled=self.precision != "float32",
-        ):
+        with arithmetic(self.device, self.precision):
             return super().infer(x, **fit_params)
 
     def get_loss(self, y_pred, y_true, X=None, training=False):
@@ -132,17 +132,31 @@ class CellNet(NeuralNetClassifier):
         loss = (losses * weight).sum() / weight.sum()
         return loss + self.penalty() if training and self.penalty is not None else loss
 
-    def predict_logits(self, images: np.ndarray, batch_size: int) -> np.ndarray:
-        """Return logits (n, n_classes)."""
+    def predict_logits(
+        self, images: np.ndarray, batch_size: int, frozen: FrozenPart | None
+    ) -> np.ndarray:
+        """Return logits (n, n_classes); `frozen` takes or leaves activations in its store."""
+        if frozen is None:
+            return self._run_in_batches("images", images, batch_size)
+        parts = []
+        step = batch_size * max(1, int(BLOCK_BYTES / frozen.row_bytes() / batch_size))
+        for start in range(0, len(images), step):
+            rows = np.arange(start, min(start + step, len(images)))
+            kept = np.empty((len(rows), frozen.row_bytes()), np.uint8)
+            frozen.fill(kept, images, rows)
+            parts.append(self._run_in_batches("activations", frozen.as_tensor(kept), batch_size))
+        return np.concatenate(parts)
 
-        def run(batch: np.ndarray) -> np.ndarray:
-            return self.evaluation_step(({"images": batch}, None)).cpu().numpy()
+    def _run_in_batches(self, kind: str, X: Any, batch_size: int) -> np.ndarray:
+        def run(batch: torch.Tensor) -> torch.Tensor:
+            return self.evaluation_step(({kind: batch}, None))
 
-        return run_in_batches(run, images, batch_size, self.device)
+        return run_in_batches(run, X, batch_size, self.device)
 
-    def move_to(self, device: str) -> None:
+    def move_to(self, device: str, precision: str) -> None:
         """Move the network to `device`; the optimiser's state stays behind and is dropped."""
         self.device = device
+        self.precision = precision
         self.__dict__.pop("optimizer_", None)
         for name in (*self._modules, *self._criteria):
             getattr(self, name + "_").to(device)
@@ -215,7 +229,7 @@ def make_net(
         device=device,
         verbose=0,
         classes=np.arange(n_classes),
-        precision=classifier.precision,
+        precision=resolve_precision(classifier.precision, device),
         random_state=random_state,
         training_batches=partial(
             Batches,
@@ -241,7 +255,7 @@ def train(net: CellNet, train_data: ImageData, valid_data: ImageData | None) -> 
     """Train for the net's epochs and return their figures, as plain Python numbers."""
     done = len(net.history)
     try:
-        with seeded(net.random_state.randint(np.iinfo(np.int32).max)):
+        with seeded(net.random_state.randint(np.iinfo(np.int32).max)), keeping_freed_memory():
             net.partial_fit((train_data, valid_data))
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
@@ -288,3 +302,21 @@ def resolve_device(device: str, *, fitted: bool) -> str:
         warnings.warn(f"{message}; using {automatic!r}.", UserWarning, stacklevel=4)
         return automatic
     return device
+
+
+def resolve_precision(precision: str, device: str) -> str:
+    """Return the arithmetic that a `precision` parameter stands for: "auto" is the faster one.
+
+    bfloat16 is faster where the hardware multiplies it: GPUs from compute capability 8 on, and CPUs
+    with AMX or AVX-512 BF16 (there every network measured was, small ones too; docs/performance.md
+    has the figures). Elsewhere it would be emulated.
+    """
+    if precision != "auto":
+        return precision
+    kind = torch.device(device).type
+    if kind == "cuda":
+        fast = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        capable = torch.cpu.get_capabilities()
+        fast = kind == "cpu" and any(capable.get(name) for name in ("amx_bf16", "avx512_bf16"))
+    return "bfloat16" if fast else "float32"

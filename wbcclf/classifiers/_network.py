@@ -85,14 +85,31 @@ class CellNetwork(nn.Module):
         self.preprocessing = preprocessing
         self.backbone = chain
         self.n_frozen = 0
+        self.cut = 0
         features = feature_shape(chain, *preprocessing.input_size)
         self.head = _build_head(head, dropout, features, n_classes)
 
     def freeze(self, n_frozen: int) -> None:
-        """Set the cut: freeze so many blocks at the start of the chain, train the others."""
+        """Freeze so many blocks at the start of the chain, train the others."""
         self.n_frozen = n_frozen
         for number, block in enumerate(self.backbone):
             block.requires_grad_(number >= n_frozen)
+
+    def set_cut(self, n_frozen: int) -> None:
+        """Freeze so many blocks for good, so that what they give can be kept: `cut` stages.
+
+        Gradual unfreezing freezes more of them for a while. If the whole chain is frozen, the
+        pooling, which has no weights, belongs to what can be kept: vectors instead of maps.
+        """
+        self.freeze(n_frozen)
+        self.cut = self._n_fixed()
+
+    def stages(self) -> list[nn.Module]:
+        """Return the blocks of the chain, and the pooling."""
+        return [*self.backbone, self.head[0]]
+
+    def _n_fixed(self) -> int:
+        return self.n_frozen + (self.n_frozen == len(self.backbone))
 
     def train(self, mode: bool = True) -> CellNetwork:
         """Set the mode of everything but the frozen prefix, which stays in eval mode for good.
@@ -110,19 +127,44 @@ class CellNetwork(nn.Module):
         return {**dict(blocks), "head": self.head}
 
     def forward(
-        self, images: torch.Tensor, sample_weight: torch.Tensor | None = None
+        self,
+        images: torch.Tensor | None = None,
+        sample_weight: torch.Tensor | None = None,
+        activations: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Return logits (n, n_classes), float32, of images (n, height, width, channels).
+        """Return logits (n, n_classes), float32.
 
+        Takes images (n, height, width, channels), or what the stages up to the cut made of them.
         `sample_weight` is for the loss alone: skorch hands every part of a batch to the module.
         """
-        x = self.preprocessing(images)
+        stages = self.stages()
+        if activations is None:
+            with torch.no_grad():
+                activations = self.preprocessing(images)
+                for stage in stages[: self.cut]:
+                    activations = stage(activations)
+        x = as_channels_last(activations)
         with torch.no_grad():
-            for block in self.backbone[: self.n_frozen]:
-                x = block(x)
-        for block in self.backbone[self.n_frozen :]:
-            x = block(x)
-        return self.head(x).float()
+            for stage in stages[self.cut : self._n_fixed()]:
+                x = stage(x)
+        for stage in stages[max(self.cut, self._n_fixed()) :]:
+            x = stage(x)
+        return self.head[1:](x).float()
+
+
+def as_channels_last(x: torch.Tensor) -> torch.Tensor:
+    """Return maps (n, channels, height, width) in torch's channels-last layout, others as they are.
+
+    Convolutions are fastest on it, and activations are kept in it: a block above the cut must see
+    the same layout whether they were kept or not, since its rounding depends on it.
+    """
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+
+def arithmetic(device: str, precision: str) -> torch.autocast:
+    """Return a context in which networks compute in a precision ("float32" or "bfloat16")."""
+    kind = torch.device(device).type
+    return torch.autocast(kind, getattr(torch, precision), enabled=precision != "float32")
 
 
 class _Mean(nn.Module):
@@ -292,7 +334,7 @@ def freeze_blocks(
     """
     chain = network.backbone
     n_frozen = count_frozen(chain, classifier.unfrozen_layers)
-    network.freeze(n_frozen)
+    network.set_cut(n_frozen)
     if go_on:  # all of this was said when the network was new
         return
     if report is None:

@@ -12,11 +12,10 @@ from numbers import Integral
 from os import PathLike
 from typing import Any
 
-import joblib
 import numpy as np
-from sklearn.utils.validation import check_memory
 
 from wbcclf import _spill
+from wbcclf._files import as_memory
 from wbcclf.datasets._decode import DECODER, read_image
 from wbcclf.datasets._files import some
 from wbcclf.exceptions import ImageReadError, SkippedFileWarning
@@ -36,27 +35,8 @@ def check_reading(
     _n_threads(n_jobs)
     if not isinstance(max_pixels, Integral) or max_pixels < 1:
         raise ValueError(f"max_pixels must be a positive int, got {max_pixels!r}.")
-    _memory(memory, None)
+    as_memory(memory)
     _spill.empty((0,), np.uint8, spill_dir)
-
-
-def _memory(memory: Any, mmap_mode: str | None) -> Any:
-    """Return a joblib.Memory for a `memory` parameter."""
-    if isinstance(memory, (str, PathLike)):
-        folder = os.fspath(memory)
-        try:
-            return joblib.Memory(folder, mmap_mode=mmap_mode, verbose=0)
-        except OSError as error:
-            raise OSError(
-                error.errno,
-                f"memory={folder!r} cannot be written to ({error.strerror}). Name another folder",
-            ) from error
-    try:
-        return check_memory(memory)
-    except ValueError:
-        raise ValueError(
-            f"memory must be None, a folder or a joblib.Memory, got {memory!r}."
-        ) from None
 
 
 def _n_threads(n_jobs: int | None) -> int:
@@ -113,7 +93,7 @@ def read_images(
         If `spill_dir` has no room for the batch.
     """
     n_threads = _n_threads(n_jobs)
-    decode = _memory(memory, "c" if spill_dir is not None else None).cache(
+    decode = as_memory(memory, "c" if spill_dir is not None else None).cache(
         _decode, ignore=["n_threads", "verbose", "spill_dir"]
     )
     stamps = [_stamp(path) for path in paths] if memory is not None else None

@@ -1,0 +1,283 @@
+"""What the frozen blocks make of an image: computed once, kept for a fit and, on disk, for others.
+
+A frozen block is in evaluation mode for good, so its output is a function of the image alone: not
+of the epoch, the fold, the candidate of a search, or of the other images of its batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import tempfile
+import warnings
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import nn
+
+from wbcclf import _spill
+from wbcclf._files import as_memory
+from wbcclf.classifiers._data import ImageData, gather
+from wbcclf.classifiers._network import arithmetic
+from wbcclf.classifiers._parameters import parameter_text
+from wbcclf.classifiers._store import Store
+from wbcclf.exceptions import OutOfMemoryError
+
+# Raised whenever the content of an entry changes its meaning.
+FORMAT = 1
+# Images that run through the frozen blocks at a time, always just as many: libraries choose their
+# algorithms by the batch's size, so in a smaller batch the same image is rounded in another way.
+N_TOGETHER = 32
+
+
+class FrozenPart:
+    """The stages of a net below the cut, as a function from images to rows of bytes.
+
+    Parameters
+    ----------
+    net : CellNet
+    store : Store or None
+        Where rows are looked up and written to.
+    """
+
+    def __init__(self, net: Any, store: Store | None) -> None:
+        self.network = net.module_.eval()
+        self.device = net.device
+        self.precision = net.precision
+        self.store = store
+        self.stages = self.network.stages()[: self.network.cut]
+        # What one image is after 0, 1, ... stages, as (shape, dtype).
+        self.forms: list[tuple[tuple[int, ...], torch.dtype]] = [((), torch.uint8)]
+        x = torch.zeros(1, 3, *self.network.preprocessing.input_size, device=self.device)
+        with torch.no_grad(), arithmetic(self.device, self.precision):
+            for stage in self.stages:
+                x = stage(x)
+                self.forms.append((tuple(_channels_last(x).shape[1:]), x.dtype))
+        self.keys = None if store is None else self._keys()
+
+    def row_bytes(self, n_stages: int = -1) -> int:
+        """Return how many bytes an image takes, at the cut or after fewer stages."""
+        shape, dtype = self.forms[n_stages]
+        return int(np.prod(shape)) * dtype.itemsize
+
+    def as_tensor(self, rows: np.ndarray, n_stages: int = -1) -> torch.Tensor:
+        """Return rows of bytes as the tensor they are of, in the same memory."""
+        shape, dtype = self.forms[n_stages]
+        flat = torch.from_numpy(rows).view(dtype).view(len(rows), *shape)
+        return flat.permute(0, 3, 1, 2) if len(shape) == 3 else flat
+
+    def fill(
+        self, out: np.ndarray, images: np.ndarray, rows: np.ndarray, *, show: bool = False
+    ) -> None:
+        """Write the activations of ``images[rows]`` to `out` (len(rows), row_bytes), uint8."""
+        if self.store is None:
+            self._compute(out, images, rows, np.arange(len(rows)), 0, None, show)
+            return
+        names = [_digest(images[row]) for row in rows]
+        missing: dict[str, int] = {}  # the first place of each image that is not in the store
+        for place, name in enumerate(names):
+            if name not in missing and not self._read(len(self.stages), name, out[place]):
+                missing[name] = place
+        todo = np.array(list(missing.values()), dtype=int)
+        # From the nearest earlier cut that somebody kept; after 0 stages, it is the image itself.
+        for start in reversed(range(len(self.stages))):
+            held = np.array([not start or self._holds(start, names[place]) for place in todo], bool)
+            damaged = self._compute(out, images, rows, todo[held], start, names, show)
+            todo = np.concatenate([todo[~held], damaged])
+        for place, name in enumerate(names):
+            if missing.get(name, place) != place:
+                out[place] = out[missing[name]]
+        self.store.prune()
+
+    def _compute(
+        self,
+        out: np.ndarray,
+        images: np.ndarray,
+        rows: np.ndarray,
+        places: np.ndarray,
+        start: int,
+        names: list[str] | None,
+        show: bool,
+    ) -> np.ndarray:
+        """Fill some places of `out`, going on from `start` stages; return those that failed."""
+        batches = [places[i : i + N_TOGETHER] for i in range(0, len(places), N_TOGETHER)]
+        failed = [places[:0]]
+        shown = track(
+            batches,
+            description="frozen blocks",
+            console=Console(stderr=True),
+            disable=not (show and batches),
+        )
+        for batch in shown:
+            if start == 0:
+                x = torch.from_numpy(gather(images, rows[_filled_up(batch)]))
+            else:
+                kept = np.empty((len(batch), self.row_bytes(start)), np.uint8)
+                good = np.array(
+                    [
+                        self._read(start, names[place], row)
+                        for place, row in zip(batch, kept, strict=True)
+                    ]
+                )
+                failed.append(batch[~good])
+                batch = batch[good]
+                if not len(batch):
+                    continue
+                x = self.as_tensor(_filled_up(kept[good]), start)
+            out[batch] = self._run(x, start)[: len(batch)]
+            if names is not None:
+                for place in batch:
+                    self.store.write(self._key(len(self.stages), names[place]), out[place])
+        return np.concatenate(failed)
+
+    def _run(self, x: torch.Tensor, start: int) -> np.ndarray:
+        """Return rows of bytes for a batch; in halves where the device lacks memory for it."""
+        try:
+            with torch.no_grad(), arithmetic(self.device, self.precision):
+                y = x.to(self.device)
+                if start == 0:
+                    y = self.network.preprocessing(y)
+                for stage in self.stages[start:]:
+                    y = stage(y)
+                y = _channels_last(y).contiguous().cpu()
+            return y.flatten(1).view(torch.uint8).numpy()
+        except torch.OutOfMemoryError as error:
+            if len(x) == 1:
+                raise OutOfMemoryError(
+                    f"The device {self.device} has too little memory for a single image. Use a "
+                    "smaller input_size or device='cpu'."
+                ) from error
+        half = len(x) // 2
+        return np.concatenate([self._run(x[:half], start), self._run(x[half:], start)])
+
+    def _key(self, n_stages: int, name: str) -> str:
+        return f"{self.keys[n_stages]}/{name}"
+
+    def _holds(self, n_stages: int, name: str) -> bool:
+        return self._key(n_stages, name) in self.store
+
+    def _read(self, n_stages: int, name: str, row: np.ndarray) -> bool:
+        """Copy an entry of the store into `row`; return whether there was one."""
+        entry = self.store.read(self._key(n_stages, name))
+        if entry is None or len(entry) != len(row):
+            return False
+        row[:] = np.frombuffer(entry, np.uint8)
+        return True
+
+    def _keys(self) -> list[str]:
+        """Return for 0, 1, ... stages a digest of what their output depends on but the image.
+
+        That is preprocessing, weights, how the stages are built, their code, precision and the kind
+        of device.
+        """
+        kind = torch.device(self.device).type
+        digest = hashlib.sha256(f"{FORMAT} {torch.__version__} {kind} {self.precision}".encode())
+        keys = []
+        for stage in [self.network.preprocessing, *self.stages]:
+            for name, module in stage.named_modules():
+                digest.update(f"{name} {_code(type(module))}".encode())
+                _add_settings(digest, module)
+            keys.append(digest.hexdigest()[:32])
+        return keys
+
+
+def _add_settings(digest: Any, module: nn.Module) -> None:
+    """Add a module's own weights, buffers and attributes to a digest."""
+    own = {name: value for name, value in vars(module).items() if not name.startswith("_")}
+    own.pop("training", None)  # evaluation, whatever it says
+    tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+    for name, value in [*tensors, *sorted(own.items())]:
+        if isinstance(value, (torch.Tensor, np.ndarray)):  # a text would not hold all of it
+            array = torch.as_tensor(value).detach().cpu().contiguous()
+            digest.update(f"{name} {array.dtype} {tuple(array.shape)}".encode())
+            digest.update(array.flatten().view(torch.uint8).numpy().data)
+        else:
+            digest.update(f"{name}={parameter_text(value)};".encode())
+
+
+@cache
+def _code(cls: type) -> str:
+    """Return the name of a class, and its code where no version of torch stands for it."""
+    name = f"{cls.__module__}.{cls.__qualname__}"
+    if name.startswith("torch."):
+        return name
+    try:  # the whole file, since its functions call each other
+        source = inspect.getsource(inspect.getmodule(cls))
+    except (OSError, TypeError):  # a notebook has no file
+        try:
+            source = inspect.getsource(cls)
+        except (OSError, TypeError):
+            return name
+    return f"{name} {hashlib.sha256(source.encode()).hexdigest()}"
+
+
+def _channels_last(x: torch.Tensor) -> torch.Tensor:
+    """Return maps as (n, height, width, channels), the order in which they lie in memory."""
+    return x.permute(0, 2, 3, 1) if x.ndim == 4 else x
+
+
+def _digest(image: np.ndarray) -> str:
+    digest = hashlib.sha256(f"{image.dtype.str}{image.shape}".encode())
+    digest.update(np.ascontiguousarray(image).data)
+    return digest.hexdigest()[:40]
+
+
+def _filled_up(batch: np.ndarray) -> np.ndarray:
+    """Return a batch of N_TOGETHER, repeating the last item."""
+    return batch[np.minimum(np.arange(N_TOGETHER), len(batch) - 1)]
+
+
+def keep_activations(classifier: Any, data: ImageData, store: Store | None) -> ImageData:
+    """Return a data set of activations in place of images, in memory or in a file.
+
+    The file lies in the store's folder or, without one, in the system's folder for temporary files;
+    if it has no room there, a warning says so, and the images are returned.
+    """
+    net = classifier.net_
+    part = FrozenPart(net, store)
+    folder = None
+    if len(data) * part.row_bytes() > classifier.cache_gb * 1e9:
+        folder = Path(tempfile.gettempdir()) if store is None else store.folder
+    try:
+        rows = _spill.empty((len(data), part.row_bytes()), np.uint8, folder)
+    except OSError as error:
+        warnings.warn(
+            f"No room for the activations of the frozen blocks, which are computed anew in every "
+            f"epoch ({error}). Raise cache_gb, or give memory a folder on a larger disk.",
+            UserWarning,
+            stacklevel=4,
+        )
+        return data
+    part.fill(rows, data.X, data.rows, show=classifier.verbose > 0)
+    return ImageData(
+        part.as_tensor(rows), data.y[data.rows], data.sample_weight[data.rows], kind="activations"
+    )
+
+
+def open_store(classifier: Any) -> Store | None:
+    """Return the store in the folder `memory` of a CNNClassifier."""
+    location = as_memory(classifier.memory).location
+    if location is None or not classifier.cache_gb:
+        return None
+    return Store(Path(location) / "wbcclf", classifier.memory_gb * 1e9)
+
+
+def frozen_part(classifier: Any, n_images: int) -> FrozenPart | None:
+    """Return the frozen part for a prediction through the store, or None for one without.
+
+    Fewer images than run through the frozen blocks together are predicted without: filling up
+    their batch would make a single image as slow as many.
+    """
+    if not classifier.net_.module_.cut or n_images < N_TOGETHER:
+        return None
+    try:
+        store = open_store(classifier)
+    except OSError as error:  # a model that was trained on another machine is to predict here
+        warnings.warn(f"{error}; predicting without it.", UserWarning, stacklevel=4)
+        return None
+    return None if store is None else FrozenPart(classifier.net_, store)
