@@ -124,7 +124,7 @@ def test_dicts_and_a_head_of_ones_own_come_back(cells, tmp_path):
     ).fit(cells.images, cells.target)
     save_model(clf, tmp_path / "m")
     loaded = load_model(tmp_path / "m")
-    expected = clf.get_params() | {"checkpoint_dir": str(tmp_path / "checkpoints")}
+    expected = clf.get_params() | {"checkpoint_dir": None}  # a folder of this machine
     assert str(loaded.get_params()) == str(expected).replace("np.float64(0.1)", "0.1")
     np.testing.assert_array_equal(
         loaded.predict_proba(cells.images), clf.predict_proba(cells.images)

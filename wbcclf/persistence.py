@@ -49,6 +49,8 @@ _NOT_NEEDED = {
     "optimizer_params",
     "random_state",
 }
+# Parameters that belong to the machine and not to the model: folders, a compiler.
+_OF_THE_MACHINE = {"checkpoint_dir", "compile", "memory", "spill_dir"}
 # What format 1 called tensors of the network.
 _RENAMED = {"scale": "preprocessing.scale", "offset": "preprocessing.offset"}
 
@@ -57,8 +59,9 @@ def save_model(model: BaseEstimator, path: str | os.PathLike) -> None:
     """Write a fitted classifier, or a pipeline that ends in one, to a file.
 
     Steps that act only while fitting (samplers) are left out: the file holds what predicting
-    needs. It is written under a temporary name and then renamed, so an interrupted call leaves
-    no half file and an existing one untouched.
+    needs. So are folders (`memory`, `spill_dir`, `checkpoint_dir`) and `compile`, which belong to
+    the machine. The file is written under a temporary name and then renamed, so an interrupted call
+    leaves no half file and an existing one untouched.
 
     Parameters
     ----------
@@ -163,6 +166,8 @@ def _encode(value: Any) -> Any:
     if isinstance(value, BaseEstimator) and _CLASSES.get(type(value).__name__) is type(value):
         params = {}
         for name, param in value.get_params(deep=False).items():
+            if name in _OF_THE_MACHINE:
+                continue
             try:
                 params[name] = _encode(param)
             except TypeError as error:

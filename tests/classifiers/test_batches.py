@@ -61,7 +61,8 @@ def test_mixed_labels_and_weights_give_the_loss_of_both_images(kind):
     inputs, target = dataset[np.arange(15)]
     inputs["sample_weight"] = np.linspace(0.5, 2, 15).astype(np.float32)
     mixing = Mixing(float(kind == "mixup"), float(kind == "cutmix"), 3)
-    mixed, label = mixing(inputs, target, np.random.RandomState(3))
+    batch = inputs | {"images": inputs["images"].copy()}
+    mixed, label = mixing(batch, target, np.random.RandomState(3))
 
     random_state = np.random.RandomState(3)
     other = random_state.permutation(15)

@@ -179,25 +179,25 @@ class FrozenPart:
         digest = hashlib.sha256(f"{FORMAT} {torch.__version__} {kind} {self.precision}".encode())
         keys = []
         for stage in [self.network.preprocessing, *self.stages]:
-            for name, module in stage.named_modules():
-                digest.update(f"{name} {_code(type(module))}".encode())
-                _add_settings(digest, module)
+            add_network(digest, stage)
             keys.append(digest.hexdigest()[:32])
         return keys
 
 
-def _add_settings(digest: Any, module: nn.Module) -> None:
-    """Add a module's own weights, buffers and attributes to a digest."""
-    own = {name: value for name, value in vars(module).items() if not name.startswith("_")}
-    own.pop("training", None)  # evaluation, whatever it says
-    tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-    for name, value in [*tensors, *sorted(own.items())]:
-        if isinstance(value, (torch.Tensor, np.ndarray)):  # a text would not hold all of it
-            array = torch.as_tensor(value).detach().cpu().contiguous()
-            digest.update(f"{name} {array.dtype} {tuple(array.shape)}".encode())
-            digest.update(array.flatten().view(torch.uint8).numpy().data)
-        else:
-            digest.update(f"{name}={parameter_text(value)};".encode())
+def add_network(digest: Any, network: nn.Module) -> None:
+    """Add weights, buffers, attributes and code of a network and all in it to a digest."""
+    for place, module in network.named_modules():
+        digest.update(f"{place} {_code(type(module))}".encode())
+        own = {name: value for name, value in vars(module).items() if not name.startswith("_")}
+        own.pop("training", None)  # said by what is frozen
+        tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+        for name, value in [*tensors, *sorted(own.items())]:
+            if isinstance(value, (torch.Tensor, np.ndarray)):  # a text would not hold all of it
+                array = torch.as_tensor(value).detach().cpu().contiguous()
+                digest.update(f"{name} {array.dtype} {tuple(array.shape)}".encode())
+                digest.update(array.flatten().view(torch.uint8).numpy().data)
+            else:
+                digest.update(f"{name}={parameter_text(value)};".encode())
 
 
 @cache

@@ -1,9 +1,11 @@
-"""Checkpoints: a fit that was killed goes on from its last epoch."""
+"""A fit that was killed goes on from its last epoch; one that was done is not done again."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,19 @@ from skorch.callbacks import Callback
 from skorch.history import History
 
 from wbcclf._files import replacing
+from wbcclf.classifiers._activations import add_network
+from wbcclf.classifiers._network import CellNetwork
 from wbcclf.classifiers._parameters import parameter_text
+from wbcclf.classifiers._store import Store
 from wbcclf.exceptions import ModelFormatError
 
 # Raised whenever the content of a checkpoint changes; another number is not gone on from.
 FORMAT = 1
 # What the result of a fit does not depend on, and callbacks, whose state nobody can compare.
-_LEFT_OUT = {"verbose", "checkpoint_dir", "device", "callbacks"}
+_LEFT_OUT = {
+    *("verbose", "checkpoint_dir", "device", "callbacks"),
+    *("cache_gb", "memory", "memory_gb"),
+}
 
 
 def fingerprint(classifier: Any, *data: Any) -> str:
@@ -36,6 +44,44 @@ def fingerprint(classifier: Any, *data: Any) -> str:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         digest.update(array.tobytes() if array.dtype.kind in "OU" else array.view(np.uint8).data)
     return digest.hexdigest()[:24]
+
+
+def fit_key(net: Any, digest: str) -> str:
+    """Return the key of a fit in a store, from its fingerprint and the net before training.
+
+    Initial weights, code and versions are in it, so that no change of them goes unnoticed.
+    """
+    kind = torch.device(net.device).type
+    versions = f"{torch.__version__} {version('wbcclf')}"
+    key = hashlib.sha256(f"{digest} {versions} {kind} {net.precision}".encode())
+    add_network(key, net.module_)
+    return f"fits/{key.hexdigest()[:40]}"
+
+
+def write_fit(net: Any, store: Store, key: str, history: list[dict]) -> None:
+    """Keep the trained weights and the figures of the epochs."""
+    file = io.BytesIO()
+    frozen = _frozen_names(net.module_)
+    state = net.module_.state_dict().items()
+    weights = {name: tensor for name, tensor in state if not name.startswith(frozen)}
+    torch.save({"network": weights, "history": history}, file)
+    store.write(key, file.getbuffer())
+
+
+def read_fit(net: Any, store: Store, key: str) -> list[dict] | None:
+    """Give the net the weights that a fit ended with, and return its figures; None without one."""
+    entry = store.read(key)
+    if entry is None:
+        return None
+    state = torch.load(io.BytesIO(entry), map_location=net.device, weights_only=True)
+    net.module_.load_state_dict(state["network"], strict=False)  # what is frozen is there
+    net.history_ = History(state["history"])
+    return state["history"]
+
+
+def _frozen_names(network: CellNetwork) -> tuple[str, ...]:
+    names = [name for name, _ in network.backbone.named_children()]
+    return tuple(f"backbone.{name}." for name in names[: network.n_frozen])
 
 
 class Checkpoint(Callback):

@@ -133,15 +133,15 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         Translate the network with :func:`torch.compile` first, which takes a minute or so (on a CPU
         it needs a C++ compiler). Worth it for long trainings on a GPU.
     cache_gb : float, default=2.0
-        Memory in gigabytes for the outputs of the frozen blocks, which are computed once per image
+        Memory in gigabytes for what the frozen blocks make of the images, which is computed once
         instead of once per epoch, if nothing changes the images (`augment`, `mixup`, `cutmix`).
-        Larger ones are put into a memory-mapped file, in the folder `memory` or else in the
-        system's folder for temporary files. 0 computes them in every epoch, `memory` or not.
+        More is put into a memory-mapped file, in the folder `memory` or else in the system's folder
+        for temporary files. 0 computes it in every epoch, whatever `memory` is.
     memory : None, str, path or joblib.Memory, default=None
-        Folder to keep the outputs of frozen blocks in, for other folds, candidates of a search and
-        runs; also whole trainings, which are not repeated if all they depend on is the same (with an
-        int as `random_state`, without `callbacks`). Entries are found by the image's content,
-        weights, preprocessing and precision. Any number of processes may use the folder.
+        Folder to keep what frozen blocks make of images in, for other folds, candidates of a search
+        and runs; also whole trainings, which are not repeated where all they depend on is the same
+        (with an int as `random_state` and no `callbacks`). Entries are found by the content of the
+        image, weights, preprocessing and precision. Any number of processes may share the folder.
     memory_gb : float, default=20.0
         Gigabytes that the folder may take; what was used longest ago is removed.
     callbacks : list or None, default=None
@@ -372,13 +372,15 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         ndarray of shape (n_samples, n_classes), float32
             Columns in the order of ``classes_``; rows sum to 1.
         """
+        from wbcclf.backbones import get_backbone
         from wbcclf.classifiers import _activations, _net
 
         check_is_fitted(self)
         images = self._check_images(X)
         device = _net.resolve_device(self.device, fitted=True)
         if device != self.net_.device:
-            self.net_.move_to(device, _net.resolve_precision(self.precision, device))
+            name = get_backbone(self.backbone).name
+            self.net_.move_to(device, _net.resolve_precision(self.precision, device, name))
         frozen = _activations.frozen_part(self, len(images))
         views = _eight_views(images) if self.test_time_augmentation else [images]
         logits = [self.net_.predict_logits(view, self.batch_size, frozen) for view in views]

@@ -154,7 +154,10 @@ class Mixing:
     def __call__(
         self, inputs: dict[str, Any], target: np.ndarray, random_state: Any
     ) -> tuple[dict[str, Any], np.ndarray]:
-        """Return blended images and weights, and the labels as (n, n_classes) shares, float32."""
+        """Return blended images and weights, and the labels as (n, n_classes) shares, float32.
+
+        CutMix writes into the images of `inputs`.
+        """
         images, weight = inputs["images"], inputs["sample_weight"]
         other = random_state.permutation(len(images))
         pastes = self.cutmix > 0 and (self.mixup == 0 or random_state.randint(2) == 1)

@@ -57,7 +57,7 @@ class DeepFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         Images per step; it is halved while the device lacks memory.
     device : str, default="auto"
         As in :class:`CNNClassifier`.
-    precision : {"float32", "bfloat16"}, default="float32"
+    precision : {"auto", "float32", "bfloat16"}, default="float32"
         As in :class:`CNNClassifier`; the features are float32 in either case.
     random_state : int, RandomState instance or None, default=None
         Random weights, where `weights` is None.
@@ -217,6 +217,7 @@ class DeepFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """
         import torch
 
+        from wbcclf.backbones import get_backbone
         from wbcclf.classifiers._data import run_in_batches
         from wbcclf.classifiers._net import resolve_device, resolve_precision
         from wbcclf.classifiers._network import arithmetic
@@ -225,7 +226,7 @@ class DeepFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         images = validate_images(self, X, image_shape=self.image_shape_, reset=False)
         check_value_range(images, self.value_range_)
         device = resolve_device(self.device, fitted=True)
-        precision = resolve_precision(self.precision, device)
+        precision = resolve_precision(self.precision, device, get_backbone(self.backbone).name)
         # A copy: the transformer itself stays as it is, and its pickle on the CPU.
         network = self.network_ if device == "cpu" else copy.deepcopy(self.network_).to(device)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,20 @@ from wbcclf._images import (
 from wbcclf._resampled import sources_of
 from wbcclf.classifiers._activations import keep_activations, open_store
 from wbcclf.classifiers._callbacks import make_callbacks
-from wbcclf.classifiers._checkpoint import Checkpoint, fingerprint
+from wbcclf.classifiers._checkpoint import (
+    Checkpoint,
+    fingerprint,
+    fit_key,
+    read_fit,
+    write_fit,
+)
 from wbcclf.classifiers._data import Batches, ImageData
 from wbcclf.classifiers._labels import encode_labels, total_weight
 from wbcclf.classifiers._net import make_net, resolve_device, train
 from wbcclf.classifiers._network import build_network, check_built, freeze_blocks
 from wbcclf.classifiers._parameters import parameter_text
 from wbcclf.classifiers._split import validation_split
+from wbcclf.classifiers._store import Store
 
 
 def fit(
@@ -69,16 +77,20 @@ def fit(
     clf.train_indices_, clf.validation_indices_ = train_rows, validation
     train_data = ImageData(images, target, weight, train_rows)
 
-    checkpoint = None
-    if clf.checkpoint_dir is not None and not partial and not go_on:
+    # A whole fit, not one that goes on, is a function of its arguments.
+    whole = not partial and not go_on
+    digest = checkpoint = None
+    if whole and (clf.checkpoint_dir is not None or clf.memory is not None):
+        data = [images, target, weight, train_rows]
+        data += [] if valid_data is None else [valid_data.X, valid_data.y, valid_data.rows]
+        digest = fingerprint(clf, *data)
+    if whole and clf.checkpoint_dir is not None:
         if clf.random_state is None:
             raise ValueError(
                 "checkpoint_dir needs a random_state, like 0: without one, two fits with the same "
                 "parameters cannot be told apart."
             )
-        data = [images, target, weight, train_rows]
-        data += [] if valid_data is None else [valid_data.X, valid_data.y, valid_data.rows]
-        checkpoint = _checkpoint_file(clf.checkpoint_dir, fingerprint(clf, *data))
+        checkpoint = _checkpoint_file(clf.checkpoint_dir, digest)
     store = open_store(clf)
     # A net of `fit` has its own number of epochs, schedule and early stopping.
     trained_as = {
@@ -92,18 +104,36 @@ def fit(
             clf, go_on, seed, random_state, train_data, valid_data is not None, partial, checkpoint
         )
         clf.net_.trained_as = trained_as
-    if clf.net_.module_.cut and clf.cache_gb and (clf.net_.max_epochs > 1 or store is not None):
-        if clf.augment is None and not clf.mixup and not clf.cutmix:
-            train_data = keep_activations(clf, train_data, store)
-        if valid_data is not None:
-            valid_data = keep_activations(clf, valid_data, store)
-    data = train_data.on_device(clf.net_.device)
-    for figures in train(clf.net_, data, valid_data):
-        clf.history_.append(figures | {"epoch": len(clf.history_) + 1})
+    key = None
+    if digest and store and isinstance(clf.random_state, Integral) and not clf.callbacks:
+        key = fit_key(clf.net_, digest)
+    figures = None if key is None else read_fit(clf.net_, store, key)
+    if figures is None:
+        figures = _train(clf, train_data, valid_data, store)
+        if key is not None and not clf.net_.interrupted:
+            write_fit(clf.net_, store, key, figures)
+    for epoch in figures:
+        clf.history_.append(epoch | {"epoch": len(clf.history_) + 1})
     clf.n_iter_ = len(clf.history_)
     if checkpoint is not None and not clf.net_.interrupted:
         checkpoint.unlink(missing_ok=True)
     return clf
+
+
+def _train(
+    clf: Any, train_data: ImageData, valid_data: ImageData | None, store: Store | None
+) -> list[dict]:
+    """Train the net on activations of the frozen blocks, as far as these stay as they are."""
+    net = clf.net_
+    if net.module_.cut and clf.cache_gb and (net.max_epochs > 1 or store is not None):
+        if clf.augment is None and not clf.mixup and not clf.cutmix:
+            train_data = keep_activations(clf, train_data, store)
+        if valid_data is not None:
+            valid_data = keep_activations(clf, valid_data, store)
+    train_data = train_data.on_device(net.device)
+    if valid_data is not None:
+        valid_data = valid_data.on_device(net.device)
+    return train(net, train_data, valid_data)
 
 
 def _learn_data(clf: Any, images: np.ndarray, used: np.ndarray, labels: np.ndarray) -> None:

@@ -13,6 +13,7 @@ import torch
 from skorch import NeuralNetClassifier
 from skorch.callbacks import EarlyStopping
 
+from wbcclf.backbones import get_backbone
 from wbcclf.classifiers._callbacks import ProgressBar
 from wbcclf.classifiers._data import BLOCK_BYTES, Batches, ImageData, Mixing, run_in_batches
 from wbcclf.classifiers._heap import keeping_freed_memory
@@ -29,6 +30,10 @@ OPTIMIZERS = {
     "sgd": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
     "rmsprop": (torch.optim.RMSprop, {}),
 }
+
+# Their depthwise convolutions of 5x5 have no fast gradient in bfloat16 on CPUs: training took twice
+# as long as in float32 (docs/performance.md), where every other network measured was faster.
+SLOW_IN_BFLOAT16 = ("mobilenet", "efficientnet")
 
 FIGURES = {"epoch": int, "train_loss": float, "valid_loss": float, "valid_acc": float, "dur": float}
 
@@ -72,6 +77,12 @@ class CellNet(NeuralNetClassifier):
 
     def check_data(self, X, y=None):
         """Accept everything: the classifier has checked it."""
+
+    def torch_compile(self, module, name):
+        """Compile the network in place: skorch's wrapper would rename its weights."""
+        if self.compile and name == "module":
+            module.compile()
+        return module
 
     def fit_loop(self, X, y=None, epochs=None, **fit_params):
         """Train, and tell if it was interrupted: skorch ends quietly on Ctrl-C."""
@@ -154,7 +165,10 @@ class CellNet(NeuralNetClassifier):
         return run_in_batches(run, X, batch_size, self.device)
 
     def move_to(self, device: str, precision: str) -> None:
-        """Move the network to `device`; the optimiser's state stays behind and is dropped."""
+        """Move the network to `device`, and compute there in `precision` from now on.
+
+        The optimiser's state stays behind and is dropped.
+        """
         self.device = device
         self.precision = precision
         self.__dict__.pop("optimizer_", None)
@@ -229,7 +243,10 @@ def make_net(
         device=device,
         verbose=0,
         classes=np.arange(n_classes),
-        precision=resolve_precision(classifier.precision, device),
+        precision=resolve_precision(
+            classifier.precision, device, get_backbone(classifier.backbone).name
+        ),
+        compile=classifier.compile,
         random_state=random_state,
         training_batches=partial(
             Batches,
@@ -304,19 +321,21 @@ def resolve_device(device: str, *, fitted: bool) -> str:
     return device
 
 
-def resolve_precision(precision: str, device: str) -> str:
-    """Return the arithmetic that a `precision` parameter stands for: "auto" is the faster one.
+def resolve_precision(precision: str, device: str, backbone: str) -> str:
+    """Return the arithmetic that a `precision` parameter stands for; "auto" is the faster one.
 
-    bfloat16 is faster where the hardware multiplies it: GPUs from compute capability 8 on, and CPUs
-    with AMX or AVX-512 BF16 (there every network measured was, small ones too; docs/performance.md
-    has the figures). Elsewhere it would be emulated.
+    That is bfloat16 where the hardware multiplies it: GPUs from compute capability 8 on, and CPUs
+    with AMX or AVX-512 BF16. Elsewhere it would be emulated.
     """
     if precision != "auto":
         return precision
     kind = torch.device(device).type
     if kind == "cuda":
         fast = torch.cuda.get_device_capability(device) >= (8, 0)
-    else:
+    elif kind == "cpu":
         capable = torch.cpu.get_capabilities()
-        fast = kind == "cpu" and any(capable.get(name) for name in ("amx_bf16", "avx512_bf16"))
+        fast = capable.get("amx_bf16") or capable.get("avx512_bf16")
+        fast = fast and not any(family in backbone for family in SLOW_IN_BFLOAT16)
+    else:
+        fast = False
     return "bfloat16" if fast else "float32"

@@ -267,7 +267,8 @@ def build_network(
 ) -> tuple[CellNetwork, WeightsReport | None]:
     """Return the network of a CNNClassifier that has learnt its classes and image shape.
 
-    And what was loaded of `weights`.
+    And what was loaded of `weights`. Kernels lie in the layout of the images, channels last: a few
+    per cent faster on CPUs, and what the tensor cores of GPUs take.
     """
     spec = get_backbone(classifier.backbone)
     head = classifier.default_head if classifier.head is None else classifier.head
@@ -282,6 +283,8 @@ def build_network(
             len(classifier.classes_),
         )
     network.built_from = _building(classifier)
+    if isinstance(classifier.optimizer, str):  # some of torch's others cannot flatten such kernels
+        network = network.to(memory_format=torch.channels_last)
     return network, report
 
 

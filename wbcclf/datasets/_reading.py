@@ -12,6 +12,7 @@ from numbers import Integral
 from os import PathLike
 from typing import Any
 
+import joblib
 import numpy as np
 
 from wbcclf import _spill

@@ -83,6 +83,7 @@ def find_learning_rate(
         gradual_unfreezing=0,
         early_stopping=False,
         ema_decay=None,
+        cache_gb=0,  # most images are seen once at most
         checkpoint_dir=None,
         callbacks=[*(classifier.callbacks or ()), ("range_test", test)],
         warm_start=False,
