@@ -49,16 +49,20 @@ class ImageData(Dataset):
         return {self.kind: gather(self.X, rows), "sample_weight": weight}, self.y[rows]
 
     def on_device(self, device: str) -> ImageData:
-        """Return the same data with all of `X` on a GPU, if it takes at most half of what is free.
+        """Return the same data on a GPU, from where a batch costs no transfer, if there is room.
 
-        From there a batch costs no transfer. Half, since training needs the rest.
+        That is, half of what is free, since training needs the rest.
         """
-        device = torch.device(device)
-        n_bytes = len(self) * math.prod(self.X.shape[1:]) * self.X.dtype.itemsize
-        if device.type != "cuda" or n_bytes > torch.cuda.mem_get_info(device)[0] / 2:
+        if torch.device(device).type != "cuda":
             return self
-        parts = np.array_split(self.rows, math.ceil(n_bytes / BLOCK_BYTES))
-        X = torch.cat([torch.as_tensor(gather(self.X, part)).to(device) for part in parts])
+        n_bytes = len(self) * math.prod(self.X.shape[1:]) * self.X.dtype.itemsize
+        return self if n_bytes > torch.cuda.mem_get_info(device)[0] / 2 else self.moved(device)
+
+    def moved(self, device: str) -> ImageData:
+        """Return the same data with its rows of `X` as a tensor on `device`."""
+        n_each = max(1, int(BLOCK_BYTES / self.X[:1].nbytes))
+        blocks = [self.rows[start : start + n_each] for start in range(0, len(self), n_each)]
+        X = torch.cat([torch.as_tensor(gather(self.X, rows)).to(device) for rows in blocks])
         return ImageData(X, self.y[self.rows], self.sample_weight[self.rows], kind=self.kind)
 
 

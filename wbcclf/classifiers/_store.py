@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 import time
 import warnings
 import zlib
@@ -43,8 +44,8 @@ class Store:
         self._is_full = False
         self._is_damaged = False
         self.folder.mkdir(parents=True, exist_ok=True)
-        with replacing(self.folder / "writable") as probe:
-            probe.touch()
+        with tempfile.TemporaryFile(dir=self.folder):
+            pass
 
     def _path(self, key: str) -> Path:
         group, _, name = key.rpartition("/")
@@ -114,11 +115,11 @@ class Store:
                 stat = path.stat()
             except FileNotFoundError:  # pruned by another process, or renamed
                 continue
-            if path.is_dir():
-                continue
-            if ".part" in path.name and time.time() - stat.st_mtime > 3600:
-                path.unlink(missing_ok=True)  # writing one entry takes far less than an hour
-            entries.append((stat.st_mtime_ns, stat.st_size, path))
+            if path.suffix == ".part":
+                if time.time() - stat.st_mtime > 3600:  # writing an entry takes seconds
+                    path.unlink(missing_ok=True)
+            elif not path.is_dir():
+                entries.append((stat.st_mtime_ns, stat.st_size, path))
         total = sum(size for _, size, _ in entries)
         if total <= self.limit:
             return

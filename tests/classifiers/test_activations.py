@@ -1,0 +1,433 @@
+"""Activations of frozen blocks are computed once, and change nothing but the time."""
+
+import errno
+import os
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from imblearn.pipeline import Pipeline
+from sklearn.model_selection import GridSearchCV
+
+from wbcclf import SMOTE, Augmenter, CNNClassifier, Head, make_blood_cells
+from wbcclf.classifiers import _activations, _fitting
+from wbcclf.classifiers._activations import N_TOGETHER, FrozenPart
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*frozen at random weights")
+
+# One network of every family: its smallest images, and what to train of it.
+FAMILIES = [
+    ("simple_cnn", 16, 1),
+    ("sepconv", 16, 3),
+    ("mlp", 16, 2),
+    ("wide_deep", 24, 0),
+    ("vgg16", 32, 2),
+    ("resnet18", 32, 2),
+    ("squeezenet1_1", 32, 2),
+    ("densenet121", 32, 1),
+    ("inception_v3", 75, 1),
+    ("mobilenet_v3_small", 32, 2),
+    ("efficientnet_b0", 32, 2),
+    ("convnext_tiny", 32, 1),
+    ("xception", 71, 1),
+    ("timm:test_vit", 160, 1),
+]
+
+
+@pytest.fixture(scope="module")
+def many():
+    """One batch of images that run through the frozen blocks together."""
+    return make_blood_cells(N_TOGETHER, classes=2, image_size=16, random_state=0)
+
+
+def make(backbone="simple_cnn", **params):
+    quick = {"device": "cpu", "max_epochs": 2, "random_state": 0, "unfrozen_layers": 1}
+    return CNNClassifier(backbone, **(quick | params))
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Note every batch that runs through frozen blocks: (stages done before, all stages)."""
+    found = []
+    run = FrozenPart._run
+
+    def noting(self, x, start):
+        found.append((start, len(self.stages)))
+        return run(self, x, start)
+
+    monkeypatch.setattr(FrozenPart, "_run", noting)
+    return found
+
+
+def assert_same(one, other, X):
+    """Compare two classifiers bit for bit."""
+    losses = [[epoch["train_loss"] for epoch in clf.history_] for clf in (one, other)]
+    assert losses[0] == losses[1]
+    np.testing.assert_array_equal(one.predict_proba(X), other.predict_proba(X))
+    for name, tensor in one.net_.module_.state_dict().items():
+        assert torch.equal(tensor, other.net_.module_.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(("backbone", "size", "unfrozen"), FAMILIES)
+def test_every_family_trains_bit_for_bit_the_same(backbone, size, unfrozen, runs):
+    cells = make_blood_cells(N_TOGETHER, classes=2, image_size=size, random_state=0)
+    for unfrozen_layers in {0, unfrozen}:
+        params = {"unfrozen_layers": unfrozen_layers, "dropout": 0.5}
+        plain = make(backbone, **params, cache_gb=0).fit(cells.images, cells.target)
+        assert not runs
+        kept = make(backbone, **params).fit(cells.images, cells.target)
+        assert len(runs) == 1
+        assert_same(plain, kept, cells.images)
+        runs.clear()
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"precision": "bfloat16"},
+        {"early_stopping": True, "validation_fraction": 0.25, "patience": 1},
+        {"unfrozen_layers": 4, "gradual_unfreezing": 1, "max_epochs": 4},
+        {"unfrozen_layers": 3, "gradual_unfreezing": 1, "max_epochs": 2},
+        {"unfrozen_layers": "all"},
+        {"ema_decay": 0.5, "class_weight": "balanced", "layer_lr_decay": 0.5, "l2": 1e-3},
+        {"balanced_batches": True, "head": Head("max", hidden=(8,), batch_norm=True)},
+        {"unfrozen_layers": 0, "head": Head("flatten", hidden=(8,))},
+        {"input_size": 24},
+    ],
+    ids=lambda params: "-".join(params),
+)
+@pytest.mark.filterwarnings("ignore:gradual_unfreezing")
+def test_options_work_on_kept_activations(params, many):
+    # Batches of 8 of 24 images, or of all 32: as many as others give the same rounding here,
+    # where the images are of 16 pixels and 1 thread computes. Bit for bit, then.
+    plain = make(**(params | {"cache_gb": 0})).fit(many.images, many.target)
+    kept = make(**params).fit(many.images, many.target)
+    np.testing.assert_allclose(
+        [list(epoch.values())[1] for epoch in plain.history_],
+        [list(epoch.values())[1] for epoch in kept.history_],
+        rtol=1e-5,
+    )
+    # The last batch of 24 is not of 32, which rounds in another way: some 1e-6 in an activation
+    # (float32 has 1e-7, sums of hundreds), ten times that in a probability.
+    np.testing.assert_allclose(
+        plain.predict_proba(many.images), kept.predict_proba(many.images), atol=1e-5
+    )
+
+
+def test_dropout_and_batch_norm_of_frozen_blocks_stay_out_of_it(tiny, many):
+    plain = make(tiny, cache_gb=0, dropout=0.5).fit(many.images, many.target)
+    kept = make(tiny, dropout=0.5).fit(many.images, many.target)
+    assert_same(plain, kept, many.images)
+    assert_same(plain, make(tiny, dropout=0.5).fit(many.images, many.target), many.images)
+
+
+def test_changed_images_are_not_kept_but_validation_images_are(many, runs):
+    validation = {"X_val": many.images, "y_val": many.target}
+    for params in ({"augment": Augmenter()}, {"mixup": 0.4}, {"cutmix": 1.0}):
+        make(**params).fit(many.images, many.target)
+        assert not runs
+        make(**params).fit(many.images, many.target, **validation)
+        assert len(runs) == 1
+        runs.clear()
+
+
+def test_one_epoch_needs_no_cache(many, runs):
+    make(max_epochs=1).fit(many.images, many.target)
+    make().partial_fit(many.images, many.target)
+    assert not runs
+
+
+def test_more_than_the_budget_lies_in_a_file_that_is_removed(many, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    made = []
+    empty = _activations._spill.empty
+
+    def noting(*args):
+        made.append(empty(*args))
+        return made[-1]
+
+    monkeypatch.setattr(_activations._spill, "empty", noting)
+    spilled = make(cache_gb=1e-6).fit(many.images, many.target)
+    assert isinstance(made[0], np.memmap)
+    assert len(list(tmp_path.glob("*.spill"))) == 1
+    made.clear()
+    assert not list(tmp_path.glob("*.spill"))
+    assert_same(spilled, make(cache_gb=0).fit(many.images, many.target), many.images)
+
+
+def test_without_room_for_the_file_training_goes_on(many, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "no room")
+
+    plain = make().fit(many.images, many.target)
+    monkeypatch.setattr(_activations._spill, "empty", full)
+    with pytest.warns(UserWarning, match="No room for the activations.*Raise cache_gb"):
+        clf = make().fit(many.images, many.target)
+    assert_same(plain, clf, many.images)
+
+
+@pytest.mark.parametrize("wrap", [str, lambda path: path, lambda path: joblib.Memory(path)])
+def test_memory_serves_other_candidates_folds_and_orders(wrap, many, tmp_path, runs):
+    memory = wrap(tmp_path)
+    make(memory=memory).fit(many.images, many.target)
+    assert runs == [(0, 4)]
+    runs.clear()
+    plain = make(lr=1e-2, cache_gb=0).fit(many.images, many.target)
+    again = make(lr=1e-2, memory=memory).fit(many.images, many.target)
+    assert_same(plain, again, many.images)
+    order = np.random.RandomState(0).permutation(len(many.images))
+    make(memory=memory).fit(many.images[order][:20], many.target[order][:20])
+    make(memory=memory).fit(np.repeat(many.images, 2, axis=0), np.repeat(many.target, 2))
+    make(memory=memory, max_epochs=1).partial_fit(many.images, many.target)
+    assert not runs
+
+
+def test_new_images_alone_are_computed(many, tmp_path, runs):
+    more = make_blood_cells(50, classes=2, image_size=16, random_state=1)
+    make(memory=tmp_path).fit(many.images, many.target)
+    runs.clear()
+    X = np.concatenate([many.images, more.images, more.images])
+    y = np.concatenate([many.target, more.target, more.target])
+    kept = make(memory=tmp_path).fit(X, y)
+    assert runs == [(0, 4)] * 2  # 50 images, each once
+    np.testing.assert_allclose(  # see above for the tolerance
+        kept.predict_proba(X), make(cache_gb=0).fit(X, y).predict_proba(X), atol=1e-5
+    )
+
+
+def test_a_higher_cut_goes_on_from_the_nearest_lower_one(many, tmp_path, runs):
+    for unfrozen_layers, expected in [(4, (0, 1)), (2, (1, 3)), (1, (3, 4)), (0, (4, 6))]:
+        kept = make(unfrozen_layers=unfrozen_layers, memory=tmp_path)
+        kept.fit(many.images, many.target)
+        assert runs == [expected]
+        plain = make(unfrozen_layers=unfrozen_layers, cache_gb=0).fit(many.images, many.target)
+        assert_same(plain, kept, many.images)
+        runs.clear()
+
+
+def test_damaged_entries_of_a_lower_cut_are_computed_from_below(many, tmp_path, runs):
+    make(unfrozen_layers=2, memory=tmp_path).fit(many.images, many.target)
+    entries = [path for path in (tmp_path / "wbcclf").rglob("*") if path.is_file()]
+    for path in entries[:5]:
+        path.write_bytes(path.read_bytes()[:-1])
+    runs.clear()
+    with pytest.warns(UserWarning, match="Damaged files in .* are removed"):
+        kept = make(unfrozen_layers=1, memory=tmp_path).fit(many.images, many.target)
+    assert runs[0] == (3, 4)
+    assert runs[1:] in ([(0, 4)], [])  # one of the five may be the kept training
+    plain = make(unfrozen_layers=1, cache_gb=0).fit(many.images, many.target)
+    assert_same(plain, kept, many.images)
+
+
+def test_copies_and_synthetics_of_the_same_seed_are_found(many, tmp_path, runs):
+    def fit():
+        pipe = Pipeline(
+            [
+                ("aug", Augmenter(n_copies=1, random_state=0)),
+                ("smote", SMOTE(random_state=0)),
+                ("clf", make(memory=tmp_path, lr=float(len(runs) + 1) * 1e-3)),
+            ]
+        )
+        pipe.fit(many.images[:20], many.target[:20])
+
+    fit()
+    assert runs
+    n_runs = len(runs)
+    fit()
+    assert len(runs) == n_runs
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"random_state": 1},  # other random weights
+        {"precision": "bfloat16"},
+        {"input_size": 20},
+        {"backbone": "cnn_3block"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_what_activations_depend_on_is_part_of_their_key(change, many, tmp_path, runs):
+    make(memory=tmp_path).fit(many.images, many.target)
+    assert runs == [(0, 4)]
+    runs.clear()
+    make(memory=tmp_path).set_params(**change).fit(many.images, many.target)
+    assert len(runs) == 1
+    assert runs[0][0] == 0
+
+
+def test_other_values_of_images_have_other_keys(many, tmp_path, runs):
+    make(memory=tmp_path).fit(many.images, many.target)
+    make(memory=tmp_path).fit(many.images.astype(np.float32), many.target)
+    make(memory=tmp_path).fit(many.images[:, ::-1], many.target)
+    changed = many.images.copy()
+    changed[:, 3, 5, 1] ^= 1
+    make(memory=tmp_path).fit(changed, many.target)
+    assert len(runs) == 4
+
+
+def test_other_code_and_settings_of_a_block_have_other_keys(tiny, many, tmp_path, runs):
+    make(tiny, memory=tmp_path).fit(many.images, many.target)
+    clf = make(tiny, memory=tmp_path).fit(many.images, many.target)
+    store = _activations.open_store(clf)
+    key = FrozenPart(clf.net_, store).keys[-1]
+    assert FrozenPart(clf.net_, store).keys[-1] == key
+    block = clf.net_.module_.backbone[0][0]
+    block.negative_slope = 0.1
+    assert FrozenPart(clf.net_, store).keys[-1] != key
+    block.negative_slope = torch.zeros(2000)
+    long = FrozenPart(clf.net_, store).keys[-1]
+    block.negative_slope[1000] = 1.0  # a text of a tensor leaves such values out
+    assert FrozenPart(clf.net_, store).keys[-1] != long
+    del block.negative_slope
+    assert FrozenPart(clf.net_, store).keys[-1] == key
+
+    class Other(torch.nn.Conv2d):
+        def forward(self, x):
+            return super().forward(x) + 1
+
+    block.__class__ = Other
+    assert FrozenPart(clf.net_, store).keys[-1] != key
+
+
+def test_prediction_takes_part_unless_the_images_are_few(many, tmp_path, runs):
+    clf = make(memory=tmp_path).fit(many.images[:20], many.target[:20])
+    runs.clear()
+    expected = make(cache_gb=0).fit(many.images[:20], many.target[:20]).predict_proba(many.images)
+    few = clf.predict_proba(many.images[:5])
+    assert not runs
+    np.testing.assert_allclose(few, expected[:5], atol=1e-5)
+    np.testing.assert_allclose(clf.predict_proba(many.images), expected, atol=1e-5)
+    assert len(runs) == 1
+    clf.predict_proba(many.images[::-1])
+    assert len(runs) == 1
+
+
+def test_a_large_prediction_holds_one_block_at_a_time(many, tmp_path, monkeypatch):
+    clf = make(memory=tmp_path, batch_size=8).fit(many.images, many.target)
+    expected = clf.predict_proba(many.images)
+    monkeypatch.setattr("wbcclf.classifiers._net.BLOCK_BYTES", 1)
+    np.testing.assert_array_equal(clf.predict_proba(many.images), expected)
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
+def test_a_model_of_another_machine_predicts_without_its_folder(many, tmp_path):
+    clf = make(memory=tmp_path / "memory").fit(many.images, many.target)
+    clf.set_params(memory="/proc/not-to-be-made")
+    with pytest.warns(UserWarning, match="predicting without it"):
+        clf.predict(many.images)
+
+
+def test_test_time_augmentation_goes_through_the_store(many, tmp_path):
+    plain = make(test_time_augmentation=True, cache_gb=0).fit(many.images, many.target)
+    kept = make(test_time_augmentation=True, memory=tmp_path).fit(many.images, many.target)
+    assert_same(plain, kept, many.images)
+
+
+def test_a_wrong_memory_is_named(many, tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(OSError, match=r"memory=.*file"):
+        make(memory=file).fit(many.images, many.target)
+    with pytest.raises(ValueError, match="'memory' parameter"):
+        make(memory=3).fit(many.images, many.target)
+    make(memory=joblib.Memory(None)).fit(many.images, many.target)
+
+
+# ---------------------------------------------------------------- whole trainings
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    def fail(*args):
+        raise AssertionError("trained again")
+
+    return lambda: monkeypatch.setattr(_fitting, "train", fail)
+
+
+@pytest.mark.parametrize("unfrozen_layers", [0, 2, "all"])
+def test_the_same_fit_is_not_done_again(unfrozen_layers, many, tmp_path, no_training):
+    params = {"unfrozen_layers": unfrozen_layers, "early_stopping": True, "ema_decay": 0.9}
+    first = make(**params, memory=tmp_path).fit(many.images, many.target)
+    no_training()
+    second = make(**params, memory=tmp_path).fit(many.images, many.target)
+    assert_same(first, second, many.images)
+    assert second.history_ == first.history_
+    assert second.n_iter_ == first.n_iter_
+    np.testing.assert_array_equal(second.validation_indices_, first.validation_indices_)
+    np.testing.assert_array_equal(
+        second.net_.history[:, "train_loss"], first.net_.history[:, "train_loss"]
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"random_state": 1},
+        {"random_state": None},
+        {"random_state": np.random.RandomState(0)},
+        {"lr": 2e-3},
+        {"max_epochs": 3},
+        {"callbacks": []},
+        {"callbacks": [("note", "a callback")]},
+        {"precision": "bfloat16"},
+        {"weights": "file"},
+        {"cache_gb": 0},
+    ],
+    ids=str,
+)
+def test_another_fit_is_done(change, many, tmp_path, no_training, weights_file):
+    from skorch.callbacks import Callback
+
+    make("squeezenet1_1", memory=tmp_path, input_size=32).fit(many.images, many.target)
+    if change == {"weights": "file"}:
+        change = {"weights": weights_file("squeezenet1_1")}
+    if change.get("callbacks"):
+        change = {"callbacks": [("note", Callback())]}
+    clf = make("squeezenet1_1", memory=tmp_path, input_size=32).set_params(**change)
+    no_training()
+    if change == {"callbacks": []}:
+        clf.fit(many.images, many.target)
+        return
+    with pytest.raises(AssertionError, match="trained again"):
+        clf.fit(many.images, many.target)
+
+
+def test_other_data_is_another_fit(many, tmp_path, no_training):
+    make(memory=tmp_path).fit(many.images, many.target)
+    no_training()
+    for X, y, rest in [
+        (many.images[::-1], many.target, {}),
+        (many.images, many.target[::-1], {}),
+        (many.images, many.target, {"sample_weight": np.arange(len(many.images))}),
+        (many.images, many.target, {"X_val": many.images, "y_val": many.target}),
+    ]:
+        with pytest.raises(AssertionError, match="trained again"):
+            make(memory=tmp_path).fit(X, y, **rest)
+
+
+def test_a_kept_fit_goes_on(many, tmp_path):
+    clf = make(memory=tmp_path).fit(many.images, many.target)
+    again = make(memory=tmp_path).fit(many.images, many.target)
+    for model in (clf, again):
+        model.partial_fit(many.images, many.target)
+    assert_same(clf, again, many.images)
+
+
+def test_a_search_in_two_processes_finds_what_one_without_memory_does(many, tmp_path, runs):
+    pipe = Pipeline([("aug", Augmenter(n_copies=1, random_state=0)), ("clf", make())])
+    grid = {"clf__unfrozen_layers": [0, 2], "clf__lr": [1e-3, 1e-2]}
+    plain = GridSearchCV(pipe, grid, cv=2).fit(many.images, many.target)
+    pipe = Pipeline(
+        [("aug", Augmenter(n_copies=1, random_state=0)), ("clf", make(memory=tmp_path))]
+    )
+    kept = GridSearchCV(pipe, grid, cv=2, n_jobs=2).fit(many.images, many.target)
+    assert kept.best_params_ == plain.best_params_
+    # Processes of joblib have as many threads as there are cores left for each: other rounding.
+    np.testing.assert_allclose(
+        kept.predict_proba(many.images), plain.predict_proba(many.images), atol=1e-4
+    )
+    np.testing.assert_array_equal(
+        kept.cv_results_["mean_test_score"], plain.cv_results_["mean_test_score"]
+    )

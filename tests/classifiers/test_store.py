@@ -1,0 +1,165 @@
+"""The folder that activations and trainings are kept in: whole entries, the oldest go first."""
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import pytest
+
+from wbcclf.classifiers._store import Store
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store", 1e6)
+
+
+def files(store):
+    return sorted(path for path in store.folder.rglob("*") if path.is_file())
+
+
+def test_what_was_written_is_read(store):
+    assert store.read("kind/name") is None
+    assert "kind/name" not in store
+    store.write("kind/name", b"content")
+    assert "kind/name" in store
+    assert bytes(store.read("kind/name")) == b"content"
+    assert store.read("kind/other") is None
+    assert bytes(Store(store.folder, 1).read("kind/name")) == b"content"
+    store.write("kind/name", b"other")
+    assert bytes(store.read("kind/name")) == b"other"
+    store.write("empty", b"")
+    assert bytes(store.read("empty")) == b""
+    assert len(files(store)) == 2
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: content[:3],
+        lambda content: content[:-1],
+        lambda content: content + b"x",
+        lambda content: content[:9] + b"x" + content[10:],
+        lambda content: b"x" + content[1:],
+        lambda content: bytes(len(content)),
+    ],
+)
+def test_damaged_entries_are_removed_with_one_warning(damage, store):
+    for name in "ab":
+        store.write(name, b"some content")
+    for path in files(store):
+        path.write_bytes(damage(path.read_bytes()))
+    with pytest.warns(UserWarning, match="Damaged files in .*store .* computed anew") as caught:
+        assert store.read("a") is None
+        assert store.read("b") is None
+    assert len(caught) == 1
+    assert not files(store)
+
+
+def test_what_was_used_longest_ago_goes_first(store):
+    for number in range(9):
+        store.write(f"kind/{number}", bytes(100_000))
+    for number, path in enumerate(files(store)):
+        os.utime(path, (number, number))
+    assert store.read("kind/0") is not None  # now the latest
+    store.write("kind/9", bytes(100_000))
+    store.prune()
+    assert {number for number in range(10) if f"kind/{number}" in store} == {0, 3, 4, 5, 6, 7, 8, 9}
+    assert sum(path.stat().st_size for path in files(store)) <= 0.9 * store.limit
+
+
+def test_the_limit_holds_while_writing(tmp_path):
+    store = Store(tmp_path, 1e5)
+    for number in range(300):
+        store.write(f"{number:03}", bytes(1000))
+        assert sum(path.stat().st_size for path in files(store)) <= 1.1 * store.limit
+    assert "299" in store
+
+
+def test_files_of_killed_writers_are_removed(store):
+    store.folder.joinpath("ab").mkdir()
+    old, new = (store.folder / "ab" / f"{name}.0123.part" for name in ("old", "new"))
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    store.write("name", b"content")
+    store.prune()
+    assert not old.exists()
+    assert new.exists()
+
+
+def test_a_folder_that_vanishes_is_made_again(store):
+    shutil.rmtree(store.folder)
+    assert store.read("name") is None
+    store.write("name", b"content")
+    store.prune()
+    assert bytes(store.read("name")) == b"content"
+
+
+def test_a_full_disk_is_a_warning(store, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    store.write("a", b"content")
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.warns(UserWarning, match="disk is full.*lower memory_gb"):
+        store.write("b", b"content")
+    store.write("c", b"content")  # not tried again, not warned of again
+    assert bytes(store.read("a")) == b"content"
+    assert len(files(store)) == 1
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        Store(tmp_path / "file" / "store", 1)
+
+
+def _write_many(arguments):
+    folder, seed = arguments
+    store = Store(folder, 2e5)  # so small that entries are removed while others read them
+    wrong = 0
+    for turn in range(400):
+        name = str((turn * 7 + seed) % 50)
+        entry = store.read(name)
+        if entry is None:
+            store.write(name, name.encode() * 5000)
+        else:
+            wrong += bytes(entry) != name.encode() * 5000
+    store.prune()
+    return wrong
+
+
+def test_processes_write_read_and_remove_at_once(tmp_path):
+    with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool:
+        wrong = list(pool.map(_write_many, [(tmp_path, seed) for seed in (0, 0, 25, 25)]))
+    assert wrong == [0] * 4
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) <= 2.2e5
+
+
+def test_a_killed_writer_leaves_no_wrong_entry(tmp_path):
+    code = (
+        "import sys; from wbcclf.classifiers._store import Store\n"
+        "store = Store(sys.argv[1], 1e12)\n"
+        "for turn in range(10**9):\n"
+        "    store.write(str(turn % 20), bytes([turn % 20]) * 3_000_000)\n"
+    )
+    for _ in range(3):
+        process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
+        deadline = time.monotonic() + 60
+        while len(list(tmp_path.rglob("*"))) < 30 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        store = Store(tmp_path, 1e12)
+        read = [store.read(str(number)) for number in range(20)]  # a warning would be an error
+        assert sum(entry is not None for entry in read) > 5
+        for number, entry in enumerate(read):
+            assert entry is None or bytes(entry) == bytes([number]) * 3_000_000
