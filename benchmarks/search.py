@@ -55,6 +55,7 @@ class PlainSkorch(ClassifierMixin, BaseEstimator):
         self.lr = lr
 
     def fit(self, X, y):
+        """Train with skorch's own data set, loader and loop."""
         ours = CNNClassifier(**self.ours).set_params(unfrozen_layers=self.unfrozen_layers)
         self.classes_, numbers = np.unique(y, return_inverse=True)
         ours.classes_, ours.image_shape_, ours.value_range_ = self.classes_, X.shape[1:], (0, 255)
@@ -81,9 +82,11 @@ class PlainSkorch(ClassifierMixin, BaseEstimator):
         return self
 
     def predict_proba(self, X):
+        """Return probabilities."""
         return self.net_.predict_proba(X)
 
     def predict(self, X):
+        """Return labels."""
         return self.classes_[self.predict_proba(X).argmax(axis=1)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,29 @@ from typing import Any
 import numpy as np
 from imblearn.pipeline import Pipeline
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils import Bunch
 
 import wbcclf
 from wbcclf.backbones import get_backbone
+from wbcclf.exceptions import ImageReadError
 
 # Without markup: a class may be called "[red]".
 out = Console(highlight=False, soft_wrap=True, markup=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+
+
+CHUNK = 256  # files that are in memory at a time, or are a worker's part of a prediction
+
+
+class OnError(StrEnum):
+    """What to do about a file that cannot be read."""
+
+    stop = "raise"
+    warn = "warn"
+    skip = "skip"
 
 
 class Balance(StrEnum):
@@ -104,6 +118,23 @@ def hold_out(listing: Bunch, fraction: float, seed: int) -> np.ndarray:
     raise ValueError(
         "--early-stopping with --groups: every split by group takes all images of some class out "
         "of training. Leave out --early-stopping."
+    )
+
+
+def collect(chunks: Iterator[Bunch], listing: Bunch, on_error: OnError) -> Bunch:
+    """Return the predictions of all readable files; name the others as `on_error` says."""
+    n_files = len(listing.paths)
+    shown = track(chunks, description="Predicting", total=-(-n_files // CHUNK), console=err)
+    done = list(shown)
+    broken = [item for chunk in done for item in chunk.skipped]
+    if broken and (on_error is OnError.stop or len(broken) == n_files):
+        raise ImageReadError(f"{named(broken)}: cannot be read as images.")
+    if on_error is not OnError.skip:
+        report_skipped(listing.skipped + broken)
+    return Bunch(
+        paths=[path for chunk in done for path in chunk.paths],
+        labels=np.concatenate([chunk.labels for chunk in done]),
+        probabilities=np.concatenate([chunk.probabilities for chunk in done]),
     )
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import sys
 import warnings
 from collections import Counter
-from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,22 +15,23 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from imblearn.pipeline import Pipeline
-from rich.progress import track
 from rich.table import Table
-from sklearn.utils import Bunch
 
 import wbcclf
+from wbcclf._cluster import predict_on_cluster
 from wbcclf._files import replacing
 from wbcclf._shell import (
+    CHUNK,
     Balance,
+    OnError,
     check_classifier,
     check_output,
+    collect,
     counts_text,
     err,
     hold_out,
     list_labelled,
     make_pipeline,
-    named,
     out,
     print_evaluation,
     report_skipped,
@@ -38,7 +39,7 @@ from wbcclf._shell import (
     warn,
 )
 from wbcclf.backbones import describe, list_backbones
-from wbcclf.exceptions import ImageReadError, TrainingInterruptedWarning
+from wbcclf.exceptions import TrainingInterruptedWarning
 from wbcclf.inspection import evaluate_predictions, predict_files, save_confusion_matrix
 from wbcclf.recipes import get_recipe, list_recipes, make_recipe
 
@@ -48,14 +49,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-
-class OnError(StrEnum):
-    """What to do about a file that cannot be read."""
-
-    stop = "raise"
-    warn = "warn"
-    skip = "skip"
 
 
 ModelFile = Annotated[
@@ -296,7 +289,8 @@ def evaluate(
         f"{folder} holds classes that the model was not trained on: {', '.join(unseen)}. It knows "
         f"{', '.join(known)}.",
     )
-    found = _predict(model, listing, on_error)
+    chunks = predict_files(model, listing.paths.tolist(), chunk_size=CHUNK)
+    found = collect(chunks, listing, on_error)
     label_of = dict(zip(listing.paths.tolist(), listing.target.tolist(), strict=True))
     result = evaluate_predictions(
         [label_of[path] for path in found.paths], found.labels.astype(str)
@@ -322,6 +316,15 @@ def predict(
     output: Annotated[Path, typer.Option("-o", "--output", help="CSV file to write.")] = Path(
         "predictions.csv"
     ),
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Predict on the workers of this Dask scheduler (tcp://HOST:8786), which must see "
+            "MODEL and DIR under the same names. Parts that are done lie in OUTPUT.parts until the "
+            "end: the same command goes on from there.",
+        ),
+    ] = None,
     on_error: OnErrorOption = OnError.warn,
 ) -> None:
     """Predict all images of a folder, those in its subfolders included, into a CSV file.
@@ -333,7 +336,13 @@ def predict(
     check_output(output)
     model = wbcclf.load_model(model_file)
     listing = wbcclf.list_image_folder(folder, labelled=False)
-    found = _predict(model, listing, on_error)
+    paths = listing.paths.tolist()
+    parts = output.with_name(f"{output.name}.parts")
+    if scheduler is None:
+        chunks = predict_files(model, paths, chunk_size=CHUNK)
+    else:
+        chunks = predict_on_cluster(scheduler, model_file, paths, parts, chunk_size=CHUNK)
+    found = collect(chunks, listing, on_error)
     lines = [["file", "label", *model.classes_.tolist()]]
     lines += [
         [Path(path).relative_to(folder).as_posix(), label, *(f"{share:.6f}" for share in shares)]
@@ -345,6 +354,8 @@ def predict(
         temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
     ):
         csv.writer(file, lineterminator="\n").writerows(lines)
+    if scheduler is not None:
+        shutil.rmtree(parts)
     counts = Counter(found.labels.tolist())
     out.print(f"{len(found.paths)} images: {counts_text(counts)}")
     out.print(f"Predictions: {output}")
@@ -380,29 +391,6 @@ def demo(
         plot = None
     evaluate(model, output / "test", output=output / "evaluation.json", plot=plot)
     predict(model, output / "unlabelled", output=output / "predictions.csv")
-
-
-def _predict(model: Any, listing: Bunch, on_error: OnError) -> Bunch:
-    """Return the predictions of all readable files; name the others as `on_error` says."""
-    paths = listing.paths.tolist()
-    chunks = list(
-        track(
-            predict_files(model, paths, chunk_size=256),
-            description="Predicting",
-            total=-(-len(paths) // 256),
-            console=err,
-        )
-    )
-    broken = [item for chunk in chunks for item in chunk.skipped]
-    if broken and (on_error is OnError.stop or len(broken) == len(paths)):
-        raise ImageReadError(f"{named(broken)}: cannot be read as images.")
-    if on_error is not OnError.skip:
-        report_skipped(listing.skipped + broken)
-    return Bunch(
-        paths=[path for chunk in chunks for path in chunk.paths],
-        labels=np.concatenate([chunk.labels for chunk in chunks]),
-        probabilities=np.concatenate([chunk.probabilities for chunk in chunks]),
-    )
 
 
 def main() -> None:

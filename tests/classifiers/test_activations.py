@@ -167,6 +167,21 @@ def test_without_room_for_the_file_training_goes_on(many, monkeypatch):
     assert_same(plain, clf, many.images)
 
 
+def test_without_room_for_the_store_training_goes_on(many, tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    plain = make().fit(many.images, many.target)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        with pytest.warns(UserWarning, match="kept in .*lower memory_gb") as caught:
+            clf = make(memory=tmp_path).fit(many.images, many.target)
+        # Of the activations, of the training, and that the frozen blocks are random.
+        assert len(caught) == 3
+    assert not [path for path in (tmp_path / "wbcclf").rglob("*") if path.is_file()]
+    assert_same(plain, clf, many.images)
+
+
 @pytest.mark.parametrize("wrap", [str, lambda path: path, lambda path: joblib.Memory(path)])
 def test_memory_serves_other_candidates_folds_and_orders(wrap, many, tmp_path, runs):
     memory = wrap(tmp_path)
@@ -375,7 +390,7 @@ def test_the_same_fit_is_not_done_again(unfrozen_layers, many, tmp_path, no_trai
         {"weights": "file"},
         {"cache_gb": 0},
     ],
-    ids=str,
+    ids=lambda change: "-".join(f"{name}={type(value).__name__}" for name, value in change.items()),
 )
 def test_another_fit_is_done(change, many, tmp_path, no_training, weights_file):
     from skorch.callbacks import Callback

@@ -50,6 +50,7 @@ class FrozenPart:
         self.device = net.device
         self.precision = net.precision
         self.store = store
+        self.writes = True  # until the store's disk is full
         self.stages = self.network.stages()[: self.network.cut]
         # What one image is after 0, 1, ... stages, as (shape, dtype).
         self.forms: list[tuple[tuple[int, ...], torch.dtype]] = [((), torch.uint8)]
@@ -131,8 +132,7 @@ class FrozenPart:
                 x = self.as_tensor(_filled_up(kept[good]), start)
             out[batch] = self._run(x, start)[: len(batch)]
             if names is not None:
-                for place in batch:
-                    self.store.write(self._key(len(self.stages), names[place]), out[place])
+                self._write(out[batch], [names[place] for place in batch])
         return np.concatenate(failed)
 
     def _run(self, x: torch.Tensor, start: int) -> np.ndarray:
@@ -168,6 +168,20 @@ class FrozenPart:
             return False
         row[:] = np.frombuffer(entry, np.uint8)
         return True
+
+    def _write(self, rows: np.ndarray, names: list[str]) -> None:
+        """Keep rows in the store, while its disk has room."""
+        try:
+            for row, name in zip(rows, names, strict=True) if self.writes else ():
+                self.store.write(self._key(len(self.stages), name), row)
+        except OSError as error:
+            self.writes = False
+            warnings.warn(
+                f"Nothing more is kept in {self.store.folder} for now ({error}). Free some room "
+                "there, or lower memory_gb.",
+                UserWarning,
+                stacklevel=2,
+            )
 
     def _keys(self) -> list[str]:
         """Return for 0, 1, ... stages a digest of what their output depends on but the image.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,15 @@ def write_fit(net: Any, store: Store, key: str, history: list[dict]) -> None:
     state = net.module_.state_dict().items()
     weights = {name: tensor for name, tensor in state if not name.startswith(frozen)}
     torch.save({"network": weights, "history": history}, file)
-    store.write(key, file.getbuffer())
+    try:
+        store.write(key, file.getbuffer())
+    except OSError as error:
+        warnings.warn(
+            f"The training is not kept in {store.folder} ({error}). Free some room there, or lower "
+            "memory_gb.",
+            UserWarning,
+            stacklevel=5,
+        )
 
 
 def read_fit(net: Any, store: Store, key: str) -> list[dict] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import tempfile
 import time
@@ -12,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from wbcclf._files import replacing
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Store:
@@ -41,7 +38,6 @@ class Store:
         self.folder = Path(folder)
         self.limit = limit
         self._written = 0  # bytes since the last look at the folder
-        self._is_full = False
         self._is_damaged = False
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=self.folder):
@@ -78,25 +74,18 @@ class Store:
         return None
 
     def write(self, key: str, entry: Any) -> None:
-        """Write an entry (anything with bytes); on a full disk, warn and leave it out."""
-        if self._is_full:
-            return
+        """Write an entry (anything with bytes).
+
+        Raises
+        ------
+        OSError
+            If the disk is full; the entry is then not there.
+        """
         path = self._path(key)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as temporary, open(temporary, "wb") as file:
-                file.write(zlib.crc32(entry).to_bytes(4, "little"))
-                file.write(entry)
-        except OSError as error:
-            if error.errno not in _FULL:
-                raise
-            self._is_full = True
-            warnings.warn(
-                f"memory={str(self.folder.parent)!r}: the disk is full; nothing more is kept there "
-                "for now. Free some, or lower memory_gb.",
-                UserWarning,
-                stacklevel=2,
-            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            file.write(zlib.crc32(entry).to_bytes(4, "little"))
+            file.write(entry)
         self._written += memoryview(entry).nbytes
         if self._written > self.limit / 10:
             self.prune()

@@ -1,0 +1,326 @@
+"""Real Dask clusters: a scheduler and two worker processes, one of which is killed."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from threading import Thread
+
+import joblib
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+
+import wbcclf
+from wbcclf import SimpleCNNClassifier, _cluster, make_blood_cells, save_model
+
+distributed = pytest.importorskip("distributed", reason="distributed is not installed")
+dask_serialize = distributed.protocol.dask_serialize
+
+PATIENCE = 120  # seconds: this is about what happens, not about how soon
+# Workers compute with as many threads as the tests do, or results would be rounded differently.
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+
+
+def until(condition, what):
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not happen in {PATIENCE} s"
+        time.sleep(0.02)
+
+
+class Cluster:
+    """A scheduler and workers with a thread each, as processes of their own."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.file = folder / "scheduler.json"
+        self.processes = [self.start("scheduler", "--port=0", f"--scheduler-file={self.file}")]
+        until(self.file.exists, "the scheduler's start")
+        self.address = json.loads(self.file.read_text())["address"]
+        self.workers = {}
+
+    def start(self, kind, *options):
+        command = [sys.executable, "-m", f"distributed.cli.dask_{kind}", "--host=127.0.0.1"]
+        with open(self.folder / f"{kind}.log", "ab") as log:
+            return subprocess.Popen(
+                [*command, "--no-dashboard", *options],
+                cwd=self.folder,
+                env=ENVIRONMENT,
+                stdout=log,
+                stderr=log,
+            )
+
+    def complete(self, client):
+        """Have two workers, also after one was killed."""
+        self.workers = {name: p for name, p in self.workers.items() if p.poll() is None}
+        while len(self.workers) < 2:
+            name = f"worker{len(self.processes)}"
+            self.workers[name] = self.start(
+                "worker", self.address, "--nthreads=1", "--no-nanny", f"--name={name}"
+            )
+            self.processes.append(self.workers[name])
+        until(lambda: self.names(client) == set(self.workers), "the workers' start")
+
+    @staticmethod
+    def names(client):
+        return {worker["name"] for worker in client.scheduler_info(-1)["workers"].values()}
+
+    def kill_a_busy_worker(self, client):
+        """Kill one while the scheduler has it computing something; return its name."""
+        busy = []
+
+        def find():
+            busy[:] = [address for address, tasks in client.processing().items() if tasks]
+            return busy
+
+        until(find, "a worker's being busy")
+        name = client.scheduler_info(-1)["workers"][busy[0]]["name"]
+        self.workers[name].send_signal(signal.SIGKILL)
+        self.workers[name].wait()
+        return name
+
+    def stop(self):
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def client(cluster):
+    with distributed.Client(cluster.address, set_as_default=True) as client:
+        cluster.complete(client)
+        yield client
+
+
+class Counted(np.ndarray):
+    """An array that counts how often it is sent anywhere: pickled, or by Dask's own protocol."""
+
+    pickled = 0
+    sent = 0
+
+    def __reduce_ex__(self, protocol):
+        Counted.pickled += 1
+        return np.asarray(self).__reduce_ex__(protocol)
+
+
+@dask_serialize.register(Counted)
+def _send(array):
+    Counted.sent += 1
+    header, frames = dask_serialize.dispatch(np.ndarray)(np.asarray(array))
+    return header | {"type-serialized": pickle.dumps(np.ndarray)}, frames
+
+
+@pytest.mark.filterwarnings("ignore:.*frozen at random weights")
+def test_a_search_outlives_a_worker_and_sends_the_images_once(cluster, client, tmp_path):
+    """As docs/cluster.md says it is to be done; 160 images, since it is other with few."""
+    cells = make_blood_cells(160, classes=2, image_size=32, random_state=0)
+    clf = SimpleCNNClassifier(device="cpu", max_epochs=4, random_state=0)
+    grid = {"lr": [1e-4, 3e-3], "unfrozen_layers": [0, 2, "all"]}
+    expected = GridSearchCV(clf, grid, cv=StratifiedKFold(3)).fit(cells.images, cells.target)
+
+    # The store is shared by the processes of the cluster.
+    X, y = cells.images.view(Counted), cells.target
+    folds = [(train.tolist(), test.tolist()) for train, test in StratifiedKFold(3).split(X, y)]
+    search = GridSearchCV(clf.set_params(memory=tmp_path), grid, cv=folds)
+    client.amm.stop()
+    killed = []
+    killer = Thread(target=lambda: killed.append(cluster.kill_a_busy_worker(client)))
+    killer.start()
+    with joblib.parallel_config("dask", scatter=[X, y]):
+        search.fit(X, y)
+    killer.join()
+    assert Counted.pickled == 0  # as a part of a task
+    assert Counted.sent == 1, Counted.sent
+    assert killed
+    assert len(cluster.names(client)) == 1
+    for name, column in expected.cv_results_.items():
+        if "time" not in name:
+            np.testing.assert_array_equal(search.cv_results_[name], column)
+    assert search.best_params_ == expected.best_params_
+    np.testing.assert_array_equal(
+        search.predict_proba(cells.images), expected.predict_proba(cells.images)
+    )
+
+
+# ---------------------------------------------------------------- wbcclf predict --scheduler
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    cells = make_blood_cells(40, classes=2, image_size=32, random_state=0)
+    clf = SimpleCNNClassifier(max_epochs=1, device="cpu", random_state=0)
+    path = tmp_path_factory.mktemp("model") / "model.wbcclf"
+    save_model(clf.fit(cells.images, cells.target), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """1,000 pictures, some of them broken: four parts."""
+    folder = tmp_path_factory.mktemp("images")
+    images = make_blood_cells(1000, classes=2, image_size=32, random_state=1).images
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"{number:04}.png")
+    for number in (3, 300, 999):
+        (folder / f"{number:04}.png").write_bytes(b"no picture")
+    return folder
+
+
+def command(model, folder, output, *options):
+    code = "from wbcclf.cli import main; main()"
+    arguments = ["predict", str(model), str(folder), "-o", str(output), *options]
+    return [sys.executable, "-c", code, *arguments]
+
+
+def predict(*arguments):
+    return subprocess.run(
+        command(*arguments), capture_output=True, text=True, env=ENVIRONMENT, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def expected(model, folder, tmp_path_factory):
+    output = tmp_path_factory.mktemp("expected") / "predictions.csv"
+    done = predict(model, folder, output)
+    assert done.returncode == 0, done.stderr
+    assert output.read_text().count("\n") == 998
+    return output.read_bytes(), done.stderr
+
+
+def test_a_cluster_predicts_what_the_shell_does(cluster, client, model, folder, expected, tmp_path):
+    output = tmp_path / "predictions.csv"
+    done = predict(model, folder, output, "--scheduler", cluster.address)
+    assert done.returncode == 0, done.stderr
+    assert output.read_bytes() == expected[0]
+    assert "left out: 3 files" in done.stderr
+    assert os.listdir(tmp_path) == ["predictions.csv"]
+
+
+def parts_of(output):
+    folder = output.with_name(f"{output.name}.parts")
+    return {path.name: path.stat().st_ino for path in folder.rglob("*") if len(path.name) == 40}
+
+
+def test_a_killed_shell_and_a_killed_worker_lose_nothing(
+    cluster, client, model, folder, expected, tmp_path
+):
+    output = tmp_path / "predictions.csv"
+    options = (model, folder, output, "--scheduler", cluster.address)
+    process = subprocess.Popen(command(*options), env=ENVIRONMENT, stderr=subprocess.PIPE)
+    until(lambda: parts_of(output), "the first part")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+    assert not output.exists()
+    kept = parts_of(output)
+    # A part that was damaged meanwhile is not taken.
+    damaged = min(kept)
+    [path] = tmp_path.rglob(damaged)
+    path.write_bytes(path.read_bytes()[:-1])
+
+    process = subprocess.Popen(command(*options), env=ENVIRONMENT, stderr=subprocess.PIPE)
+    seen = {}
+
+    def look():
+        seen.update(parts_of(output))
+        return process.poll() is not None
+
+    if len(kept) < 4:
+        cluster.kill_a_busy_worker(client)
+    until(look, "the end")
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert output.read_bytes() == expected[0]
+    for name, inode in kept.items():
+        if name != damaged and name in seen:
+            assert seen[name] == inode  # the same file: it was not computed again
+    assert os.listdir(tmp_path) == ["predictions.csv"]
+
+
+def test_parts_of_other_models_and_files_are_not_taken(
+    cluster, client, model, folder, tmp_path, monkeypatch
+):
+    few = tmp_path / "few"
+    few.mkdir()
+    paths = [str(few / f"{number}.png") for number in range(6)]
+    for number in range(6):
+        (few / f"{number}.png").write_bytes((folder / f"{number + 10:04}.png").read_bytes())
+    computed = []
+    run = _cluster._run
+
+    def noting(client, model_file, digest, todo):
+        computed.append(len(todo))
+        return run(client, model_file, digest, todo)
+
+    monkeypatch.setattr(_cluster, "_run", noting)
+
+    def files(model, paths):
+        chunks = _cluster.predict_on_cluster(
+            cluster.address, model, paths, tmp_path / "parts", chunk_size=2
+        )
+        return [path for chunk in chunks for path in chunk.paths]
+
+    assert files(model, paths) == paths
+    assert files(model, paths) == paths
+    assert computed == [3]
+    (few / "6.png").write_bytes((few / "0.png").read_bytes())
+    paths.append(str(few / "6.png"))
+    assert files(model, paths) == paths
+    assert computed == [3, 1]
+    os.utime(paths[2])
+    assert files(model, paths) == paths
+    assert computed == [3, 1, 1]
+    other = tmp_path / "other.wbcclf"
+    save_model(wbcclf.load_model(model).set_params(batch_size=7), other)
+    assert files(other, paths) == paths
+    assert computed == [3, 1, 1, 4]
+
+
+def test_what_is_wrong_with_a_cluster_is_said(model, tmp_path, monkeypatch):
+    def first(address):
+        return next(
+            _cluster.predict_on_cluster(
+                address, model, [str(model)], tmp_path / "parts", chunk_size=2
+            )
+        )
+
+    monkeypatch.setattr(_cluster, "SECONDS_TO_CONNECT", 1)
+    for address in ("tcp://127.0.0.1:9", "nonsense://x"):
+        with pytest.raises(OSError, match=f"--scheduler {address} cannot be reached"):
+            first(address)
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ImportError, match=r"pip install 'wbcclf\[dask\]'"):
+        first("tcp://127.0.0.1:9")
+
+
+def test_a_scheduler_without_workers_and_a_folder_that_workers_do_not_see(
+    model, folder, tmp_path, monkeypatch
+):
+    lonely = Cluster(tmp_path)
+    try:
+        monkeypatch.setattr(_cluster, "SECONDS_TO_CONNECT", 2)
+        chunks = _cluster.predict_on_cluster(
+            lonely.address, model, [str(folder / "0000.png")], tmp_path / "p", chunk_size=2
+        )
+        with pytest.raises(OSError, match=r"has no workers\. Start some with `dask worker tcp://"):
+            next(chunks)
+    finally:
+        lonely.stop()
+    with pytest.raises(FileNotFoundError, match=r"does not see /nowhere: .*shared"):
+        _cluster._predict_part(str(model), "", ["/nowhere/a.png"])
+    with pytest.raises(FileNotFoundError, match=r"does not see /nowhere/model: .*shared"):
+        _cluster._predict_part("/nowhere/model", "", [str(folder / "0000.png")])
+    with pytest.raises(OSError, match=r"is another one on the worker"):
+        _cluster._predict_part(str(model), "another", [str(folder / "0000.png")])
