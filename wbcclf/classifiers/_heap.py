@@ -1,4 +1,4 @@
-"""Memory that is freed in one training step is taken again in the next, not returned in between."""
+"""Memory that is freed in one step is taken again in the next, and not returned in between."""
 
 from __future__ import annotations
 

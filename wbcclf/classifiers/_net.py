@@ -163,7 +163,8 @@ class CellNet(NeuralNetClassifier):
         def run(batch: torch.Tensor) -> torch.Tensor:
             return self.evaluation_step(({kind: batch}, None))
 
-        return run_in_batches(run, X, batch_size, self.device)
+        with keeping_freed_memory():
+            return run_in_batches(run, X, batch_size, self.device)
 
     def move_to(self, device: str, precision: str) -> None:
         """Move the network to `device`, and compute there in `precision` from now on.

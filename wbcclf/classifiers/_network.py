@@ -49,10 +49,10 @@ class Preprocessing(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return (n, 3, *input_size), float32, of images (n, height, width, 1 or 3)."""
         # The permuted view has torch's channels-last layout, the fastest for convolutions.
-        x = images.permute(0, 3, 1, 2).float()
+        x = images.permute(0, 3, 1, 2)
         if x.shape[1] == 1:
             x = x.expand(-1, 3, -1, -1)
-        x = x * self.scale + self.offset
+        x = (x * self.scale).add_(self.offset)  # bytes become floats in the multiplication
         if tuple(x.shape[2:]) != self.input_size:
             x = nn.functional.interpolate(
                 x, size=self.input_size, mode="bilinear", antialias=True, align_corners=False
