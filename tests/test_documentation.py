@@ -19,7 +19,11 @@ def python_blocks(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "docs/guide.md", "docs/training.md", "docs/recipes.md", "docs/plugins.md"]
+    "name",
+    [
+        "README.md",
+        *(f"docs/{page}.md" for page in ("guide", "training", "search", "recipes", "plugins")),
+    ],
 )
 def test_the_code_blocks_of_a_page_run_one_after_the_other(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
