@@ -138,7 +138,8 @@ def train(
         str | None, typer.Option(help="Column of that CSV file, if it is not called group.")
     ] = None,
     precision: Annotated[
-        str | None, _option("float32", "float32, or bfloat16: faster on recent CPUs and GPUs.")
+        str | None,
+        _option("float32", "float32; bfloat16, faster on recent CPUs and GPUs; auto: the faster."),
     ] = None,
     seed: Annotated[int | None, _option("0", "Same seed, same model.", min=0)] = None,
     device: Annotated[str | None, _option("auto", "auto, cpu, cuda, cuda:1, mps.")] = None,
