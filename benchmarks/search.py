@@ -70,6 +70,7 @@ class PlainSkorch(ClassifierMixin, BaseEstimator):
             criterion=torch.nn.CrossEntropyLoss,
             optimizer=torch.optim.AdamW,
             optimizer__weight_decay=0.0,
+            optimizer__fused=True,  # as ours has it; else sums are rounded in another way
             lr=self.lr,
             max_epochs=EPOCHS,
             batch_size=BATCH,

@@ -41,10 +41,12 @@ def as_memory(memory: Any, mmap_mode: str | None = None) -> Any:
     OSError
         If the folder cannot be written to.
     ValueError
-        If it is none of these.
+        If it is none of these, or an empty name.
     """
     if isinstance(memory, (str, os.PathLike)):
         folder = os.fspath(memory)
+        if not folder:
+            raise ValueError("memory='' is no folder. Name one, or give None.")
         try:
             return joblib.Memory(folder, mmap_mode=mmap_mode, verbose=0)
         except OSError as error:

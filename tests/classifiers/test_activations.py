@@ -347,6 +347,8 @@ def test_a_wrong_memory_is_named(many, tmp_path):
         make(memory=file).fit(many.images, many.target)
     with pytest.raises(ValueError, match="'memory' parameter"):
         make(memory=3).fit(many.images, many.target)
+    with pytest.raises(ValueError, match="memory='' is no folder"):
+        make(memory="").fit(many.images, many.target)
     make(memory=joblib.Memory(None)).fit(many.images, many.target)
 
 

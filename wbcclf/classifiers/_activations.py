@@ -23,6 +23,7 @@ from torch import nn
 from wbcclf import _spill
 from wbcclf._files import as_memory
 from wbcclf.classifiers._data import ImageData, gather
+from wbcclf.classifiers._heap import keeping_freed_memory
 from wbcclf.classifiers._network import arithmetic
 from wbcclf.classifiers._parameters import parameter_text
 from wbcclf.classifiers._store import Store
@@ -76,9 +77,15 @@ class FrozenPart:
         self, out: np.ndarray, images: np.ndarray, rows: np.ndarray, *, show: bool = False
     ) -> None:
         """Write the activations of ``images[rows]`` to `out` (len(rows), row_bytes), uint8."""
-        if self.store is None:
-            self._compute(out, images, rows, np.arange(len(rows)), 0, None, show)
-            return
+        with keeping_freed_memory():
+            if self.store is None:
+                self._compute(out, images, rows, np.arange(len(rows)), 0, None, show)
+            else:
+                self._fill_from_store(out, images, rows, show)
+
+    def _fill_from_store(
+        self, out: np.ndarray, images: np.ndarray, rows: np.ndarray, show: bool
+    ) -> None:
         names = [_digest(images[row]) for row in rows]
         missing: dict[str, int] = {}  # the first place of each image that is not in the store
         for place, name in enumerate(names):
