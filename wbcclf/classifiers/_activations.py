@@ -214,9 +214,9 @@ def add_network(digest: Any, network: nn.Module) -> None:
         tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
         for name, value in [*tensors, *sorted(own.items())]:
             if isinstance(value, (torch.Tensor, np.ndarray)):  # a text would not hold all of it
-                array = torch.as_tensor(value).detach().cpu().contiguous()
+                array = _channels_last(torch.as_tensor(value).detach().cpu())
                 digest.update(f"{name} {array.dtype} {tuple(array.shape)}".encode())
-                digest.update(array.flatten().view(torch.uint8).numpy().data)
+                digest.update(array.contiguous().flatten().view(torch.uint8).numpy().data)
             else:
                 digest.update(f"{name}={parameter_text(value)};".encode())
 
