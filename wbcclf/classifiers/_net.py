@@ -33,7 +33,7 @@ OPTIMIZERS = {
 }
 
 # Their depthwise convolutions of 5x5 have no fast gradient in bfloat16 on CPUs: training took twice
-# as long as in float32 (docs/performance.md), where every other network measured was faster.
+# as long as in float32 (docs/performance.md). No other network that was measured lost by it.
 SLOW_IN_BFLOAT16 = ("mobilenet", "efficientnet")
 
 FIGURES = {"epoch": int, "train_loss": float, "valid_loss": float, "valid_acc": float, "dur": float}
