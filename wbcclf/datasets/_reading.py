@@ -14,6 +14,7 @@ from typing import Any
 
 import joblib
 import numpy as np
+from joblib.memory import MemorizedFunc
 
 from wbcclf import _spill
 from wbcclf._files import as_memory
@@ -94,16 +95,13 @@ def read_images(
         If `spill_dir` has no room for the batch.
     """
     n_threads = _n_threads(n_jobs)
-    decode = as_memory(memory, "c" if spill_dir is not None else None).cache(
-        _decode, ignore=["n_threads", "verbose", "spill_dir"]
-    )
     stamps = [_stamp(path) for path in paths] if memory is not None else None
-    batch, sizes, reasons = decode(
-        paths, stamps, image_size, max_pixels, DECODER, n_threads, verbose, spill_dir
-    )
+    batch_size = image_size or _first_size(paths, max_pixels)
+    key = (paths, stamps, image_size, batch_size, max_pixels, DECODER)
+    (batch, sizes, reasons), kept_before = _recall(memory, key, n_threads, verbose, spill_dir)
     failed = [index for index, why in enumerate(reasons) if why is not None]
-    if failed and memory is not None:
-        if not batch.flags.writeable:  # mapped so by the caller's own joblib.Memory
+    if failed and kept_before:
+        if isinstance(batch, np.memmap) and batch.mode != "c":  # the kept file itself
             mapped, batch = batch, _spill.empty(batch.shape, np.uint8, spill_dir)
             batch[:] = mapped
         # A failure may have been the disk's, or of a file whose permissions changed since.
@@ -115,15 +113,38 @@ def read_images(
     kept = np.array([k for k, why in enumerate(reasons) if why is None], dtype=np.intp)
     _check_one_size(paths, sizes, kept)
     if broken:
-        # In place, since a second batch may not fit into memory; but not in a mapped cache file,
-        # of which every changed page would be in memory.
+        # In place, since a second batch may not fit into memory; but not in a mapped file: it may
+        # be the kept one, and of a private map every changed page would be in memory.
         out = batch
-        if spill_dir is not None:
+        if isinstance(batch, np.memmap):
             out = _spill.empty((len(kept), *batch.shape[1:]), np.uint8, spill_dir)
         for new, old in enumerate(kept):
             out[new] = batch[old]
         batch = out[: len(kept)]
     return batch, kept, failures
+
+
+def _recall(memory: Any, key: tuple, *how: Any) -> tuple[tuple[np.ndarray, list, list], bool]:
+    """Return what `_decode` returns, and whether it was kept by an earlier run in `memory`."""
+    spill_dir = how[-1]
+    decode = as_memory(memory, "c" if spill_dir is not None else None).cache(
+        _decode, ignore=["n_threads", "verbose", "spill_dir"]
+    )
+    if not isinstance(decode, MemorizedFunc):  # no memory, or a kind that joblib does not know
+        return decode(*key, *how), memory is not None
+    is_mapped = decode.mmap_mode is not None
+    # Otherwise joblib returns what it has just written by mapping it, and loses it where the disk
+    # was full. This leaves the way in which kept results are loaded as it is.
+    decode.mmap_mode = None
+    if decode.check_call_in_cache(*key, *how):
+        return decode(*key, *how), True
+    result = decode(*key, *how)
+    if not decode.check_call_in_cache(*key, *how):  # joblib has warned; the half of it goes
+        call = decode.func_id, decode._get_args_id(*key, *how)
+        decode.store_backend.clear_item(call)
+    elif is_mapped:
+        result = decode(*key, *how)  # the kept file serves for the spilled one
+    return result, False
 
 
 def _stamp(path: str) -> tuple[int, int, int] | None:
@@ -142,6 +163,7 @@ def _decode(
     paths: Sequence[str],
     stamps: Sequence[tuple[int, int, int] | None] | None,
     image_size: tuple[int, int] | None,
+    batch_size: tuple[int, int],
     max_pixels: int,
     decoder: int,
     n_threads: int,
@@ -152,7 +174,6 @@ def _decode(
 
     The arguments but the last three are the key that joblib.Memory finds the result by.
     """
-    batch_size = image_size or _first_size(paths, max_pixels)
     batch = _spill.empty((len(paths), *batch_size, 3), np.uint8, spill_dir)
     sizes: list[tuple[int, int] | None] = [image_size] * len(paths)
     reasons: list[str | None] = [None] * len(paths)
