@@ -181,7 +181,7 @@ def test_on_a_full_disk_nothing_is_kept_and_nothing_lost(
             images = loader.transform(good(folder))
     np.testing.assert_array_equal(images, expected)
     left = {path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()}
-    assert left == {".gitignore", "func_code.py"}
+    assert left <= {".gitignore", "func_code.py"}
     for _ in range(2):
         np.testing.assert_array_equal(loader.transform(good(folder)), expected)
     assert len(list((tmp_path / "cache").rglob("output.pkl"))) == 1
