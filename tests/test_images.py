@@ -49,7 +49,7 @@ def test_an_image_size_is_a_side_or_a_pair(given_size, size):
 
 
 @pytest.mark.parametrize(
-    "bad", [0, -1, 1.5, True, "12", (7,), (7, 8, 9), [], (0, 7), (7, False)], ids=repr
+    "bad", [0, -1, 1.5, True, "12", (7,), (7, 8, 9), [], (0, 7), (7, False), 2**16], ids=repr
 )
 def test_a_bad_image_size_is_refused_by_name_and_value(bad):
     with pytest.raises(ValueError, match=r"crop must be a positive int or a pair") as caught:

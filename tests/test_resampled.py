@@ -5,6 +5,7 @@ import pickle
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -261,6 +262,16 @@ def test_joining_batches_loses_it_loudly(resampled, join):  # BUG 10: a plain ar
         out = join(parts)
         assert isinstance(out, ResampledArray)
         assert out.sources is None
+
+
+@pytest.mark.parametrize("sampler", [SMOTE(random_state=0), ImageSampler(ADASYN(random_state=0))])
+def test_joining_data_frames_loses_it_loudly(sampler):
+    rng = np.random.RandomState(0)
+    frame = pd.DataFrame(rng.uniform(size=(30, 12)))
+    X, _ = sampler.fit_resample(frame, np.repeat([0, 1], [20, 10]))
+    other, _ = SMOTE(random_state=1).fit_resample(frame, np.repeat([0, 1], [20, 10]))
+    for joined in (pd.concat([X, X]), pd.concat([X, other]), X.merge(X, how="cross")):
+        assert sources_of(joined, len(joined)) is None
 
 
 # ------------------------------------------------------------------ the record itself

@@ -7,7 +7,7 @@ always rows.
 
 from __future__ import annotations
 
-from math import isqrt
+import math
 from numbers import Integral, Real
 from typing import Any
 
@@ -30,6 +30,7 @@ __all__ = [
     "check_value_range",
     "images_to_rows",
     "infer_image_shape",
+    "integer_limits",
     "rows_to_images",
     "validate_data",
     "validate_images",
@@ -37,6 +38,7 @@ __all__ = [
 ]
 
 CHANNELS = (1, 3)
+LONGEST_SIDE = 2**16 - 1  # that a JPEG can have
 
 
 def check_image_size(image_size: Any, name: str = "image_size") -> tuple[int, int] | None:
@@ -46,14 +48,16 @@ def check_image_size(image_size: Any, name: str = "image_size") -> tuple[int, in
     pair = (image_size, image_size) if np.ndim(image_size) == 0 else tuple(image_size)
     if len(pair) != 2 or not all(map(_is_side, pair)):
         raise ValueError(
-            f"{name} must be a positive int or a pair (height, width) of them, got {image_size!r}."
+            f"{name} must be a positive int or a pair (height, width) of them, each at most "
+            f"{LONGEST_SIDE}, got {image_size!r}."
         )
     return int(pair[0]), int(pair[1])
 
 
 def _is_side(value: Any) -> bool:
     # NaN and infinity fail the last comparison; numpy's booleans are not Real.
-    return isinstance(value, Real) and not isinstance(value, bool) and value >= 1 and value % 1 == 0
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    return is_number and 1 <= value <= LONGEST_SIDE and value % 1 == 0
 
 
 def _shape_text(shape: tuple[int, ...]) -> str:
@@ -127,11 +131,11 @@ def infer_image_shape(n_features: int) -> tuple[int, int, int]:
     >>> infer_image_shape(48), infer_image_shape(16), infer_image_shape(5)
     ((4, 4, 3), (4, 4, 1), (1, 5, 1))
     """
-    if n_features % 3 == 0 and isqrt(n_features // 3) ** 2 * 3 == n_features:
-        side = isqrt(n_features // 3)
+    if n_features % 3 == 0 and math.isqrt(n_features // 3) ** 2 * 3 == n_features:
+        side = math.isqrt(n_features // 3)
         return side, side, 3
-    if isqrt(n_features) ** 2 == n_features:
-        side = isqrt(n_features)
+    if math.isqrt(n_features) ** 2 == n_features:
+        side = math.isqrt(n_features)
         return side, side, 1
     return 1, n_features, 1
 
@@ -221,6 +225,16 @@ def value_range(images: np.ndarray) -> tuple[float, float]:
     if low >= 0 and high <= 255 and (images.dtype.kind != "f" or high > 25.5):
         return 0.0, 255.0
     return low, high
+
+
+def integer_limits(dtype: np.dtype) -> tuple[float, float]:
+    """Return the least and the largest float that an integer `dtype` holds.
+
+    The largest of 64 bits, as a float, is one more than they hold: cast, it wraps around.
+    """
+    info = np.iinfo(dtype)
+    high = float(info.max)
+    return float(info.min), high if high <= info.max else math.nextafter(high, 0)
 
 
 def check_value_range(images: np.ndarray, fitted: tuple[float, float]) -> None:

@@ -66,6 +66,21 @@ class Sources:
         return np.isin(self.rows, self.rows[rows]).any(axis=1)
 
 
+@dataclass(frozen=True, eq=False)
+class _FrameRecord:
+    """What a data frame carries: the record, or None, and the index that it holds for."""
+
+    sources: Sources | None
+    index: Any
+
+    def __eq__(self, other: Any) -> bool:
+        # pandas keeps attributes where those of all parts are equal. So they stay in what is put
+        # together from resampled frames, whose new index then tells that the record is lost.
+        return isinstance(other, _FrameRecord)
+
+    __hash__ = None
+
+
 class ResampledArray(np.ndarray):
     """An ndarray with the :class:`Sources` of its rows, or None where that record was lost."""
 
@@ -99,7 +114,7 @@ def with_sources(X: Any, sources: Sources | None) -> Any:
     """Return `X` with `sources`: arrays and lists of a subclass, data frames with an attribute."""
     if hasattr(X, "iloc"):
         # Attributes outlive selections and sorting; the index tells whether they still hold.
-        X.attrs["wbcclf_sources"] = sources, X.index
+        X.attrs["wbcclf_sources"] = _FrameRecord(sources, X.index)
         return X
     marked = ResampledList(X) if isinstance(X, list) else np.asarray(X).view(ResampledArray)
     marked.sources = sources
@@ -126,6 +141,6 @@ def _was_resampled(array: Any) -> bool:
 
 def _record(array: Any) -> Sources | None:
     if hasattr(array, "iloc"):
-        sources, index = array.attrs["wbcclf_sources"]
-        return sources if index.equals(array.index) else None
+        record = array.attrs["wbcclf_sources"]
+        return record.sources if record.index.equals(array.index) else None
     return array.sources

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 import tempfile
 import weakref
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
-_SUFFIX = ".spill"  # of names like wbcclf-<host>-<process>-<random>.spill
+try:
+    import fcntl
+except ImportError:  # Windows removes no file that is in use, so that nothing can tell there
+    fcntl = None
+
+_PREFIX, _SUFFIX = "wbcclf-", ".spill"
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype, spill_dir: str | os.PathLike | None):
@@ -19,7 +24,8 @@ def empty(shape: tuple[int, ...], dtype: np.dtype, spill_dir: str | os.PathLike 
 
     The file's blocks are reserved beforehand: writing to a mapped file on a full disk would kill
     the process (SIGBUS). It is removed when the last array that uses it is, at the latest when this
-    process ends; one that a killed process left behind, when the folder is next used.
+    process ends; one that a killed process left behind, or a forked one that ended by ``os._exit``
+    as those of multiprocessing do, when the folder is next used.
 
     Parameters
     ----------
@@ -31,7 +37,8 @@ def empty(shape: tuple[int, ...], dtype: np.dtype, spill_dir: str | os.PathLike 
     Returns
     -------
     ndarray or numpy.memmap of `shape`
-        joblib hands the latter to its workers by the file's name, without a copy.
+        joblib hands the latter to its workers by the file's name, without a copy. A worker cannot
+        return one so: the file goes with the worker's array.
 
     Raises
     ------
@@ -42,30 +49,45 @@ def empty(shape: tuple[int, ...], dtype: np.dtype, spill_dir: str | os.PathLike 
     """
     if spill_dir is None:
         return np.empty(shape, dtype)
-    folder = Path(spill_dir)
-    if not folder.is_dir():
-        raise ValueError(f"spill_dir={os.fspath(spill_dir)!r} is not a folder. Make it first.")
+    if not isinstance(spill_dir, str | os.PathLike):
+        raise ValueError(f"spill_dir must be None or the path of a folder, got {spill_dir!r}.")
+    name = os.fspath(spill_dir)
+    if not name or not os.path.isdir(name):  # the path of an empty name is the working directory
+        raise ValueError(f"spill_dir={name!r} is not a folder. Make it first.")
     n_bytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
     if n_bytes == 0:  # an empty file cannot be mapped
         return np.empty(shape, dtype)
+    folder = Path(name).resolve()
     _remove_abandoned(folder)
-    prefix = f"wbcclf-{socket.gethostname()}-{os.getpid()}-"
-    descriptor, path = tempfile.mkstemp(_SUFFIX, prefix, folder.resolve())
     try:
-        _reserve(descriptor, n_bytes)
-        array = np.memmap(path, dtype, mode="r+", shape=shape)
+        return _mapped(shape, dtype, n_bytes, folder)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            message = (
+                f"spill_dir={name!r} has no room for an array of {shape} "
+                f"({n_bytes / 1e6:,.1f} MB). Free some, name a folder on another disk, or use "
+                "fewer or smaller images"
+            )
+        else:
+            message = f"spill_dir={name!r} cannot be written to ({error.strerror}). Name another"
+        raise OSError(error.errno, message) from error
+
+
+def _mapped(shape: tuple[int, ...], dtype: np.dtype, n_bytes: int, folder: Path) -> np.memmap:
+    descriptor, path = tempfile.mkstemp(_SUFFIX, _PREFIX, folder)
+    os.close(descriptor)
+    try:
+        with open(path, "r+b") as file:
+            # The mapping keeps a duplicate of the descriptor, and with it the lock. It comes before
+            # the blocks: an empty file is known to be one that is just being made.
+            if fcntl is not None:
+                with suppress(OSError):  # a file system without locks, where nothing is abandoned
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _reserve(file.fileno(), n_bytes)
+            array = np.memmap(file, dtype, mode="r+", shape=shape)
+    except OSError:
         os.unlink(path)
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        raise OSError(
-            error.errno,
-            f"spill_dir={os.fspath(spill_dir)!r} has no room for an array of {shape} "
-            f"({n_bytes / 1e6:,.1f} MB). Free some, name a folder on another disk, or use fewer or "
-            "smaller images",
-        ) from error
-    finally:
-        os.close(descriptor)
+        raise
     # The mapping, not the array: views and subclasses of the array hold the former alone.
     weakref.finalize(array._mmap, _remove, path, os.getpid())
     return array
@@ -86,22 +108,17 @@ def _remove(path: str, owner: int) -> None:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove the files of processes of this machine that are no more."""
-    if os.name != "posix":  # elsewhere, asking whether a process lives may end it
+    """Remove the files that no process has locked.
+
+    A lock tells this for all containers of a machine, which may share host names and process
+    numbers, and ends with the last process that has the file mapped, however that one ends.
+    """
+    if fcntl is None:
         return
-    prefix = f"wbcclf-{socket.gethostname()}-"
-    for path in folder.glob(f"wbcclf-*{_SUFFIX}"):
-        pid, *rest = path.name.removeprefix(prefix).split("-")
-        # Of another machine, a name with the prefix or more of it is left.
-        if pid.isdecimal() and len(rest) == 1 and not _is_alive(int(pid)):
-            path.unlink(missing_ok=True)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # somebody else's
-        pass
-    return True
+    for path in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
+        with suppress(OSError):  # in use, somebody else's, or gone by now
+            if path.stat().st_size == 0:  # just being made, and not locked yet
+                continue
+            with open(path, "r+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.exceptions import NotFittedError
 from sklearn.utils._param_validation import InvalidParameterError
 
-from wbcclf import Augmenter
+from wbcclf import SMOTE, Augmenter
 from wbcclf.sampling._augmenter import _spread
 
 
@@ -150,6 +150,36 @@ def test_other_number_types_keep_theirs(dtype):
         np.testing.assert_array_equal(out, np.rint(np.asarray(exact[0])))
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.uint16, np.int32, np.uint32, np.int64, np.uint64])
+@pytest.mark.parametrize("make", [Augmenter, SMOTE])
+def test_the_largest_integers_do_not_wrap_around(make, dtype):
+    high = np.iinfo(dtype).max
+    images = np.full((14, 6, 5, 3), high, dtype)
+    images[::3] -= 3
+    target = np.repeat([0, 1], [8, 6])
+    out, _ = make(random_state=0).fit_resample(images, target)
+    np.testing.assert_array_equal(np.asarray(out)[:14], images)
+    # Brightness takes up to a tenth twice, and 64 bits are computed in 53.
+    assert int(out.min()) > 0.75 * float(high)
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        np.asfortranarray,
+        lambda images: np.moveaxis(np.moveaxis(images, 3, 1).copy(), 1, 3),  # as PyTorch's
+        lambda images: images[::-1, ::-1].copy()[::-1, ::-1],
+    ],
+    ids=["Fortran", "channels first", "backwards"],
+)
+@pytest.mark.parametrize("stain", [0, 0.05])
+def test_the_layout_in_memory_does_not_matter(layout, stain):
+    images, _ = batch([4, 3])
+    aug = Augmenter(stain=stain)
+    expected = aug.augment(images, random_state=0)
+    np.testing.assert_array_equal(aug.augment(layout(images), random_state=0), expected)
+
+
 # ------------------------------------------------------------------ refusals
 
 
@@ -284,3 +314,26 @@ def test_names_of_features_are_known_after_fitting_only():
         Augmenter().get_feature_names_out()
     images, target = batch([4, 3])
     assert len(Augmenter().fit(images, target).get_feature_names_out()) == 90
+
+
+@pytest.mark.parametrize("make", [Augmenter, SMOTE])
+def test_half_an_image_is_refused(make):
+    images, target = batch([4, 3])
+    with pytest.raises(ValueError, match=r"sampling_strategy must give .* as an int, got {1: 7.5}"):
+        make(sampling_strategy={1: 7.5}).fit_resample(images, target)
+
+
+@pytest.mark.parametrize("make", [Augmenter, SMOTE])
+def test_booleans_are_no_pixels(make):
+    images, target = batch([4, 3])
+    for X in (images > 99, (images > 99).reshape(7, -1)):
+        with pytest.raises(ValueError, match=r"X must hold numbers .* got dtype bool"):
+            make(random_state=0).fit_resample(X, target)
+
+
+def test_the_image_shape_of_rows_is_a_tuple_of_three():
+    images, target = batch([4, 3])
+    rows = images.reshape(7, -1)
+    assert Augmenter(image_shape=[6, 5, 3]).fit(rows, target).image_shape_ == (6, 5, 3)
+    with pytest.raises(ValueError, match="image_shape"):
+        Augmenter(image_shape=()).fit_resample(rows, target)

@@ -7,7 +7,7 @@ from imblearn.over_sampling import RandomOverSampler
 from imblearn.under_sampling import RandomUnderSampler
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, clone
-from sklearn.utils import get_tags
+from sklearn.utils import _safe_indexing, get_tags
 
 from wbcclf._images import (
     HasMethods,
@@ -15,6 +15,7 @@ from wbcclf._images import (
     _num_samples,
     as_images,
     images_to_rows,
+    integer_limits,
     rows_to_images,
 )
 from wbcclf._resampled import Sources, sources_of, with_sources
@@ -23,9 +24,11 @@ from wbcclf._resampled import Sources, sources_of, with_sources
 class ImageSampler(BaseEstimator):
     """Make an imbalanced-learn sampler take image batches, and round instead of wrap around.
 
-    Integer images are handed to the sampler as float32 rows (exact up to 2**24), so that its
-    differences cannot wrap around, and what comes back is rounded to their dtype. Random over- and
-    under-sampling compute nothing and get them as they are, without a larger copy.
+    Integer images are handed to the sampler as floating rows (float32, for integers of 32 and 64
+    bits float64: exact up to 2**53), so that its differences cannot wrap around, and what comes
+    back is rounded to their dtype. Of a sampler that only leaves rows out, the rows of the input
+    themselves are returned. Random over- and under-sampling compute nothing and get integers as
+    they are, without a larger copy.
 
     Parameters
     ----------
@@ -35,7 +38,7 @@ class ImageSampler(BaseEstimator):
     Attributes
     ----------
     sampler_ : imbalanced-learn sampler
-        The fitted clone; neighbour searches in it are unfitted, since they would hold the images.
+        The fitted clone; the estimators in it are unfitted, since they would hold images.
     sample_indices_ : ndarray of int
         Input row of every output row; only if the sampler tells it.
     sample_pairs_ : ndarray of shape (n_new, 2), int
@@ -90,10 +93,14 @@ class ImageSampler(BaseEstimator):
         rows = X if images is None else images_to_rows(images)
         dtype = None if _only_picks(self.sampler) else _integer_dtype(rows)
         self.sampler_ = clone(self.sampler)
-        rows_in = rows if dtype is None else rows.astype(np.float32)
+        rows_in = rows
+        if dtype is not None:
+            rows_in = rows.astype(np.float32 if dtype.itemsize <= 2 else np.float64)
         X_out, y_out = self.sampler_.fit_resample(rows_in, y)
         _forget_images(self.sampler_)
-        if dtype is not None:
+        if dtype is not None and _leaves_out(self.sampler_):
+            X_out = _safe_indexing(rows, self.sampler_.sample_indices_)
+        elif dtype is not None:
             X_out = _rounded(X_out, dtype)
         if images is not None:
             X_out = rows_to_images(X_out, images.shape[1:])
@@ -137,20 +144,29 @@ def _only_picks(sampler) -> bool:
     return isinstance(sampler, RandomUnderSampler)
 
 
-def _forget_images(fitted):
-    """Return `fitted` with unfitted clones for the neighbour searches in it, however deep they are.
+def _leaves_out(fitted) -> bool:
+    """Tell whether a sampler has taken rows away and done nothing else."""
+    kind = getattr(fitted, "_sampling_type", None)
+    return kind in ("under-sampling", "clean-sampling") and hasattr(fitted, "sample_indices_")
 
-    They hold the images of a class, which a pickled pipeline would drag along.
+
+def _forget_images(sampler) -> None:
+    """Replace the fitted estimators in a sampler, and in samplers within it, by unfitted clones.
+
+    Neighbour searches, support vectors and cluster centres are images, which a pickled pipeline
+    would drag along.
     """
-    if isinstance(fitted, list):
-        return [_forget_images(value) for value in fitted]
-    if not isinstance(fitted, BaseEstimator):
-        return fitted
-    if hasattr(fitted, "_fit_X"):
-        return clone(fitted)
-    for name, value in list(vars(fitted).items()):
-        setattr(fitted, name, _forget_images(value))
-    return fitted
+    for name, value in list(vars(sampler).items()):
+        if hasattr(value, "fit_resample"):
+            _forget_images(value)
+        else:
+            setattr(sampler, name, _unfitted(value))
+
+
+def _unfitted(value):
+    if isinstance(value, list):
+        return [_unfitted(item) for item in value]
+    return clone(value) if isinstance(value, BaseEstimator) else value
 
 
 def _integer_dtype(rows) -> np.dtype | None:
@@ -161,11 +177,11 @@ def _integer_dtype(rows) -> np.dtype | None:
 
 
 def _rounded(X, dtype: np.dtype):
-    limits = np.iinfo(dtype)
+    limits = integer_limits(dtype)
     if issparse(X):
-        X.data = np.rint(X.data).clip(limits.min, limits.max)
+        X.data = np.rint(X.data).clip(*limits)
         return X.astype(dtype)
     if isinstance(X, np.ndarray):  # the sampler's own, or the copy made for it: rounded in place
-        np.clip(np.rint(X, out=X), limits.min, limits.max, out=X)
+        np.clip(np.rint(X, out=X), *limits, out=X)
         return X.astype(dtype)
-    return np.rint(X).clip(limits.min, limits.max).astype(dtype)
+    return np.rint(X).clip(*limits).astype(dtype)

@@ -197,7 +197,7 @@ class Augmenter(ImageSamplerMixin, BaseSampler):
         if "torch" in sys.modules and isinstance(images, sys.modules["torch"].Tensor):
             return self._augment_tensor(images, random_state)
         images = check_images(images, "images")
-        out = np.empty_like(images, subok=False)
+        out = np.empty(images.shape, images.dtype)  # in C order, which OpenCV writes
         self._apply(images, np.arange(len(images)), random_state, out)
         return out
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import numpy as np
 from imblearn.utils import check_sampling_strategy, check_target_type
 from imblearn.utils._validation import ArraysTransformer
@@ -93,16 +95,27 @@ class ImageSamplerMixin:
         )
         if issparse(rows):  # rows of pixels are never really sparse
             rows = rows.toarray()
+        if rows.dtype.kind == "b":
+            raise ValueError("X must hold numbers (uint8, 0-255), got dtype bool.")
         if images is not None:
             self.image_shape_ = images.shape[1:]
         else:
-            self.image_shape_ = self.image_shape or infer_image_shape(rows.shape[1])
+            if self.image_shape is None:
+                self.image_shape_ = infer_image_shape(rows.shape[1])
+            else:
+                self.image_shape_ = tuple(self.image_shape)
         self.sampling_strategy_ = self._strategy(labels)
         return images, rows, labels, binarize
 
     def _strategy(self, y):
         """Return the number of new images of each class."""
-        return check_sampling_strategy(self.sampling_strategy, y, self._sampling_type)
+        strategy = check_sampling_strategy(self.sampling_strategy, y, self._sampling_type)
+        if not all(isinstance(n_images, Integral) for n_images in strategy.values()):
+            raise ValueError(
+                "sampling_strategy must give the number of images of a class as an int, got "
+                f"{self.sampling_strategy!r}."
+            )
+        return strategy
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -17,6 +17,8 @@ import cv2
 import joblib
 import numpy as np
 
+from wbcclf._images import integer_limits
+
 BORDERS = {
     "reflect": cv2.BORDER_REFLECT_101,
     "nearest": cv2.BORDER_REPLICATE,
@@ -140,7 +142,9 @@ def _apply_one(changes, i, image, limits, out):
         cv2.convertScaleAbs(image, dst=out)
     else:
         image = image.reshape(out.shape)
-        out[...] = np.rint(image) if out.dtype.kind in "iu" else image
+        if out.dtype.kind in "iu":  # a warp computes in float32, which may round beyond 32 bits
+            image = np.rint(image).clip(*integer_limits(out.dtype))
+        out[...] = image
 
 
 def _apply_to_bytes(changes, i, image, out):

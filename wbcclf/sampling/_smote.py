@@ -14,6 +14,7 @@ from sklearn.base import clone
 from sklearn.utils import check_random_state
 
 from wbcclf import _spill
+from wbcclf._images import integer_limits
 from wbcclf.exceptions import SmallClassWarning
 from wbcclf.sampling._base import ImageSamplerMixin
 
@@ -173,9 +174,9 @@ def _interpolate(X, base, neighbour, steps, out):
 
     Floating input is computed in imbalanced-learn's own order of operations and precision (the
     difference in the input's, the rest in float64). Differences of integers are exact in float64
-    (those of bytes in int16 already), and the result is rounded to nearest: what rounding
-    imbalanced-learn's float64 result gives. Since ``0 <= steps < 1`` it lies between its two
-    parents and cannot leave their range.
+    up to 2**53 (those of bytes in int16 already), and the result is rounded to nearest: what
+    rounding imbalanced-learn's float64 result gives. Since ``0 <= steps < 1`` it lies between its
+    two parents; only beyond 2**53 can rounding leave the range of the dtype.
     """
     size = max(1, _BLOCK_VALUES // X.shape[1])
     exact = {"u": np.int16 if X.dtype == np.uint8 else np.float64, "i": np.float64}
@@ -188,6 +189,8 @@ def _interpolate(X, base, neighbour, steps, out):
         values += origin
         if X.dtype.kind in "ui":
             np.rint(values, out=values)
+        if X.dtype.kind in "ui" and X.dtype.itemsize == 8:
+            np.clip(values, *integer_limits(X.dtype), out=values)
         out[block] = values
 
     # NumPy releases the interpreter lock.
