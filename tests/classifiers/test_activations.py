@@ -319,6 +319,23 @@ def test_prediction_takes_part_unless_the_images_are_few(many, tmp_path, runs):
     assert len(runs) == 1
 
 
+@pytest.mark.parametrize("n_images", [7, 8, 20])
+def test_a_prediction_of_few_images_takes_all_of_them_from_the_store_or_none(
+    many, tmp_path, runs, n_images
+):
+    clf = make(memory=tmp_path).fit(many.images[:20], many.target[:20])
+    expected = make(cache_gb=0).fit(many.images[:20], many.target[:20]).predict_proba(many.images)
+    runs.clear()
+    sizes = []
+    clf.net_.module_.backbone[0].register_forward_hook(lambda _, x, __: sizes.append(len(x[0])))
+    there, half = slice(n_images), slice(20 - n_images // 2, 20 + (n_images + 1) // 2)
+    for rows in (there, half):
+        np.testing.assert_allclose(clf.predict_proba(many.images[rows]), expected[rows], atol=1e-5)
+    assert not runs
+    # One image of zeros tells the shape of an activation.
+    assert sizes == ([7, 7] if n_images == 7 else [1, 1, n_images])
+
+
 def test_a_large_prediction_holds_one_block_at_a_time(many, tmp_path, monkeypatch):
     clf = make(memory=tmp_path, batch_size=8).fit(many.images, many.target)
     expected = clf.predict_proba(many.images)

@@ -34,6 +34,9 @@ FORMAT = 1
 # Images that run through the frozen blocks at a time, always just as many: libraries choose their
 # algorithms by the batch's size, so in a smaller batch the same image is rounded in another way.
 N_TOGETHER = 32
+# A prediction of fewer images is made without looking them up: to tell which network they are of,
+# all its weights are hashed, which takes as long as some images do.
+FEWEST_LOOKED_UP = 8
 
 
 class FrozenPart:
@@ -72,6 +75,10 @@ class FrozenPart:
         shape, dtype = self.forms[n_stages]
         flat = torch.from_numpy(rows).view(dtype).view(len(rows), *shape)
         return flat.permute(0, 3, 1, 2) if len(shape) == 3 else flat
+
+    def holds(self, images: np.ndarray) -> bool:
+        """Return whether the store has what :meth:`fill` would write for all of some images."""
+        return all(self._holds(len(self.stages), _digest(image)) for image in images)
 
     def fill(
         self, out: np.ndarray, images: np.ndarray, rows: np.ndarray, *, show: bool = False
@@ -289,12 +296,8 @@ def open_store(classifier: Any) -> Store | None:
 
 
 def frozen_part(classifier: Any, n_images: int) -> FrozenPart | None:
-    """Return the frozen part for a prediction through the store, or None for one without.
-
-    Fewer images than run through the frozen blocks together are predicted without: filling up
-    their batch would make a single image as slow as many.
-    """
-    if not classifier.net_.module_.cut or n_images < N_TOGETHER:
+    """Return the frozen part for a prediction through the store, or None for one without."""
+    if not classifier.net_.module_.cut or n_images < FEWEST_LOOKED_UP:
         return None
     try:
         store = open_store(classifier)

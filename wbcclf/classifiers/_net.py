@@ -6,7 +6,7 @@ import copy
 import inspect
 import warnings
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,15 +14,13 @@ from skorch import NeuralNetClassifier
 from skorch.callbacks import EarlyStopping
 
 from wbcclf.backbones import get_backbone
+from wbcclf.classifiers._activations import N_TOGETHER, FrozenPart
 from wbcclf.classifiers._callbacks import ProgressBar
 from wbcclf.classifiers._data import BLOCK_BYTES, Batches, ImageData, Mixing, run_in_batches
 from wbcclf.classifiers._heap import keeping_freed_memory
 from wbcclf.classifiers._losses import Penalty, make_loss
 from wbcclf.classifiers._network import CellNetwork, arithmetic, seeded
 from wbcclf.exceptions import OutOfMemoryError, TrainingInterruptedWarning
-
-if TYPE_CHECKING:
-    from wbcclf.classifiers._activations import FrozenPart
 
 # "fused" is one pass over the weights in place of one for each operation: a third less time.
 OPTIMIZERS = {
@@ -147,8 +145,12 @@ class CellNet(NeuralNetClassifier):
     def predict_logits(
         self, images: np.ndarray, batch_size: int, frozen: FrozenPart | None
     ) -> np.ndarray:
-        """Return logits (n, n_classes); `frozen` takes or leaves activations in its store."""
-        if frozen is None:
+        """Return logits (n, n_classes); `frozen` takes or leaves activations in its store.
+
+        Fewer images than it computes together are predicted without it unless it has them all:
+        filling up their batch would make a single image as slow as many.
+        """
+        if frozen is None or (len(images) < N_TOGETHER and not frozen.holds(images)):
             return self._run_in_batches("images", images, batch_size)
         parts = []
         step = batch_size * max(1, int(BLOCK_BYTES / frozen.row_bytes() / batch_size))
