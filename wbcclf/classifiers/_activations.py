@@ -278,7 +278,7 @@ def keep_activations(classifier: Any, data: ImageData, store: Store | None) -> I
             f"No room for the activations of the frozen blocks, which are computed anew in every "
             f"epoch ({error}). Raise cache_gb, or give memory a folder on a larger disk.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=7,
         )
         return data
     part.fill(rows, data.X, data.rows, show=classifier.verbose > 0)

@@ -17,6 +17,7 @@ from skorch.history import History
 
 from wbcclf._files import replacing
 from wbcclf.classifiers._activations import add_network
+from wbcclf.classifiers._data import ImageData
 from wbcclf.classifiers._network import CellNetwork
 from wbcclf.classifiers._parameters import parameter_text
 from wbcclf.classifiers._store import Store
@@ -31,8 +32,11 @@ _LEFT_OUT = {
 }
 
 
-def fingerprint(classifier: Any, *data: Any) -> str:
+def fingerprint(classifier: Any, train_data: ImageData, valid_data: ImageData | None) -> str:
     """Return a digest of everything that a fit depends on: parameters, images, labels, weights."""
+    data = [train_data.X, train_data.y, train_data.sample_weight, train_data.rows]
+    if valid_data is not None:
+        data += [valid_data.X, valid_data.y, valid_data.rows]
     digest = hashlib.sha256(f"{FORMAT} {type(classifier).__name__}".encode())
     for name, value in sorted(classifier.get_params(deep=False).items()):
         if name not in _LEFT_OUT:
@@ -73,7 +77,7 @@ def write_fit(net: Any, store: Store, key: str, history: list[dict]) -> None:
             f"The training is not kept in {store.folder} ({error}). Free some room there, or lower "
             "memory_gb.",
             UserWarning,
-            stacklevel=5,
+            stacklevel=6,
         )
 
 

@@ -41,24 +41,14 @@ def fit(
 ) -> Any:
     """Train a CNNClassifier on `X`, `y`; `partial` trains one epoch more."""
     go_on = hasattr(clf, "net_") and (partial or clf.warm_start)
-    image_shape = clf.image_shape_ if go_on else clf.image_shape
-    images, labels = validate_images(clf, X, y, image_shape=image_shape, reset=not go_on)
-    check_classification_targets(labels)
-    weight = _check_sample_weight(sample_weight, images, dtype=np.float64, ensure_non_negative=True)
-    used = np.flatnonzero(weight)  # a weight of zero is as good as no image
-    if not len(used):
-        raise ValueError("sample_weight is zero for every sample: there is nothing to fit.")
     random_state = check_random_state(clf.random_state)
     seed = random_state.randint(np.iinfo(np.int32).max)
-    if go_on:
-        check_value_range(images, clf.value_range_)
-    else:
-        vars(clf).pop("net_", None)  # a fit that fails leaves no half of two behind
-        _learn_data(clf, images, used, labels[used] if classes is None else classes)
+    images, labels, weight = _check_data(clf, X, y, sample_weight, classes, go_on)
+    used = np.flatnonzero(weight)  # a weight of zero is as good as no image
     target = encode_labels(labels, clf.classes_, used, "y")
 
+    train_rows, validation, valid_data = used, used[:0], None
     if X_val is not None or y_val is not None:
-        train_rows, validation = used, used[:0]
         valid_data = _validation_data(clf, X_val, y_val)
     elif clf.early_stopping and not partial:
         sources = sources_of(X, len(images), y)
@@ -66,8 +56,6 @@ def fit(
             labels, used, sources, clf.validation_fraction, random_state
         )
         valid_data = ImageData(images, target, rows=validation)
-    else:
-        train_rows, validation, valid_data = used, used[:0], None
     weight = total_weight(weight, clf.class_weight, clf.classes_, labels, train_rows)
     train_rows = train_rows[weight[train_rows] > 0]  # class_weight may be zero, too
     if not len(train_rows):
@@ -78,46 +66,68 @@ def fit(
     train_data = ImageData(images, target, weight, train_rows)
 
     # A whole fit, not one that goes on, is a function of its arguments.
-    whole = not partial and not go_on
-    digest = checkpoint = None
-    if whole and (clf.checkpoint_dir is not None or clf.memory is not None):
-        data = [images, target, weight, train_rows]
-        data += [] if valid_data is None else [valid_data.X, valid_data.y, valid_data.rows]
-        digest = fingerprint(clf, *data)
-    if whole and clf.checkpoint_dir is not None:
-        if clf.random_state is None:
-            raise ValueError(
-                "checkpoint_dir needs a random_state, like 0: without one, two fits with the same "
-                "parameters cannot be told apart."
-            )
-        checkpoint = _checkpoint_file(clf.checkpoint_dir, digest)
+    digest = None
+    if not partial and not go_on and (clf.checkpoint_dir is not None or clf.memory is not None):
+        digest = fingerprint(clf, train_data, valid_data)
+    checkpoint = _checkpoint_file(clf, digest)
     store = open_store(clf)
-    # A net of `fit` has its own number of epochs, schedule and early stopping.
-    trained_as = {
-        name: parameter_text(value)
-        for name, value in clf.get_params(deep=False).items()
-        if name != "random_state"
-    }
-    same = go_on and clf.net_.trained_as == trained_as
-    if not (partial and same and clf.net_.incremental and hasattr(clf.net_, "optimizer_")):
-        clf.net_ = _make_net(
-            clf, go_on, seed, random_state, train_data, valid_data is not None, partial, checkpoint
-        )
-        clf.net_.trained_as = trained_as
-    key = None
-    if digest and store and isinstance(clf.random_state, Integral) and not clf.callbacks:
-        key = fit_key(clf.net_, digest)
-    figures = None if key is None else read_fit(clf.net_, store, key)
-    if figures is None:
-        figures = _train(clf, train_data, valid_data, store)
-        if key is not None and not clf.net_.interrupted:
-            write_fit(clf.net_, store, key, figures)
+    _set_net(
+        clf, go_on, seed, random_state, train_data, valid_data is not None, partial, checkpoint
+    )
+    figures = _train_or_recall(clf, train_data, valid_data, store, digest)
     for epoch in figures:
         clf.history_.append(epoch | {"epoch": len(clf.history_) + 1})
     clf.n_iter_ = len(clf.history_)
     if checkpoint is not None and not clf.net_.interrupted:
         checkpoint.unlink(missing_ok=True)
     return clf
+
+
+def _check_data(
+    clf: Any, X: Any, y: Any, sample_weight: Any, classes: Any, go_on: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return images, labels and weights; of a first fit, learn what it learns before training."""
+    image_shape = clf.image_shape_ if go_on else clf.image_shape
+    images, labels = validate_images(clf, X, y, image_shape=image_shape, reset=not go_on)
+    check_classification_targets(labels)
+    weight = _check_sample_weight(sample_weight, images, dtype=np.float64, ensure_non_negative=True)
+    if not weight.any():
+        raise ValueError("sample_weight is zero for every sample: there is nothing to fit.")
+    if go_on:
+        check_value_range(images, clf.value_range_)
+        return images, labels, weight
+    vars(clf).pop("net_", None)  # a fit that fails leaves no half of two behind
+    is_used = weight > 0
+    clf.classes_ = np.unique(labels[is_used] if classes is None else classes)
+    if len(clf.classes_) < 2:
+        raise ValueError(
+            f"y holds one class only, {clf.classes_.tolist()[0]!r}: a classifier needs "
+            "images of at least two."
+        )
+    clf.image_shape_ = images.shape[1:]
+    clf.value_range_ = value_range(images if is_used.all() else images[is_used])
+    clf.history_ = []
+    return images, labels, weight
+
+
+def _train_or_recall(
+    clf: Any,
+    train_data: ImageData,
+    valid_data: ImageData | None,
+    store: Store | None,
+    digest: str | None,
+) -> list[dict]:
+    """Train the net, or take what the same fit gave before; return the figures of the epochs."""
+    key = None
+    if digest and store and isinstance(clf.random_state, Integral) and not clf.callbacks:
+        key = fit_key(clf.net_, digest)
+        figures = read_fit(clf.net_, store, key)
+        if figures is not None:
+            return figures
+    figures = _train(clf, train_data, valid_data, store)
+    if key is not None and not clf.net_.interrupted:
+        write_fit(clf.net_, store, key, figures)
+    return figures
 
 
 def _train(
@@ -136,19 +146,6 @@ def _train(
     return train(net, train_data, valid_data)
 
 
-def _learn_data(clf: Any, images: np.ndarray, used: np.ndarray, labels: np.ndarray) -> None:
-    """Set what a first fit learns from the data before any training."""
-    clf.classes_ = np.unique(labels)
-    if len(clf.classes_) < 2:
-        raise ValueError(
-            f"y holds one class only, {clf.classes_.tolist()[0]!r}: a classifier needs "
-            "images of at least two."
-        )
-    clf.image_shape_ = images.shape[1:]
-    clf.value_range_ = value_range(images[used] if len(used) < len(images) else images)
-    clf.history_ = []
-
-
 def _validation_data(clf: Any, X_val: Any, y_val: Any) -> ImageData:
     if y_val is None:
         raise ValueError("X_val was given without y_val.")
@@ -161,8 +158,16 @@ def _validation_data(clf: Any, X_val: Any, y_val: Any) -> ImageData:
     return ImageData(images, encode_labels(y_val, clf.classes_, slice(None), "y_val"))
 
 
-def _checkpoint_file(folder: Any, digest: str) -> Path:
-    folder = Path(folder).expanduser()
+def _checkpoint_file(clf: Any, digest: str | None) -> Path | None:
+    """Return the file of a whole fit's checkpoint, if there is to be one."""
+    if clf.checkpoint_dir is None or digest is None:
+        return None
+    if clf.random_state is None:
+        raise ValueError(
+            "checkpoint_dir needs a random_state, like 0: without one, two fits with the same "
+            "parameters cannot be told apart."
+        )
+    folder = Path(clf.checkpoint_dir).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -174,7 +179,7 @@ def _checkpoint_file(folder: Any, digest: str) -> Path:
     return folder / f"fit-{digest}.pt"
 
 
-def _make_net(
+def _set_net(
     clf: Any,
     go_on: bool,
     seed: int,
@@ -183,8 +188,17 @@ def _make_net(
     validates: bool,
     partial: bool,
     checkpoint: Path | None,
-) -> Any:
-    """Return a net ready to train, around a new network or the one that is to go on."""
+) -> None:
+    """Set the net that is to be trained, around a new network or the one that is to go on."""
+    trained_as = {
+        name: parameter_text(value)
+        for name, value in clf.get_params(deep=False).items()
+        if name != "random_state"
+    }
+    # A net of `fit` has its own number of epochs, schedule and early stopping.
+    same = go_on and clf.net_.incremental and clf.net_.trained_as == trained_as
+    if partial and same and hasattr(clf.net_, "optimizer_"):
+        return
     if go_on:
         check_built(clf)
         network, report = clf.net_.module_, clf.weights_report_
@@ -204,6 +218,6 @@ def _make_net(
     if checkpoint is not None:
         callbacks.append(("checkpoint", Checkpoint(checkpoint)))
     device = resolve_device(clf.device, fitted=False)
-    net = make_net(clf, network, callbacks, epochs, random_state, device)
-    net.incremental = partial
-    return net
+    clf.net_ = make_net(clf, network, callbacks, epochs, random_state, device)
+    clf.net_.incremental = partial
+    clf.net_.trained_as = trained_as
