@@ -303,7 +303,11 @@ def test_other_code_and_settings_of_a_block_have_other_keys(tiny, many, tmp_path
             return super().forward(x) + 1
 
     block.__class__ = Other
-    assert FrozenPart(clf.net_, store).keys[-1] != key
+    other = FrozenPart(clf.net_, store).keys[-1]
+    assert other != key
+    block.__class__ = type("Other", (Other,), {})  # what is inherited counts, too
+    block.__class__.__module__, block.__class__.__qualname__ = Other.__module__, Other.__qualname__
+    assert FrozenPart(clf.net_, store).keys[-1] != other
 
 
 def test_prediction_takes_part_unless_the_images_are_few(many, tmp_path, runs):
@@ -440,6 +444,30 @@ def test_other_data_is_another_fit(many, tmp_path, no_training):
     ]:
         with pytest.raises(AssertionError, match="trained again"):
             make(memory=tmp_path).fit(X, y, **rest)
+
+
+class OwnAugmenter(Augmenter):
+    """One whose code may change from run to run."""
+
+
+class OwnOptimizer(torch.optim.SGD):
+    """Likewise."""
+
+
+@pytest.mark.parametrize(
+    ("change", "is_kept"),
+    [
+        ({"augment": Augmenter(rotation=10)}, True),
+        ({"optimizer": torch.optim.RAdam}, True),
+        ({"augment": OwnAugmenter(rotation=10)}, False),
+        ({"optimizer": OwnOptimizer}, False),
+        ({"optimizer": lambda *args, **params: torch.optim.SGD(*args, **params)}, False),
+    ],
+    ids=["augment", "optimizer", "own augment", "own optimizer", "function"],
+)
+def test_a_fit_with_code_of_ones_own_is_not_kept(change, is_kept, many, tmp_path):
+    make(memory=tmp_path, **change).fit(many.images, many.target)
+    assert (tmp_path / "wbcclf" / "fits").exists() == is_kept
 
 
 def test_a_kept_fit_goes_on(many, tmp_path):

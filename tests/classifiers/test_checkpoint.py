@@ -10,6 +10,7 @@ import torch
 from skorch.callbacks import Callback
 
 from wbcclf import Augmenter
+from wbcclf.classifiers._parameters import parameter_text
 from wbcclf.exceptions import ModelFormatError, TrainingInterruptedWarning
 
 # Runs a fit in a process of its own; with a number it is killed (SIGKILL) in that epoch.
@@ -185,3 +186,24 @@ def test_a_folder_that_cannot_be_written_to_is_named_before_training(simple, cel
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"checkpoint_dir='.*file' cannot be written to"):
         simple(checkpoint_dir=tmp_path / "file").fit(cells.images, cells.target)
+
+
+class Settings:
+    """An object that has no text of its own."""
+
+    def __init__(self, values):
+        self.values = values
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [np.asarray, torch.tensor, lambda v: [np.asarray(v)], lambda v: Settings(np.asarray(v))],
+    ids=["array", "tensor", "list of arrays", "object with an array"],
+)
+def test_every_value_of_an_array_is_in_its_text(wrap):
+    long = np.zeros(5000)
+    text = parameter_text(wrap(long))
+    assert parameter_text(wrap(long.copy())) == text
+    long[2500] = 1  # where repr() has "..."
+    assert parameter_text(wrap(long)) != text
+    assert parameter_text(wrap(np.zeros(5000, np.float32))) != text

@@ -215,7 +215,8 @@ class FrozenPart:
 def add_network(digest: Any, network: nn.Module) -> None:
     """Add weights, buffers, attributes and code of a network and all in it to a digest."""
     for place, module in network.named_modules():
-        digest.update(f"{place} {_code(type(module))}".encode())
+        bases = " ".join(_code(cls) for cls in type(module).__mro__)
+        digest.update(f"{place} {bases}".encode())
         own = {name: value for name, value in vars(module).items() if not name.startswith("_")}
         own.pop("training", None)  # said by what is frozen
         tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
@@ -232,7 +233,7 @@ def add_network(digest: Any, network: nn.Module) -> None:
 def _code(cls: type) -> str:
     """Return the name of a class, and its code where no version of torch stands for it."""
     name = f"{cls.__module__}.{cls.__qualname__}"
-    if name.startswith("torch."):
+    if name.startswith(("torch.", "builtins.")):
         return name
     try:  # the whole file, since its functions call each other
         source = inspect.getsource(inspect.getmodule(cls))

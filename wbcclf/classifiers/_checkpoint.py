@@ -7,6 +7,7 @@ import io
 import os
 import warnings
 from importlib.metadata import version
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ def fingerprint(classifier: Any, train_data: ImageData, valid_data: ImageData | 
     data = [train_data.X, train_data.y, train_data.sample_weight, train_data.rows]
     if valid_data is not None:
         data += [valid_data.X, valid_data.y, valid_data.rows]
-    digest = hashlib.sha256(f"{FORMAT} {type(classifier).__name__}".encode())
+    kind = type(classifier)
+    digest = hashlib.sha256(f"{FORMAT} {kind.__module__}.{kind.__qualname__}".encode())
     for name, value in sorted(classifier.get_params(deep=False).items()):
         if name not in _LEFT_OUT:
             digest.update(f"{name}={parameter_text(value)};".encode())
@@ -49,6 +51,25 @@ def fingerprint(classifier: Any, train_data: ImageData, valid_data: ImageData | 
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         digest.update(array.tobytes() if array.dtype.kind in "OU" else array.view(np.uint8).data)
     return digest.hexdigest()[:24]
+
+
+def is_repeatable(classifier: Any) -> bool:
+    """Return whether a fit depends on nothing that its fingerprint and its network do not tell.
+
+    That is, it has a seed, and no code of others but the network's: a callback, an optimizer or an
+    augmenter of the user's own may have changed without a parameter telling so.
+    """
+    optimizer = classifier.optimizer
+    return (
+        isinstance(classifier.random_state, Integral)
+        and not classifier.callbacks
+        and (isinstance(optimizer, str) or _is_of(optimizer, "torch"))
+        and (classifier.augment is None or _is_of(type(classifier.augment), "wbcclf"))
+    )
+
+
+def _is_of(code: Any, package: str) -> bool:
+    return getattr(code, "__module__", "").startswith(f"{package}.")
 
 
 def fit_key(net: Any, digest: str) -> str:

@@ -140,8 +140,9 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     memory : None, str, path or joblib.Memory, default=None
         Folder to keep what frozen blocks make of images in, for other folds, candidates of a search
         and runs; also whole trainings, which are not repeated where all they depend on is the same
-        (with an int as `random_state` and no `callbacks`). Entries are found by the content of the
-        image, weights, preprocessing and precision. Any number of processes may share the folder.
+        (with an int as `random_state`, and no callback, optimizer or augmenter that is not torch's
+        or this package's). Entries are found by the content of the image, weights, preprocessing
+        and precision. Any number of processes may share the folder.
     memory_gb : float, default=20.0
         Gigabytes that the folder may take; what was used longest ago is removed.
     callbacks : list or None, default=None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from wbcclf.classifiers._checkpoint import (
     Checkpoint,
     fingerprint,
     fit_key,
+    is_repeatable,
     read_fit,
     write_fit,
 )
@@ -119,7 +119,7 @@ def _train_or_recall(
 ) -> list[dict]:
     """Train the net, or take what the same fit gave before; return the figures of the epochs."""
     key = None
-    if digest and store and isinstance(clf.random_state, Integral) and not clf.callbacks:
+    if digest and store and is_repeatable(clf):
         key = fit_key(clf.net_, digest)
         figures = read_fit(clf.net_, store, key)
         if figures is not None:

@@ -48,11 +48,13 @@ class Preprocessing(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return (n, 3, *input_size), float32, of images (n, height, width, 1 or 3)."""
+        images = images.expand(-1, -1, -1, 3)
+        n, height, width, _ = images.shape
+        # On whole rows of pixels, since three channels at a time are too few for vector units.
+        x = images.flatten(2).to(torch.float32, copy=True)
+        x = x.mul_(self.scale.flatten().repeat(width)).add_(self.offset.flatten().repeat(width))
         # The permuted view has torch's channels-last layout, the fastest for convolutions.
-        x = images.permute(0, 3, 1, 2)
-        if x.shape[1] == 1:
-            x = x.expand(-1, 3, -1, -1)
-        x = (x * self.scale).add_(self.offset)  # bytes become floats in the multiplication
+        x = x.view(n, height, width, 3).permute(0, 3, 1, 2)
         if tuple(x.shape[2:]) != self.input_size:
             x = nn.functional.interpolate(
                 x, size=self.input_size, mode="bilinear", antialias=True, align_corners=False

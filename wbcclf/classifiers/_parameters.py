@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import is_dataclass
 from functools import partial
 from numbers import Integral, Real
 from typing import Any
@@ -72,11 +73,15 @@ def parameter_text(value: Any) -> str:
     """Return a text that is the same for equal parameters, in another process too."""
     if isinstance(value, np.generic):
         value = value.item()
+    if hasattr(value, "detach"):  # a tensor: torch is not imported here
+        return f"tensor({value.dtype}, {parameter_text(value.detach().cpu().double().numpy())})"
+    if isinstance(value, np.ndarray):  # its own text leaves values out
+        return f"array({value.dtype}, {parameter_text(value.tolist())})"
     if isinstance(value, np.random.RandomState):
         return repr([np.asarray(part).tolist() for part in value.get_state()])
     if isinstance(value, BaseEstimator):
         parts = sorted(value.get_params(deep=False).items())
-        return f"{type(value).__name__}({', '.join(f'{k}={parameter_text(v)}' for k, v in parts)})"
+        return f"{_name(value)}({', '.join(f'{k}={parameter_text(v)}' for k, v in parts)})"
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(parameter_text, value))}]"
     if isinstance(value, dict):
@@ -88,6 +93,11 @@ def parameter_text(value: Any) -> str:
         return f"partial{parameter_text([value.func, value.args, value.keywords])}"
     if callable(value):
         return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__name__)}"
-    if type(value).__repr__ is object.__repr__:  # which would tell the address in memory
-        return f"{type(value).__name__}({parameter_text(vars(value))})"
+    if is_dataclass(value) or type(value).__repr__ is object.__repr__:
+        # The latter would tell the address in memory, the former may leave values of arrays out.
+        return f"{_name(value)}({parameter_text(vars(value))})"
     return repr(value)
+
+
+def _name(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"
