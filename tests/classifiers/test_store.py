@@ -75,6 +75,16 @@ def test_what_was_used_longest_ago_goes_first(store):
     assert sum(path.stat().st_size for path in files(store)) <= 0.9 * store.limit
 
 
+def test_only_entries_go(store):
+    others = [store.folder / "notes.txt", store.folder / "wbcclf-in-use.spill"]
+    for path in others:
+        path.write_bytes(bytes(2_000_000))  # twice the limit: and not counted to it
+    store.write("kind/name", bytes(1000))
+    store.prune()
+    assert set(files(store)) > set(others)
+    assert "kind/name" in store
+
+
 def test_the_limit_holds_while_writing(tmp_path):
     store = Store(tmp_path, 1e5)
     for number in range(300):

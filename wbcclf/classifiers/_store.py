@@ -107,7 +107,7 @@ class Store:
             if path.suffix == ".part":
                 if time.time() - stat.st_mtime > 3600:  # writing an entry takes seconds
                     path.unlink(missing_ok=True)
-            elif not path.is_dir():
+            elif not path.suffix and path.is_file():  # no spilled array, and nobody else's file
                 entries.append((stat.st_mtime_ns, stat.st_size, path))
         total = sum(size for _, size, _ in entries)
         if total <= self.limit:
