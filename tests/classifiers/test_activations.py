@@ -1,7 +1,9 @@
 """Activations of frozen blocks are computed once, and change nothing but the time."""
 
+import dataclasses
 import errno
 import os
+import threading
 
 import joblib
 import numpy as np
@@ -9,8 +11,10 @@ import pytest
 import torch
 from imblearn.pipeline import Pipeline
 from sklearn.model_selection import GridSearchCV
+from skorch.callbacks import Callback
 
 from wbcclf import SMOTE, Augmenter, CNNClassifier, Head, make_blood_cells
+from wbcclf.backbones import _registry, get_backbone
 from wbcclf.classifiers import _activations, _fitting
 from wbcclf.classifiers._activations import N_TOGETHER, FrozenPart
 
@@ -310,6 +314,101 @@ def test_other_code_and_settings_of_a_block_have_other_keys(tiny, many, tmp_path
     assert FrozenPart(clf.net_, store).keys[-1] != other
 
 
+class Impure(torch.nn.Conv2d):
+    """A block that a user wrote, and that is no function of the image alone."""
+
+    kind = "random"
+
+    def forward(self, x):
+        x = super().forward(x)
+        if self.kind == "random":
+            return torch.nn.functional.dropout(x, 0.5)
+        if self.kind == "batch":
+            return x - x.mean(dim=0)
+        self.n_calls = getattr(self, "n_calls", 0) + 1
+        return x * self.n_calls
+
+
+@pytest.mark.parametrize("kind", ["random", "batch", "counting"])
+def test_blocks_that_are_no_function_of_the_image_run_anew(
+    kind, tiny, many, tmp_path, runs, monkeypatch
+):
+    def build():
+        network = plain()
+        network.block1[0].__class__ = Impure
+        return network
+
+    plain = get_backbone(tiny).build
+    spec = dataclasses.replace(get_backbone(tiny), build=build)
+    monkeypatch.setitem(_registry._BACKBONES, tiny, spec)
+    monkeypatch.setattr(Impure, "kind", kind)
+    with pytest.warns(UserWarning, match="an image the same features .*check_backbone"):
+        clf = make(tiny, memory=tmp_path).fit(many.images, many.target)
+    clf.predict(many.images)
+    assert not runs
+    if kind == "batch":  # the only one that can be trained twice in the same way
+        expected = make(tiny, cache_gb=0).fit(many.images, many.target)
+        assert_same(clf, expected, many.images)
+
+
+def test_blocks_of_ones_own_are_tried_without_a_trace(tiny, many, monkeypatch):
+    class Own(torch.nn.Conv2d):
+        pass
+
+    def build():
+        network = plain()
+        network.block1[0].__class__ = Own
+        return network
+
+    plain = get_backbone(tiny).build
+    spec = dataclasses.replace(get_backbone(tiny), build=build)
+    monkeypatch.setitem(_registry._BACKBONES, tiny, spec)
+    kept = make(tiny, dropout=0.5).fit(many.images, many.target)
+    plain = make(tiny, dropout=0.5, cache_gb=0).fit(many.images, many.target)
+    assert_same(kept, plain, many.images)
+
+
+def test_a_network_that_cannot_be_told_is_trained_without_the_store(tiny, many, tmp_path):
+    clf = make(tiny, memory=tmp_path, warm_start=True, random_state=None)
+    clf.fit(many.images, many.target)
+    clf.net_.module_.backbone[0].lock = threading.Lock()
+    with pytest.warns(UserWarning, match=r"memory is not used .* a lock \(.*lock\) cannot be told"):
+        clf.fit(many.images, many.target)
+    with pytest.warns(UserWarning, match="memory is not used"):
+        clf.predict(many.images)
+
+
+def test_weights_that_a_callback_loads_are_those_of_the_activations(many):
+    class Load(Callback):
+        def on_train_begin(self, net, X=None, y=None, **kwargs):
+            with torch.no_grad():
+                for parameter in net.module_.parameters():
+                    parameter.mul_(2)
+
+    kept, plain = (
+        make(callbacks=[("load", Load())], cache_gb=cache_gb).fit(many.images, many.target)
+        for cache_gb in (2, 0)
+    )
+    assert_same(kept, plain, many.images)
+
+
+def test_cache_gb_is_for_training_and_validation_together(many, tmp_path, monkeypatch):
+    folders = []
+    empty = _activations._spill.empty
+    monkeypatch.setattr(
+        _activations._spill,
+        "empty",
+        lambda shape, dtype, folder: folders.append(folder) or empty(shape, dtype, folder),
+    )
+    X, y = many.images[:16], many.target[:16]
+    n_bytes = 16 * FrozenPart(make().fit(X, y).net_, None).row_bytes()
+    folders.clear()
+    for share, is_spilled in [(2.1, False), (1.9, True)]:
+        make(cache_gb=share * n_bytes / 1e9).fit(X, y, X_val=X, y_val=y)
+        assert [folder is not None for folder in folders] == [is_spilled] * 2
+        folders.clear()
+
+
 def test_prediction_takes_part_unless_the_images_are_few(many, tmp_path, runs):
     clf = make(memory=tmp_path).fit(many.images[:20], many.target[:20])
     runs.clear()
@@ -330,14 +429,17 @@ def test_a_prediction_of_few_images_takes_all_of_them_from_the_store_or_none(
     clf = make(memory=tmp_path).fit(many.images[:20], many.target[:20])
     expected = make(cache_gb=0).fit(many.images[:20], many.target[:20]).predict_proba(many.images)
     runs.clear()
-    sizes = []
-    clf.net_.module_.backbone[0].register_forward_hook(lambda _, x, __: sizes.append(len(x[0])))
+    given = []
+    clf.net_.module_.register_forward_hook(
+        lambda _, __, inputs, ___: given.extend((kind, len(x)) for kind, x in inputs.items()),
+        with_kwargs=True,
+    )
     there, half = slice(n_images), slice(20 - n_images // 2, 20 + (n_images + 1) // 2)
     for rows in (there, half):
         np.testing.assert_allclose(clf.predict_proba(many.images[rows]), expected[rows], atol=1e-5)
     assert not runs
-    # One image of zeros tells the shape of an activation.
-    assert sizes == ([7, 7] if n_images == 7 else [1, 1, n_images])
+    kind = "images" if n_images == 7 else "activations"
+    assert given == [(kind, n_images), ("images", n_images)]
 
 
 def test_a_large_prediction_holds_one_block_at_a_time(many, tmp_path, monkeypatch):

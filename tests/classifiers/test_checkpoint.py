@@ -10,7 +10,7 @@ import torch
 from skorch.callbacks import Callback
 
 from wbcclf import Augmenter
-from wbcclf.classifiers._parameters import parameter_text
+from wbcclf.classifiers._fingerprint import setting
 from wbcclf.exceptions import ModelFormatError, TrainingInterruptedWarning
 
 # Runs a fit in a process of its own; with a number it is killed (SIGKILL) in that epoch.
@@ -202,8 +202,8 @@ class Settings:
 )
 def test_every_value_of_an_array_is_in_its_text(wrap):
     long = np.zeros(5000)
-    text = parameter_text(wrap(long))
-    assert parameter_text(wrap(long.copy())) == text
+    text = setting(wrap(long))
+    assert setting(wrap(long.copy())) == text
     long[2500] = 1  # where repr() has "..."
-    assert parameter_text(wrap(long)) != text
-    assert parameter_text(wrap(np.zeros(5000, np.float32))) != text
+    assert setting(wrap(long)) != text
+    assert setting(wrap(np.zeros(5000, np.float32))) != text

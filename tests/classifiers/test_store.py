@@ -9,6 +9,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 
 import pytest
 
@@ -34,9 +35,7 @@ def test_what_was_written_is_read(store):
     assert bytes(Store(store.folder, 1).read("kind/name")) == b"content"
     store.write("kind/name", b"other")
     assert bytes(store.read("kind/name")) == b"other"
-    store.write("empty", b"")
-    assert bytes(store.read("empty")) == b""
-    assert len(files(store)) == 2
+    assert len(files(store)) == 1
 
 
 @pytest.mark.parametrize(
@@ -44,6 +43,7 @@ def test_what_was_written_is_read(store):
     [
         lambda content: b"",
         lambda content: content[:3],
+        lambda content: bytes(4),
         lambda content: content[:-1],
         lambda content: content + b"x",
         lambda content: content[:9] + b"x" + content[10:],
@@ -76,9 +76,12 @@ def test_what_was_used_longest_ago_goes_first(store):
 
 
 def test_only_entries_go(store):
-    others = [store.folder / "notes.txt", store.folder / "wbcclf-in-use.spill"]
+    names = ["LICENSE", "ab/about", "ab/about.part", "ab/no.entry", "wbcclf-in-use.spill"]
+    others = [store.folder / name for name in names]  # the folder may be a checkout of wbcclf
+    (store.folder / "ab").mkdir()
     for path in others:
         path.write_bytes(bytes(2_000_000))  # twice the limit: and not counted to it
+        os.utime(path, (0, 0))
     store.write("kind/name", bytes(1000))
     store.prune()
     assert set(files(store)) > set(others)
@@ -95,7 +98,7 @@ def test_the_limit_holds_while_writing(tmp_path):
 
 def test_files_of_killed_writers_are_removed(store):
     store.folder.joinpath("ab").mkdir()
-    old, new = (store.folder / "ab" / f"{name}.0123.part" for name in ("old", "new"))
+    old, new = (store.folder / "ab" / f"{name}.0123.part.entry" for name in ("abold", "abnew"))
     for path in (old, new):
         path.write_bytes(b"half")
     os.utime(old, (0, 0))
@@ -113,6 +116,29 @@ def test_a_folder_that_vanishes_is_made_again(store):
     assert bytes(store.read("name")) == b"content"
 
 
+def test_entries_of_another_user_are_read_and_stay(store, monkeypatch):
+    unlink = Path.unlink
+
+    def refused(path, *args, **kwargs):
+        if ".part" in Path(path).suffixes:  # this one is ours
+            return unlink(path, *args, **kwargs)
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    for number in range(9):
+        store.write(f"kind/{number}", bytes(100_000))
+    monkeypatch.setattr(os, "utime", refused)
+    monkeypatch.setattr(Path, "unlink", refused)
+    assert bytes(store.read("kind/0")) == bytes(100_000)
+    store.limit = 1
+    store.write("kind/9", b"content")
+    store.prune()
+    assert len(files(store)) == 10
+    (path,) = (path for path in files(store) if path.name.startswith("0"))
+    path.write_bytes(b"damaged")
+    with pytest.warns(UserWarning, match="Damaged"):
+        assert store.read("kind/0") is None
+
+
 def test_a_full_disk_leaves_what_is_there(store, monkeypatch):
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -127,8 +153,10 @@ def test_a_full_disk_leaves_what_is_there(store, monkeypatch):
 
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="file"):
+    with pytest.raises(OSError, match=r"memory: the folder .*file.* cannot be written to"):
         Store(tmp_path / "file" / "store", 1)
+    with pytest.raises(OSError, match=r"memory: the folder .*file' cannot be written to"):
+        Store(tmp_path / "file", 1)
 
 
 def _write_many(arguments):

@@ -250,6 +250,8 @@ def _check_files(spec: BackboneSpec, images: Tensor) -> None:
     from wbcclf.backbones._chain import build_chain
 
     network, chain = _make(spec, images)
+    _run(spec, chain.train(), images)  # what is learnt without a gradient is to be in the file, too
+    chain.eval()
     try:
         pickle.dumps(chain)
     except Exception as error:

@@ -7,10 +7,8 @@ of the epoch, the fold, the candidate of a search, or of the other images of its
 from __future__ import annotations
 
 import hashlib
-import inspect
 import tempfile
 import warnings
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +16,24 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
-from torch import nn
 
 from wbcclf import _spill
 from wbcclf._files import as_memory
 from wbcclf.classifiers._data import ImageData, gather
+from wbcclf.classifiers._fingerprint import Fingerprint, arithmetic_used
 from wbcclf.classifiers._heap import keeping_freed_memory
-from wbcclf.classifiers._network import arithmetic
-from wbcclf.classifiers._parameters import parameter_text
+from wbcclf.classifiers._network import arithmetic, seeded
 from wbcclf.classifiers._store import Store
 from wbcclf.exceptions import OutOfMemoryError
 
-# Raised whenever the content of an entry changes its meaning.
-FORMAT = 1
 # Images that run through the frozen blocks at a time, always just as many: libraries choose their
 # algorithms by the batch's size, so in a smaller batch the same image is rounded in another way.
 N_TOGETHER = 32
 # A prediction of fewer images is made without looking them up: to tell which network they are of,
 # all its weights are hashed, which takes as long as some images do.
 FEWEST_LOOKED_UP = 8
+# Packages whose blocks are known to give an image the same features each time; others' are tried.
+KNOWN = ("torch", "torchvision", "timm", "wbcclf")
 
 
 class FrozenPart:
@@ -47,6 +44,11 @@ class FrozenPart:
     net : CellNet
     store : Store or None
         Where rows are looked up and written to.
+
+    Attributes
+    ----------
+    is_function : bool
+        False if it was tried and gave an image other features each time, or in another batch.
     """
 
     def __init__(self, net: Any, store: Store | None) -> None:
@@ -63,7 +65,29 @@ class FrozenPart:
             for stage in self.stages:
                 x = stage(x)
                 self.forms.append((tuple(_channels_last(x).shape[1:]), x.dtype))
-        self.keys = None if store is None else self._keys()
+        self.is_function = self._is_known() or self._gives_the_same()
+        if store is not None:
+            try:
+                self.keys = self._keys()
+            except TypeError as error:
+                warnings.warn(
+                    f"memory is not used for the frozen blocks: {error}.", UserWarning, stacklevel=2
+                )
+                self.store = None
+
+    def _is_known(self) -> bool:
+        classes = {type(module) for stage in self.stages for module in stage.modules()}
+        return all(cls.__module__.partition(".")[0] in KNOWN for cls in classes)
+
+    def _gives_the_same(self) -> bool:
+        """Return whether an image keeps its features beside another image, but for rounding."""
+        with seeded(0):  # what is drawn is not taken from the training's numbers
+            images = torch.randint(256, (3, *self.network.preprocessing.input_size, 3))
+            first, second = (self._features(images[pair])[0] for pair in ([0, 1], [0, 2]))
+        if not first.is_complex():
+            first, second = first.float(), second.float()
+        tolerance = 1e-3 if self.precision == "float32" else 0.05
+        return bool((first - second).abs().max() <= tolerance * first.abs().max())
 
     def row_bytes(self, n_stages: int = -1) -> int:
         """Return how many bytes an image takes, at the cut or after fewer stages."""
@@ -152,14 +176,8 @@ class FrozenPart:
     def _run(self, x: torch.Tensor, start: int) -> np.ndarray:
         """Return rows of bytes for a batch; in halves where the device lacks memory for it."""
         try:
-            with torch.no_grad(), arithmetic(self.device, self.precision):
-                y = x.to(self.device)
-                if start == 0:
-                    y = self.network.preprocessing(y)
-                for stage in self.stages[start:]:
-                    y = stage(y)
-                y = _channels_last(y).contiguous().cpu()
-            return y.flatten(1).view(torch.uint8).numpy()
+            y = _channels_last(self._features(x, start)).contiguous().cpu()
+            return y.reshape(len(y), -1).view(torch.uint8).numpy()
         except torch.OutOfMemoryError as error:
             if len(x) == 1:
                 raise OutOfMemoryError(
@@ -168,6 +186,16 @@ class FrozenPart:
                 ) from error
         half = len(x) // 2
         return np.concatenate([self._run(x[:half], start), self._run(x[half:], start)])
+
+    def _features(self, x: torch.Tensor, start: int = 0) -> torch.Tensor:
+        """Return what the stages from `start` on make of images, or of earlier activations."""
+        with torch.no_grad(), arithmetic(self.device, self.precision):
+            x = x.to(self.device)
+            if start == 0:
+                x = self.network.preprocessing(x)
+            for stage in self.stages[start:]:
+                x = stage(x)
+            return x
 
     def _key(self, n_stages: int, name: str) -> str:
         return f"{self.keys[n_stages]}/{name}"
@@ -200,49 +228,15 @@ class FrozenPart:
     def _keys(self) -> list[str]:
         """Return for 0, 1, ... stages a digest of what their output depends on but the image.
 
-        That is preprocessing, weights, how the stages are built, their code, precision and the kind
-        of device.
+        That is preprocessing, weights, how the stages are built, their code and ours, and the
+        arithmetic.
         """
-        kind = torch.device(self.device).type
-        digest = hashlib.sha256(f"{FORMAT} {torch.__version__} {kind} {self.precision}".encode())
+        fingerprint = Fingerprint(*arithmetic_used(self.device, self.precision))
         keys = []
         for stage in [self.network.preprocessing, *self.stages]:
-            add_network(digest, stage)
-            keys.append(digest.hexdigest()[:32])
+            fingerprint.add(stage)
+            keys.append(fingerprint.hexdigest()[:32])
         return keys
-
-
-def add_network(digest: Any, network: nn.Module) -> None:
-    """Add weights, buffers, attributes and code of a network and all in it to a digest."""
-    for place, module in network.named_modules():
-        bases = " ".join(_code(cls) for cls in type(module).__mro__)
-        digest.update(f"{place} {bases}".encode())
-        own = {name: value for name, value in vars(module).items() if not name.startswith("_")}
-        own.pop("training", None)  # said by what is frozen
-        tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-        for name, value in [*tensors, *sorted(own.items())]:
-            if isinstance(value, (torch.Tensor, np.ndarray)):  # a text would not hold all of it
-                array = _channels_last(torch.as_tensor(value).detach().cpu())
-                digest.update(f"{name} {array.dtype} {tuple(array.shape)}".encode())
-                digest.update(array.contiguous().flatten().view(torch.uint8).numpy().data)
-            else:
-                digest.update(f"{name}={parameter_text(value)};".encode())
-
-
-@cache
-def _code(cls: type) -> str:
-    """Return the name of a class, and its code where no version of torch stands for it."""
-    name = f"{cls.__module__}.{cls.__qualname__}"
-    if name.startswith(("torch.", "builtins.")):
-        return name
-    try:  # the whole file, since its functions call each other
-        source = inspect.getsource(inspect.getmodule(cls))
-    except (OSError, TypeError):  # a notebook has no file
-        try:
-            source = inspect.getsource(cls)
-        except (OSError, TypeError):
-            return name
-    return f"{name} {hashlib.sha256(source.encode()).hexdigest()}"
 
 
 def _channels_last(x: torch.Tensor) -> torch.Tensor:
@@ -261,31 +255,45 @@ def _filled_up(batch: np.ndarray) -> np.ndarray:
     return batch[np.minimum(np.arange(N_TOGETHER), len(batch) - 1)]
 
 
-def keep_activations(classifier: Any, data: ImageData, store: Store | None) -> ImageData:
-    """Return a data set of activations in place of images, in memory or in a file.
+def keep_activations(
+    classifier: Any, data: list[ImageData], store: Store | None
+) -> list[ImageData]:
+    """Return data sets of activations in place of images, in memory or in a file.
 
     The file lies in the store's folder or, without one, in the system's folder for temporary files;
     if it has no room there, a warning says so, and the images are returned.
     """
-    net = classifier.net_
-    part = FrozenPart(net, store)
+    part = FrozenPart(classifier.net_, store)
+    if not part.is_function:
+        warnings.warn(
+            "The frozen blocks do not give an image the same features every time, beside any other "
+            "image, so they are computed anew in every epoch. wbcclf.backbones.check_backbone "
+            "tells more.",
+            UserWarning,
+            stacklevel=13,
+        )
+        return data
     folder = None
-    if len(data) * part.row_bytes() > classifier.cache_gb * 1e9:
+    if sum(map(len, data)) * part.row_bytes() > classifier.cache_gb * 1e9:
         folder = Path(tempfile.gettempdir()) if store is None else store.folder
     try:
-        rows = _spill.empty((len(data), part.row_bytes()), np.uint8, folder)
+        kept = [_spill.empty((len(one), part.row_bytes()), np.uint8, folder) for one in data]
     except OSError as error:
         warnings.warn(
             f"No room for the activations of the frozen blocks, which are computed anew in every "
             f"epoch ({error}). Raise cache_gb, or give memory a folder on a larger disk.",
             UserWarning,
-            stacklevel=7,
+            stacklevel=13,
         )
         return data
-    part.fill(rows, data.X, data.rows, show=classifier.verbose > 0)
-    return ImageData(
-        part.as_tensor(rows), data.y[data.rows], data.sample_weight[data.rows], kind="activations"
-    )
+    for one, rows in zip(data, kept, strict=True):
+        part.fill(rows, one.X, one.rows, show=classifier.verbose > 0)
+    return [
+        ImageData(
+            part.as_tensor(rows), one.y[one.rows], one.sample_weight[one.rows], kind="activations"
+        )
+        for one, rows in zip(data, kept, strict=True)
+    ]
 
 
 def open_store(classifier: Any) -> Store | None:
@@ -305,4 +313,7 @@ def frozen_part(classifier: Any, n_images: int) -> FrozenPart | None:
     except OSError as error:  # a model that was trained on another machine is to predict here
         warnings.warn(f"{error}; predicting without it.", UserWarning, stacklevel=4)
         return None
-    return None if store is None else FrozenPart(classifier.net_, store)
+    if store is None:
+        return None
+    part = FrozenPart(classifier.net_, store)
+    return part if part.is_function else None

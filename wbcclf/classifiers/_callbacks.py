@@ -211,7 +211,7 @@ class ProgressBar(Callback):
         self.n_steps = n_steps
 
     def on_train_begin(self, net, X=None, y=None, **kwargs):
-        """Show the bar on stderr."""
+        """Make the bar, on stderr."""
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -224,7 +224,10 @@ class ProgressBar(Callback):
             console=Console(stderr=True),
         )
         self.task_ = self.bar_.add_task("", total=self.n_steps)
-        self.bar_.start()
+
+    def on_epoch_begin(self, net, **kwargs):
+        """Show the bar, below that of the frozen blocks."""
+        self.bar_.start()  # does nothing from the second epoch on
 
     def on_batch_end(self, net, batch=None, training=False, **kwargs):
         """Advance by a training batch."""

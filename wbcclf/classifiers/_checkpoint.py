@@ -5,27 +5,26 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import pickle
 import warnings
-from importlib.metadata import version
 from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+import skorch
 import torch
 from skorch.callbacks import Callback
 from skorch.history import History
 
 from wbcclf._files import replacing
-from wbcclf.classifiers._activations import add_network
 from wbcclf.classifiers._data import ImageData
+from wbcclf.classifiers._fingerprint import Fingerprint, arithmetic_used
 from wbcclf.classifiers._network import CellNetwork
-from wbcclf.classifiers._parameters import parameter_text
 from wbcclf.classifiers._store import Store
 from wbcclf.exceptions import ModelFormatError
 
-# Raised whenever the content of a checkpoint changes; another number is not gone on from.
-FORMAT = 1
 # What the result of a fit does not depend on, and callbacks, whose state nobody can compare.
 _LEFT_OUT = {
     *("verbose", "checkpoint_dir", "device", "callbacks"),
@@ -33,31 +32,33 @@ _LEFT_OUT = {
 }
 
 
-def fingerprint(classifier: Any, train_data: ImageData, valid_data: ImageData | None) -> str:
-    """Return a digest of everything that a fit depends on: parameters, images, labels, weights."""
-    data = [train_data.X, train_data.y, train_data.sample_weight, train_data.rows]
-    if valid_data is not None:
-        data += [valid_data.X, valid_data.y, valid_data.rows]
-    kind = type(classifier)
-    digest = hashlib.sha256(f"{FORMAT} {kind.__module__}.{kind.__qualname__}".encode())
-    for name, value in sorted(classifier.get_params(deep=False).items()):
-        if name not in _LEFT_OUT:
-            digest.update(f"{name}={parameter_text(value)};".encode())
+def fit_fingerprint(
+    classifier: Any, train_data: ImageData, valid_data: ImageData | None
+) -> Fingerprint:
+    """Return what tells a fit from others: class and parameters, images, labels and weights.
+
+    Raises
+    ------
+    TypeError
+        If a parameter cannot be told from others, as something that holds a lock.
+    """
+    params = classifier.get_params(deep=False).items()
+    fingerprint = Fingerprint(
+        type(classifier), {name: value for name, value in sorted(params) if name not in _LEFT_OUT}
+    )
     if classifier.weights is not None and os.path.isfile(classifier.weights):
         with open(classifier.weights, "rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    for array in data:
-        array = np.ascontiguousarray(array)
-        digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(array.tobytes() if array.dtype.kind in "OU" else array.view(np.uint8).data)
-    return digest.hexdigest()[:24]
+            fingerprint.add(hashlib.file_digest(file, "sha256").hexdigest())
+    fingerprint.add(train_data.X, train_data.y, train_data.sample_weight, train_data.rows)
+    if valid_data is not None:
+        fingerprint.add(valid_data.X, valid_data.y, valid_data.rows)
+    return fingerprint
 
 
 def is_repeatable(classifier: Any) -> bool:
-    """Return whether a fit depends on nothing that its fingerprint and its network do not tell.
+    """Return whether a fit is worth keeping: it has a seed, and only the network's code is new.
 
-    That is, it has a seed, and no code of others but the network's: a callback, an optimizer or an
-    augmenter of the user's own may have changed without a parameter telling so.
+    A callback, an optimizer or an augmenter of the user's own may read files, or write some.
     """
     optimizer = classifier.optimizer
     return (
@@ -68,20 +69,19 @@ def is_repeatable(classifier: Any) -> bool:
     )
 
 
-def _is_of(code: Any, package: str) -> bool:
-    return getattr(code, "__module__", "").startswith(f"{package}.")
+def _is_of(cls: Any, package: str) -> bool:
+    # Not a function: functools.wraps gives it another's name.
+    return isinstance(cls, type) and cls.__module__.startswith(f"{package}.")
 
 
-def fit_key(net: Any, digest: str) -> str:
+def fit_key(net: Any, fingerprint: Fingerprint) -> str:
     """Return the key of a fit in a store, from its fingerprint and the net before training.
 
     Initial weights, code and versions are in it, so that no change of them goes unnoticed.
     """
-    kind = torch.device(net.device).type
-    versions = f"{torch.__version__} {version('wbcclf')}"
-    key = hashlib.sha256(f"{digest} {versions} {kind} {net.precision}".encode())
-    add_network(key, net.module_)
-    return f"fits/{key.hexdigest()[:40]}"
+    versions = (skorch.__version__, np.__version__, cv2.__version__)
+    fingerprint.add(*versions, *arithmetic_used(net.device, net.precision), net.module_)
+    return f"fits/{fingerprint.hexdigest()}"
 
 
 def write_fit(net: Any, store: Store, key: str, history: list[dict]) -> None:
@@ -107,7 +107,13 @@ def read_fit(net: Any, store: Store, key: str) -> list[dict] | None:
     entry = store.read(key)
     if entry is None:
         return None
-    state = torch.load(io.BytesIO(entry), map_location=net.device, weights_only=True)
+    try:
+        state = torch.load(io.BytesIO(entry), map_location=net.device, weights_only=True)
+    except pickle.UnpicklingError as error:  # a module's extra state may be anything
+        warnings.warn(
+            f"A kept training cannot be read ({error}); it is done anew.", UserWarning, stacklevel=5
+        )
+        return None
     net.module_.load_state_dict(state["network"], strict=False)  # what is frozen is there
     net.history_ = History(state["history"])
     return state["history"]

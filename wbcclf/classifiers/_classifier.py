@@ -141,12 +141,15 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         Folder to keep what frozen blocks make of images in, for other folds, candidates of a search
         and runs; also whole trainings, which are not repeated where all they depend on is the same
         (with an int as `random_state`, and no callback, optimizer or augmenter that is not torch's
-        or this package's). Entries are found by the content of the image, weights, preprocessing
-        and precision. Any number of processes may share the folder.
+        or this package's). Entries are found by the content of the image, weights, preprocessing,
+        precision and the code of the network, of a notebook's or script's own classes, too. Any
+        number of processes may share the folder, all of them able to write there.
     memory_gb : float, default=20.0
-        Gigabytes that the folder may take; what was used longest ago is removed.
+        Gigabytes that the folder may take; what was used longest ago is removed when something is
+        added.
     callbacks : list or None, default=None
-        Further skorch callbacks.
+        Further skorch callbacks. A batch holds "images", or "activations" where `cache_gb` keeps
+        these; frozen blocks are not to be changed after the training has begun.
     random_state : int, RandomState instance or None, default=None
         Initial weights, validation split, shuffling, augmentation and dropout. The same seed on the
         same machine with the same number of threads gives bit-identical results on the CPU.

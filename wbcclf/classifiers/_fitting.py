@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,17 @@ from wbcclf.classifiers._activations import keep_activations, open_store
 from wbcclf.classifiers._callbacks import make_callbacks
 from wbcclf.classifiers._checkpoint import (
     Checkpoint,
-    fingerprint,
+    fit_fingerprint,
     fit_key,
     is_repeatable,
     read_fit,
     write_fit,
 )
 from wbcclf.classifiers._data import Batches, ImageData
+from wbcclf.classifiers._fingerprint import setting
 from wbcclf.classifiers._labels import encode_labels, total_weight
 from wbcclf.classifiers._net import make_net, resolve_device, train
 from wbcclf.classifiers._network import build_network, check_built, freeze_blocks
-from wbcclf.classifiers._parameters import parameter_text
 from wbcclf.classifiers._split import validation_split
 from wbcclf.classifiers._store import Store
 
@@ -65,16 +66,13 @@ def fit(
     clf.train_indices_, clf.validation_indices_ = train_rows, validation
     train_data = ImageData(images, target, weight, train_rows)
 
-    # A whole fit, not one that goes on, is a function of its arguments.
-    digest = None
-    if not partial and not go_on and (clf.checkpoint_dir is not None or clf.memory is not None):
-        digest = fingerprint(clf, train_data, valid_data)
-    checkpoint = _checkpoint_file(clf, digest)
+    is_whole = not partial and not go_on  # and so a function of its arguments
+    checkpoint = _checkpoint_file(clf, train_data, valid_data) if is_whole else None
     store = open_store(clf)
     _set_net(
         clf, go_on, seed, random_state, train_data, valid_data is not None, partial, checkpoint
     )
-    figures = _train_or_recall(clf, train_data, valid_data, store, digest)
+    figures = _train_or_recall(clf, train_data, valid_data, store, is_whole)
     for epoch in figures:
         clf.history_.append(epoch | {"epoch": len(clf.history_) + 1})
     clf.n_iter_ = len(clf.history_)
@@ -115,12 +113,16 @@ def _train_or_recall(
     train_data: ImageData,
     valid_data: ImageData | None,
     store: Store | None,
-    digest: str | None,
+    is_whole: bool,
 ) -> list[dict]:
     """Train the net, or take what the same fit gave before; return the figures of the epochs."""
     key = None
-    if digest and store and is_repeatable(clf):
-        key = fit_key(clf.net_, digest)
+    if is_whole and store is not None and is_repeatable(clf):
+        try:
+            key = fit_key(clf.net_, fit_fingerprint(clf, train_data, valid_data))
+        except TypeError as error:
+            warnings.warn(f"The training is not kept: {error}.", UserWarning, stacklevel=5)
+    if key is not None:
         figures = read_fit(clf.net_, store, key)
         if figures is not None:
             return figures
@@ -135,15 +137,20 @@ def _train(
 ) -> list[dict]:
     """Train the net on activations of the frozen blocks, as far as these stay as they are."""
     net = clf.net_
-    if net.module_.cut and clf.cache_gb and (net.max_epochs > 1 or store is not None):
-        if clf.augment is None and not clf.mixup and not clf.cutmix:
-            train_data = keep_activations(clf, train_data, store)
-        if valid_data is not None:
-            valid_data = keep_activations(clf, valid_data, store)
-    train_data = train_data.on_device(net.device)
-    if valid_data is not None:
-        valid_data = valid_data.on_device(net.device)
-    return train(net, train_data, valid_data)
+
+    def prepare(
+        train_data: ImageData, valid_data: ImageData | None
+    ) -> tuple[ImageData, ImageData | None]:
+        parts = {"train": train_data} | ({} if valid_data is None else {"valid": valid_data})
+        changing = {"train"} if clf.augment is not None or clf.mixup or clf.cutmix else set()
+        pays = net.module_.cut and clf.cache_gb and (net.max_epochs > 1 or store is not None)
+        if pays and (fixed := {name: parts[name] for name in parts if name not in changing}):
+            kept = keep_activations(clf, [*fixed.values()], store)
+            parts.update(zip(fixed, kept, strict=True))
+        parts = {name: data.on_device(net.device) for name, data in parts.items()}
+        return parts["train"], parts.get("valid")
+
+    return train(net, train_data, valid_data, prepare)
 
 
 def _validation_data(clf: Any, X_val: Any, y_val: Any) -> ImageData:
@@ -158,9 +165,9 @@ def _validation_data(clf: Any, X_val: Any, y_val: Any) -> ImageData:
     return ImageData(images, encode_labels(y_val, clf.classes_, slice(None), "y_val"))
 
 
-def _checkpoint_file(clf: Any, digest: str | None) -> Path | None:
+def _checkpoint_file(clf: Any, train_data: ImageData, valid_data: ImageData | None) -> Path | None:
     """Return the file of a whole fit's checkpoint, if there is to be one."""
-    if clf.checkpoint_dir is None or digest is None:
+    if clf.checkpoint_dir is None:
         return None
     if clf.random_state is None:
         raise ValueError(
@@ -175,6 +182,13 @@ def _checkpoint_file(clf: Any, digest: str | None) -> Path | None:
     except OSError as error:
         raise ValueError(
             f"checkpoint_dir={str(folder)!r} cannot be written to ({error})."
+        ) from error
+    try:
+        digest = fit_fingerprint(clf, train_data, valid_data).hexdigest()
+    except TypeError as error:
+        raise ValueError(
+            f"checkpoint_dir={str(folder)!r} cannot be used: {error}, so a fit that is to go on "
+            "could not be told from another."
         ) from error
     return folder / f"fit-{digest}.pt"
 
@@ -191,10 +205,12 @@ def _set_net(
 ) -> None:
     """Set the net that is to be trained, around a new network or the one that is to go on."""
     trained_as = {
-        name: parameter_text(value)
+        name: setting(value)
         for name, value in clf.get_params(deep=False).items()
-        if name != "random_state"
+        if name not in ("random_state", "callbacks")
     }
+    # A callback that has seen an epoch is still the same.
+    trained_as["callbacks"] = list(map(id, clf.callbacks or ()))
     # A net of `fit` has its own number of epochs, schedule and early stopping.
     same = go_on and clf.net_.incremental and clf.net_.trained_as == trained_as
     if partial and same and hasattr(clf.net_, "optimizer_"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import warnings
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -56,6 +57,7 @@ class CellNet(NeuralNetClassifier):
     incremental = False  # True for a net of partial_fit
     trained_as: dict | None = None  # the classifier's parameters when the net was made
     interrupted = False  # True after Ctrl-C
+    prepare: Callable | None = None  # what makes of the data what the epochs run on
 
     def __init__(
         self,
@@ -105,8 +107,11 @@ class CellNet(NeuralNetClassifier):
             raise
 
     def get_split_datasets(self, X, y=None, **fit_params):
-        """Take the pair (training data, validation data or None) that the classifier split."""
-        return X
+        """Take the pair (training data, validation data or None) that the classifier split.
+
+        And prepare it: not before, since a callback may load weights when the training begins.
+        """
+        return self.prepare(*X)
 
     def get_iterator(self, dataset, training=False):
         """Return the batches of a data set."""
@@ -195,6 +200,7 @@ class CellNet(NeuralNetClassifier):
             callbacks=None,
             callbacks_=[],
             training_batches=None,
+            prepare=None,
             penalty=None,
             random_state=None,
             device="cpu",
@@ -275,9 +281,15 @@ def make_net(
         ) from error
 
 
-def train(net: CellNet, train_data: ImageData, valid_data: ImageData | None) -> list[dict]:
-    """Train for the net's epochs and return their figures, as plain Python numbers."""
+def train(
+    net: CellNet, train_data: ImageData, valid_data: ImageData | None, prepare: Callable
+) -> list[dict]:
+    """Train for the net's epochs and return their figures, as plain Python numbers.
+
+    `prepare` takes both data sets when the training has begun, and returns those that it runs on.
+    """
     done = len(net.history)
+    net.prepare = prepare
     try:
         with seeded(net.random_state.randint(np.iinfo(np.int32).max)), keeping_freed_memory():
             net.partial_fit((train_data, valid_data))
@@ -296,6 +308,7 @@ def train(net: CellNet, train_data: ImageData, valid_data: ImageData | None) -> 
             f"(it is {net.batch_size}) or input_size (it is {size}), or freeze more blocks."
         ) from error
     finally:
+        net.prepare = None
         for _, callback in net.callbacks_:
             if isinstance(callback, ProgressBar):
                 callback.close()  # skorch calls on_train_end only where nothing went wrong

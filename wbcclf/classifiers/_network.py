@@ -15,8 +15,8 @@ from torch import nn
 from wbcclf._images import check_image_size
 from wbcclf.backbones import BackboneSpec, WeightsReport, get_backbone
 from wbcclf.backbones._chain import build_chain, count_frozen, feature_shape
+from wbcclf.classifiers._fingerprint import setting
 from wbcclf.classifiers._head import Head
-from wbcclf.classifiers._parameters import parameter_text
 from wbcclf.exceptions import PartialWeightsWarning, WeightsMismatchError
 
 
@@ -158,9 +158,13 @@ def as_channels_last(x: torch.Tensor) -> torch.Tensor:
     """Return maps (n, channels, height, width) in torch's channels-last layout, others as they are.
 
     Convolutions are fastest on it, and activations are kept in it: a block above the cut must see
-    the same layout whether they were kept or not, since its rounding depends on it.
+    the same layout whether they were kept or not, since its rounding depends on it. By way of a
+    flat tensor, since the strides of axes of length one may be any, and count, too.
     """
-    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+    if x.ndim != 4:
+        return x
+    x = x.permute(0, 2, 3, 1)
+    return x.flatten().view(x.shape).permute(0, 3, 1, 2)
 
 
 def arithmetic(device: str, precision: str) -> torch.autocast:
@@ -324,7 +328,7 @@ def check_built(classifier: Any) -> None:
 
 def _building(classifier: Any) -> dict[str, str]:
     names = ("backbone", "head", "dropout", "input_size")
-    return {name: parameter_text(getattr(classifier, name)) for name in names}
+    return {name: setting(getattr(classifier, name)) for name in names}
 
 
 def freeze_blocks(

@@ -1,15 +1,10 @@
-"""What each parameter of CNNClassifier may be, in scikit-learn's own terms; and as a text."""
+"""What each parameter of CNNClassifier may be, in scikit-learn's own terms."""
 
 from __future__ import annotations
 
-import os
-from dataclasses import is_dataclass
-from functools import partial
 from numbers import Integral, Real
-from typing import Any
 
-import numpy as np
-from sklearn.base import BaseEstimator
+from joblib import Memory
 
 from wbcclf._images import HasMethods, Interval, StrOptions
 from wbcclf.classifiers._head import Head
@@ -60,44 +55,10 @@ PARAMETER_CONSTRAINTS: dict = {
     "precision": [StrOptions({"auto", "float32", "bfloat16"})],
     "compile": ["boolean"],
     "cache_gb": [_NOT_NEGATIVE],
-    "memory": [str, HasMethods("__fspath__"), HasMethods("cache"), None],
+    "memory": [str, HasMethods("__fspath__"), Memory, None],
     "memory_gb": [_POSITIVE],
     "callbacks": [list, tuple, None],
     "random_state": ["random_state"],
     "verbose": ["verbose"],
     "warm_start": ["boolean"],
 }
-
-
-def parameter_text(value: Any) -> str:
-    """Return a text that is the same for equal parameters, in another process too."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if hasattr(value, "detach"):  # a tensor: torch is not imported here
-        return f"tensor({value.dtype}, {parameter_text(value.detach().cpu().double().numpy())})"
-    if isinstance(value, np.ndarray):  # its own text leaves values out
-        return f"array({value.dtype}, {parameter_text(value.tolist())})"
-    if isinstance(value, np.random.RandomState):
-        return repr([np.asarray(part).tolist() for part in value.get_state()])
-    if isinstance(value, BaseEstimator):
-        parts = sorted(value.get_params(deep=False).items())
-        return f"{_name(value)}({', '.join(f'{k}={parameter_text(v)}' for k, v in parts)})"
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(parameter_text, value))}]"
-    if isinstance(value, dict):
-        items = [f"{parameter_text(k)}: {parameter_text(v)}" for k, v in value.items()]
-        return f"{{{', '.join(items)}}}"
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, partial):
-        return f"partial{parameter_text([value.func, value.args, value.keywords])}"
-    if callable(value):
-        return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__name__)}"
-    if is_dataclass(value) or type(value).__repr__ is object.__repr__:
-        # The latter would tell the address in memory, the former may leave values of arrays out.
-        return f"{_name(value)}({parameter_text(vars(value))})"
-    return repr(value)
-
-
-def _name(value: Any) -> str:
-    return f"{type(value).__module__}.{type(value).__qualname__}"

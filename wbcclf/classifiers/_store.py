@@ -7,10 +7,14 @@ import tempfile
 import time
 import warnings
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from wbcclf._files import replacing
+
+# Files without it are not the store's, and stay.
+SUFFIX = ".entry"
 
 
 class Store:
@@ -39,14 +43,21 @@ class Store:
         self.limit = limit
         self._written = 0  # bytes since the last look at the folder
         self._is_damaged = False
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=self.folder):
-            pass
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"memory: the folder {str(self.folder)!r} cannot be written to "
+                f"({error.strerror}). Name another folder",
+            ) from error
 
     def _path(self, key: str) -> Path:
         group, _, name = key.rpartition("/")
         # A level of folders between, since some file systems are slow with many files in one.
-        return self.folder / group / name[:2] / name
+        return self.folder / group / name[:2] / (name + SUFFIX)
 
     def __contains__(self, key: str) -> bool:
         return self._path(key).exists()
@@ -56,11 +67,12 @@ class Store:
         path = self._path(key)
         try:
             content = path.read_bytes()
-            os.utime(path)
         except OSError:  # not there, or just pruned by another process
             return None
+        with suppress(OSError):  # another user's, whose time is not ours to set
+            os.utime(path)
         entry = memoryview(content)[4:]
-        if zlib.crc32(entry).to_bytes(4, "little") == content[:4]:
+        if entry and zlib.crc32(entry).to_bytes(4, "little") == content[:4]:
             return entry
         if not self._is_damaged:
             self._is_damaged = True
@@ -70,11 +82,12 @@ class Store:
                 UserWarning,
                 stacklevel=2,
             )
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink()
         return None
 
     def write(self, key: str, entry: Any) -> None:
-        """Write an entry (anything with bytes).
+        """Write an entry (anything with bytes, one at least).
 
         Raises
         ------
@@ -93,27 +106,30 @@ class Store:
     def prune(self) -> None:
         """Remove the entries used longest ago until a tenth of the limit is free again.
 
-        Also removes what killed writers left.
+        Also removes what killed writers left. Looks at the folder only if this store has written
+        something.
         """
         if not self._written:
             return
         self._written = 0
         entries = []
-        for path in self.folder.rglob("*"):
-            try:
-                stat = path.stat()
-            except FileNotFoundError:  # pruned by another process, or renamed
-                continue
-            if path.suffix == ".part":
-                if time.time() - stat.st_mtime > 3600:  # writing an entry takes seconds
-                    path.unlink(missing_ok=True)
-            elif not path.suffix and path.is_file():  # no spilled array, and nobody else's file
-                entries.append((stat.st_mtime_ns, stat.st_size, path))
+        for folder, _, names in os.walk(self.folder):  # which passes over folders that vanish
+            for name in names:
+                path = Path(folder, name)
+                if path.suffix != SUFFIX or path.parent.name != name.partition(".")[0][:2]:
+                    continue
+                with suppress(OSError):  # pruned by another process, renamed, or another user's
+                    stat = path.stat()
+                    if ".part" not in path.suffixes:
+                        entries.append((stat.st_mtime_ns, stat.st_size, path))
+                    elif time.time() - stat.st_mtime > 3600:  # writing an entry takes seconds
+                        path.unlink()
         total = sum(size for _, size, _ in entries)
         if total <= self.limit:
             return
         for _, size, path in sorted(entries):
-            path.unlink(missing_ok=True)
-            total -= size
+            with suppress(OSError):
+                path.unlink()
+                total -= size
             if total <= 0.9 * self.limit:
                 return

@@ -1,0 +1,359 @@
+"""A digest of data, settings and networks: equal things have equal ones, in any process.
+
+Pickled bytes would not do. They name code without holding it, and equal values have several.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import dis
+import hashlib
+import os
+import sys
+import types
+from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager
+from functools import cache, cached_property
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from torch import fx, nn
+
+# Told by their text alone, as far as they are of these very types.
+_PLAIN = (
+    *(type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented)),
+    *(torch.dtype, torch.device, torch.layout, torch.memory_format),
+)
+# What every network has: its tensors and networks are told on their own, and its mode is said by
+# what is frozen.
+_TORCH_OWN = {*vars(nn.Module()), "_compiled_call_impl"}
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+
+
+class Fingerprint:
+    """A digest of values and, if they are code or run it, of that code.
+
+    Code of an installed package is told by the package's files. Code of the user's own, of a
+    script, a notebook or a package that is still worked on, is followed through all that it calls,
+    as the interpreter holds it: its file may have changed since.
+
+    Parameters
+    ----------
+    *values
+        Anything: numbers, texts, containers, arrays, tensors, networks, functions, classes,
+        objects that pickle could take apart.
+    with_code : bool, default=True
+        If False, functions and classes are told by their names alone.
+
+    Raises
+    ------
+    TypeError
+        For what cannot be told from another of its kind, like a lock or an open file.
+    """
+
+    def __init__(self, *values: Any, with_code: bool = True) -> None:
+        self._digest = hashlib.sha256()
+        self._with_code = with_code
+        # Code, networks and tensors in order of their appearance. One that appears twice is shared,
+        # which matters where it is trained, and two that call each other end here.
+        self._numbers: dict[int, int] = {}
+        self._alive: list[Any] = []  # a number is an object's for as long as it lives
+        self._within: set[int] = (
+            set()
+        )  # objects that are being added, for those that hold themselves
+        self._trail: list[str] = []  # where in the values we are, for the message
+        self.add(*values)
+
+    def add(self, *values: Any) -> None:
+        """Go on with more values."""
+        try:
+            for value in values:
+                self._add(value)
+        except RecursionError as error:
+            place = self._trail[0] if self._trail else "a value"
+            raise TypeError(f"{place} is nested too deeply to be told from another") from error
+
+    def hexdigest(self) -> str:
+        """Return the digest of all that was added, 40 characters."""
+        return self._digest.hexdigest()[:40]
+
+    def _say(self, kind: str, text: str) -> None:
+        self._digest.update(f"{kind}:{len(text)}:{text};".encode(errors="surrogatepass"))
+
+    def _add_named(self, kind: str, values: Mapping[Any, Any]) -> None:
+        self._say(kind, str(len(values)))
+        for name, value in values.items():
+            self._trail.append(str(name))
+            self._add(name)
+            self._add(value)
+            self._trail.pop()
+
+    def _add(self, value: Any) -> None:
+        if isinstance(value, np.generic):
+            value = value.item() if value.dtype.kind in "biufcSU" else np.asarray(value)
+        if type(value) in _PLAIN:
+            self._say(type(value).__name__, repr(value))
+        elif isinstance(value, os.PathLike):
+            self._say("str", repr(os.fspath(value)))
+        elif isinstance(value, np.ndarray):
+            self._add_array(np.asarray(value))
+        elif isinstance(value, torch.Tensor):
+            if self._is_new(value):
+                self._add_tensor(value)
+        elif isinstance(value, nn.Module):
+            if self._is_new(value):
+                self._add_network(value)
+        elif isinstance(value, types.ModuleType):
+            self._add_module(value, ())
+        elif isinstance(value, types.CodeType):
+            self._add_bytecode(value)
+        elif isinstance(value, types.MethodType):
+            self._say("method", value.__name__)
+            self._add([value.__func__, value.__self__])
+        elif isinstance(value, types.FunctionType):
+            if self._is_new(value):
+                self._add_function(value)
+        elif isinstance(value, type):
+            if self._is_new(value):
+                self._add_class(value)
+        elif id(value) in self._within:
+            self._say("within", type(value).__qualname__)
+        else:
+            with self._inside(value):
+                self._add_object(value)
+
+    @contextmanager
+    def _inside(self, value: Any) -> Iterator[None]:
+        self._within.add(id(value))
+        yield
+        self._within.remove(id(value))
+
+    def _is_new(self, value: Any) -> bool:
+        if id(value) in self._numbers:
+            self._say("again", str(self._numbers[id(value)]))
+            return False
+        self._numbers[id(value)] = len(self._numbers)
+        self._alive.append(value)
+        return True
+
+    def _add_array(self, array: np.ndarray) -> None:
+        self._say("array", f"{array.dtype.descr} {array.shape}")
+        if array.dtype.hasobject:
+            self._add(array.tolist())
+        elif array.dtype.kind in "biufc":
+            self._digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        else:  # texts, dates and records have no memory that hashlib takes
+            self._digest.update(array.tobytes())
+
+    def _add_tensor(self, tensor: torch.Tensor) -> None:
+        try:
+            # Libraries compute in another order in another layout. Not the strides themselves,
+            # which mean nothing on axes of length one.
+            is_last = tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+            layout = f"{tensor.is_contiguous()} {is_last}"
+            self._say("tensor", f"{tensor.dtype} {tuple(tensor.shape)} {layout}")
+            x = tensor.detach().resolve_conj().resolve_neg().cpu()
+            x = (x.permute(0, 2, 3, 1) if is_last else x).contiguous()
+            self._digest.update(x.flatten().view(torch.uint8).numpy().data)
+        except RuntimeError as error:  # a sparse or quantized one
+            raise self._untold(tensor) from error
+
+    def _add_network(self, network: nn.Module) -> None:
+        self._add(type(network))
+        own = {name: value for name, value in vars(network).items() if name not in _TORCH_OWN}
+        if isinstance(network, fx.GraphModule):
+            # Its attributes are the nodes of the graph, which its code, its tensors and the
+            # globals of its generated function tell.
+            self._say("graph", network.code)
+            own = {name: value for name, value in own.items() if isinstance(value, torch.Tensor)}
+            own["forward"] = type(network).forward
+        self._add_named("attributes", own)
+        self._add_named("hooks", {name: [*getattr(network, name).values()] for name in _HOOKS})
+        self._add_named("parameters", network._parameters)
+        self._add_named("buffers", network._buffers)
+        self._add_named("networks", network._modules)
+
+    def _add_function(self, function: types.FunctionType) -> None:
+        self._say("function", function.__qualname__)
+        # Where it was written: functools.wraps has given it the name of another.
+        package = _package(function.__globals__.get("__name__", ""))
+        if not self._with_code or package is not None:
+            self._say("package", f"{function.__module__} {package if self._with_code else ''}")
+        else:
+            self._add(function.__code__)
+            self._add_globals(function)
+        # A package's decorator holds the user's function in its closure.
+        self._add([function.__defaults__, function.__kwdefaults__])
+        for cell in function.__closure__ or ():
+            try:
+                self._add(cell.cell_contents)
+            except ValueError:  # not set yet
+                self._say("cell", "empty")
+
+    def _add_bytecode(self, code: types.CodeType) -> None:
+        # Without line numbers and the file's name, which mean nothing.
+        self._digest.update(code.co_code)
+        names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
+        self._say("code", f"{names} {code.co_argcount} {code.co_kwonlyargcount} {code.co_flags}")
+        self._add(code.co_consts)
+
+    def _add_globals(self, function: types.FunctionType) -> None:
+        """Add what the names in a function stand for outside of it."""
+        read, imported, names = _names(function.__code__)
+        home = function.__globals__.get("__package__") or ""
+        values = {name: function.__globals__.get(name) for name in sorted(read)}
+        for name in sorted(imported):  # by their names, or relative to the package
+            for module in (name, f"{home}.{name}".rstrip(".")):
+                values[module] = sys.modules.get(module)
+        for name, value in values.items():
+            self._trail.append(name)
+            self._say("global", name)
+            if isinstance(value, types.ModuleType):
+                self._add_module(value, sorted(names))
+            else:
+                self._add(value)
+            self._trail.pop()
+
+    def _add_module(self, module: types.ModuleType, names: list[str] | tuple) -> None:
+        """Add a module's package or, if it is the user's own, what some names are in it."""
+        package = _package(module.__name__)
+        self._say("module", f"{module.__name__} {package if self._with_code else ''}")
+        if package is None and self._with_code and id(module) not in self._within:
+            with self._inside(module):
+                for name in names:
+                    value = vars(module).get(name)
+                    if isinstance(value, types.ModuleType):
+                        self._add_module(value, names)
+                    else:
+                        self._add(value)
+
+    def _add_class(self, cls: type) -> None:
+        self._say("class", f"{cls.__module__}.{cls.__qualname__}")
+        if not self._with_code:
+            return
+        package = _package(cls.__module__)
+        if package is not None:
+            self._say("package", package)
+            return
+        self._add(cls.__bases__)
+        # In the order of their names: a class that was copied to another process has another.
+        for name, value in sorted(vars(cls).items()):
+            if isinstance(value, (staticmethod, classmethod)):
+                value = value.__func__
+            elif isinstance(value, property):
+                value = [value.fget, value.fset, value.fdel]
+            elif isinstance(value, cached_property):
+                value = value.func
+            elif not isinstance(value, types.FunctionType) and (
+                name == "_abc_impl" or (name.startswith("__") and name.endswith("__"))
+            ):
+                continue  # what Python notes about the class
+            self._add_named("member", {name: value})
+
+    def _add_object(self, value: Any) -> None:
+        if isinstance(value, (list, tuple)):
+            self._say("sequence", str(len(value)))
+            for item in value:
+                self._add(item)
+        elif isinstance(value, (dict, types.MappingProxyType)):
+            self._add_named("mapping", value)
+        elif isinstance(value, Set):
+            items = [Fingerprint(item, with_code=self._with_code) for item in value]
+            self._add(["set", *sorted(item.hexdigest() for item in items)])
+        elif isinstance(value, BaseEstimator):
+            own = vars(value) if self._with_code else value.get_params(deep=False)
+            self._add(type(value))
+            self._add_named("estimator", dict(sorted(own.items())))
+        elif isinstance(value, types.BuiltinFunctionType):
+            self._say("builtin", f"{value.__module__}.{value.__qualname__}")
+            if not isinstance(value.__self__, types.ModuleType):
+                self._add(value.__self__)
+        elif hasattr(value, "__wrapped__"):  # functools.cache and its like
+            self._say("wrapper", type(value).__qualname__)
+            self._add(value.__wrapped__)
+        else:
+            self._add_parts(value)
+
+    def _add_parts(self, value: Any) -> None:
+        """Add what pickle would make the object of again."""
+        try:
+            reduce = copyreg.dispatch_table.get(type(value))
+            parts = reduce(value) if reduce else value.__reduce_ex__(4)
+        except Exception as error:  # whatever a class may say of being pickled
+            raise self._untold(value) from error
+        self._say("object", f"{type(value).__module__}.{type(value).__qualname__}")
+        if isinstance(parts, str):  # the name of something global
+            self._say("name", parts)
+            return
+        make, arguments, state, items, pairs = (*parts, None, None, None)[:5]
+        self._add([make, arguments, state, [*(items or ())], [*(pairs or ())]])
+
+    def _untold(self, value: Any) -> TypeError:
+        place = f" ({'.'.join(self._trail)})" if self._trail else ""
+        return TypeError(f"a {type(value).__qualname__}{place} cannot be told from another")
+
+
+def setting(value: Any) -> str:
+    """Return what tells the value of a parameter from others, in another process too.
+
+    Without code, of which another version of Python makes another one. What cannot be told is the
+    same as all of its class.
+    """
+    try:
+        return Fingerprint(value, with_code=False).hexdigest()
+    except TypeError:
+        return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def arithmetic_used(device: str, precision: str) -> list:
+    """Return what results depend on but network and data: whose arithmetic, and which."""
+    return [
+        *(package_digest("wbcclf"), torch.__version__, torch.device(device).type, precision),
+        *(torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32),
+    ]
+
+
+def _names(code: types.CodeType) -> tuple[set[str], set[str], set[str]]:
+    """Return what a function and those inside it read of globals, import, and all their names."""
+    read, imported, names = set(), set(), set(code.co_names)
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            read.add(instruction.argval)
+        elif instruction.opname == "IMPORT_NAME":
+            imported.add(instruction.argval)
+    for const in code.co_consts:
+        if isinstance(const, types.CodeType):
+            inner = _names(const)
+            read, imported, names = read | inner[0], imported | inner[1], names | inner[2]
+    return read, imported, names
+
+
+@cache
+def package_digest(name: str) -> str | None:
+    """Return a digest of the code of an installed package; None for code of the user's own."""
+    if name in sys.stdlib_module_names:
+        return ".".join(map(str, sys.version_info[:3]))
+    if name == "__main__":  # in a process of joblib, the file of that is joblib's
+        return None
+    file = Path(getattr(sys.modules.get(name), "__file__", None) or "")
+    # wbcclf itself may be an editable installation.
+    if name != "wbcclf" and not {"site-packages", "dist-packages"} & {*file.parts}:
+        return None
+    try:  # the digests of the files that pip has noted
+        record = (distribution(name).read_text("RECORD") or "").splitlines()
+    except PackageNotFoundError:  # its distribution has another name
+        record = []
+    told = [line for line in record if line.startswith(f"{name}/") and ".py," in line]
+    digest = hashlib.sha256("\n".join(told).encode())
+    if not told:
+        for path in sorted(file.parent.rglob("*.py")) if file.stem == "__init__" else [file]:
+            digest.update(path.relative_to(file.parent).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _package(module: str) -> str | None:
+    return package_digest(module.partition(".")[0])
