@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,12 @@ dask_serialize = distributed.protocol.dask_serialize
 
 PATIENCE = 120  # seconds: this is about what happens, not about how soon
 # Workers compute with as many threads as the tests do, or results would be rounded differently.
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+ENVIRONMENT = os.environ | {
+    "OMP_NUM_THREADS": "1",
+    "PYTHONWARNINGS": "ignore",
+    # Dask's profiler may stop a worker for good in Python 3.11 (python/cpython#106883).
+    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+}
 
 
 def until(condition, what):
@@ -210,7 +216,7 @@ def test_a_cluster_predicts_what_the_shell_does(cluster, client, model, folder, 
 
 def parts_of(output):
     folder = output.with_name(f"{output.name}.parts")
-    return {path.name: path.stat().st_ino for path in folder.rglob("*") if len(path.name) == 40}
+    return {path.name: path.stat().st_ino for path in folder.rglob(f"{40 * '?'}.entry")}
 
 
 def test_a_killed_shell_and_a_killed_worker_lose_nothing(
@@ -247,6 +253,73 @@ def test_a_killed_shell_and_a_killed_worker_lose_nothing(
         if name != damaged and name in seen:
             assert seen[name] == inode  # the same file: it was not computed again
     assert os.listdir(tmp_path) == ["predictions.csv"]
+
+
+def test_a_folder_of_parts_may_hold_other_things(cluster, client, model, folder, tmp_path):
+    output = tmp_path / "predictions.csv"
+    note = tmp_path / "predictions.csv.parts" / "note.txt"
+    note.parent.mkdir()
+    note.touch()
+    done = predict(model, folder, output, "--scheduler", cluster.address)
+    assert done.returncode == 0, done.stderr
+    assert os.listdir(note.parent) == ["note.txt"]
+
+
+def test_parts_that_vanish_are_computed_again(cluster, client, model, folder, tmp_path):
+    """As another run with the same output may remove them when it is done."""
+    paths = [str(folder / f"{number:04}.png") for number in range(10, 22)]
+    parts = tmp_path / "parts"
+    chunks = _cluster.predict_on_cluster(cluster.address, model, paths, parts, chunk_size=2)
+    found = next(chunks).paths
+    until(lambda: len(list(parts.rglob("*.entry"))) >= 1, "the first part")
+    shutil.rmtree(parts)
+    for chunk in chunks:
+        found += chunk.paths
+    assert found == paths
+
+
+def test_names_of_parts_do_not_depend_on_the_working_directory(tmp_path, monkeypatch):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "cell.png").touch()
+        os.utime(tmp_path / name / "cell.png", (0, 0))
+    monkeypatch.chdir(tmp_path / "a")
+    here = _cluster._key("model", ["cell.png"])
+    assert here == _cluster._key("model", [str(tmp_path / "a" / "cell.png")])
+    monkeypatch.chdir(tmp_path / "b")
+    assert here != _cluster._key("model", ["cell.png"])
+
+
+def test_files_that_only_a_worker_cannot_read_are_not_left_out(model, folder, tmp_path):
+    for number in range(3):
+        shutil.copy(folder / f"{number + 10:04}.png", tmp_path / f"{number}.png")
+    chunk = [str(tmp_path / f"{number}.png") for number in range(3)]
+    (tmp_path / "1.png").rename(tmp_path / "away")  # not there for the worker
+    digest = _cluster._digest(model)
+    part = _cluster._predict_part(str(model), digest, chunk)
+    _cluster._check_read(part, chunk)  # nor here: left out, as without a cluster
+    (tmp_path / "away").rename(tmp_path / "1.png")
+    with pytest.raises(FileNotFoundError, match=r"worker on .* cannot read .*1\.png, which can"):
+        _cluster._check_read(part, chunk)
+    (tmp_path / "1.png").write_bytes(b"no picture")
+    _cluster._check_read(_cluster._predict_part(str(model), digest, chunk), chunk)
+
+
+def test_a_lost_scheduler_is_named_and_what_was_done_is_kept(model, folder, tmp_path):
+    ours = Cluster(tmp_path)
+    paths = [str(folder / f"{number:04}.png") for number in range(10, 200)]
+    parts = tmp_path / "parts"
+    try:
+        with distributed.Client(ours.address, set_as_default=False) as client:
+            ours.complete(client)
+        chunks = _cluster.predict_on_cluster(ours.address, model, paths, parts, chunk_size=1)
+        next(chunks)
+        ours.processes[0].kill()
+        with pytest.raises(OSError, match=f"{ours.address} is lost .* the same command goes on"):
+            list(chunks)
+    finally:
+        ours.stop()
+    assert list(parts.rglob("*.entry"))
 
 
 def test_parts_of_other_models_and_files_are_not_taken(
@@ -297,8 +370,10 @@ def test_what_is_wrong_with_a_cluster_is_said(model, tmp_path, monkeypatch):
         )
 
     monkeypatch.setattr(_cluster, "SECONDS_TO_CONNECT", 1)
-    for address in ("tcp://127.0.0.1:9", "nonsense://x"):
-        with pytest.raises(OSError, match=f"--scheduler {address} cannot be reached"):
+    with pytest.raises(OSError, match=r"--scheduler tcp://127.0.0.1:9 cannot be reached"):
+        first("tcp://127.0.0.1:9")
+    for address in ("nonsense", "nonsense://x:1", "tcp://127.0.0.1", "http://127.0.0.1:1", ""):
+        with pytest.raises(ValueError, match=f"'{address}' is no address like tcp://"):
             first(address)
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ImportError, match=r"pip install 'wbcclf\[dask\]'"):

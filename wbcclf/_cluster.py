@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +22,28 @@ from wbcclf.classifiers._store import Store
 from wbcclf.inspection import predict_files
 
 # Raised whenever the content of a part changes its meaning.
-FORMAT = 1
+FORMAT = 2
 SECONDS_TO_CONNECT = 10
+ADDRESS = re.compile(r"((tcp|tls|ucx|ws|wss)://)?[^/\s]+:\d+")
+
+
+def parts_folder(output: Path, model_file: Path) -> Path:
+    """Return the folder for the parts of predictions by a model, below OUTPUT.parts."""
+    return output.with_name(f"{output.name}.parts") / _digest(model_file)[:16]
 
 
 def predict_on_cluster(
     scheduler: str,
     model_file: Path,
     paths: list[str],
-    parts_folder: Path,
+    folder: Path,
     *,
     chunk_size: int,
 ) -> Iterator[Bunch]:
     """Predict the classes of image files as `predict_files` does, on a cluster.
 
     Parts that are done lie in a folder until the caller removes it; the same call finds them there
-    by the content of the model, and the names, sizes and times of the files.
+    by the content of the model, and the absolute names, sizes and times of the files.
 
     Parameters
     ----------
@@ -45,8 +52,8 @@ def predict_on_cluster(
     model_file : Path
     paths : list of str
         Every worker must see them and `model_file` under the same absolute names.
-    parts_folder : Path
-        Made if it is not there.
+    folder : Path
+        For the parts; made if it is not there.
     chunk_size : int
         Files in a part.
 
@@ -60,40 +67,57 @@ def predict_on_cluster(
     ImportError
         If distributed is not installed.
     OSError
-        If the scheduler cannot be reached or has no workers, or if one of them does not see the
-        model or the images.
+        If the scheduler cannot be reached, is lost or has no workers, or if one of them does not
+        see the model or an image that can be read here.
+    ValueError
+        If `scheduler` is no address.
     """
+    if not ADDRESS.fullmatch(scheduler):
+        raise ValueError(f"--scheduler {scheduler!r} is no address like tcp://10.0.0.1:8786.")
     try:
         from distributed import Client
     except ImportError as error:
         raise ImportError("--scheduler needs distributed: pip install 'wbcclf[dask]'.") from error
-    digest = hashlib.sha256(model_file.read_bytes()).hexdigest()
+    # Its traceback of a lost connection says no more than our error.
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
+    digest = _digest(model_file)
     classes = wbcclf.load_model(model_file).classes_
     chunks = [paths[start : start + chunk_size] for start in range(0, len(paths), chunk_size)]
     chunk_of = {_key(digest, chunk): chunk for chunk in chunks}
-    parts = Store(parts_folder, float("inf"))
-    todo = {key: chunk for key, chunk in chunk_of.items() if parts.read(key) is None}
+    parts = Store(folder, float("inf"))
     with ExitStack() as stack:
-        if todo:
-            try:
-                client = Client(scheduler, timeout=SECONDS_TO_CONNECT, set_as_default=False)
-            except (OSError, ValueError) as error:
-                raise OSError(
-                    f"--scheduler {scheduler} cannot be reached ({error}). Start one with `dask "
-                    "scheduler`; it prints its address."
-                ) from error
-            done = _run(stack.enter_context(client), str(model_file.resolve()), digest, todo)
+        client, done = None, iter(())
         for key, chunk in chunk_of.items():
-            while key not in parts:
-                parts.write(*next(done))
-            yield _bunch(parts.read(key), chunk, classes)
+            while (part := parts.read(key)) is None:
+                found = next(done, None)
+                if found is not None:
+                    parts.write(*found)
+                    continue
+                # The first that is missing, or one that another run has removed.
+                if client is None:
+                    try:
+                        client = Client(scheduler, timeout=SECONDS_TO_CONNECT, set_as_default=False)
+                    except (OSError, ValueError) as error:
+                        raise OSError(
+                            f"--scheduler {scheduler} cannot be reached ({error}). Start one with "
+                            "`dask scheduler`; it prints its address."
+                        ) from error
+                    stack.enter_context(client)
+                todo = {name: paths for name, paths in chunk_of.items() if name not in parts}
+                done = _run(client, str(model_file.resolve()), digest, todo)
+            yield _bunch(part, chunk, classes)
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _key(model: str, chunk: list[str]) -> str:
     digest = hashlib.sha256(f"{FORMAT} {wbcclf.__version__} {model}".encode())
     for path in chunk:
         stat = os.stat(path)
-        digest.update(os.fsencode(path) + f"\0{stat.st_size} {stat.st_mtime_ns}\0".encode())
+        name = os.fsencode(os.path.abspath(path))
+        digest.update(name + f"\0{stat.st_size} {stat.st_mtime_ns}\0".encode())
     return digest.hexdigest()[:40]
 
 
@@ -106,6 +130,8 @@ def _run(
     and on nothing that was sent to a worker before and cannot be computed again.
     """
     from distributed import as_completed
+    from distributed.client import FutureCancelledError
+    from distributed.comm import CommClosedError
 
     try:
         client.wait_for_workers(1, timeout=SECONDS_TO_CONNECT)
@@ -115,27 +141,35 @@ def _run(
             f"--scheduler {address} has no workers. Start some with `dask worker {address} "
             "--nthreads 1`."
         ) from error
-    # With a copy on every worker, killing one of them loses nothing.
-    waiting = iter(todo.items())
+    waiting = list(reversed(todo.items()))
     key_of = {}
+    running = as_completed([], loop=client.loop, with_results=True)
 
-    def submit(key: str, chunk: list[str]) -> Any:
-        # Absolute, since a worker has its own working directory.
-        absolute = [os.path.abspath(path) for path in chunk]
-        future = client.submit(_predict_part, model_file, digest, absolute, pure=False)
-        key_of[future] = key
-        return future
+    def submit() -> None:
+        # Counted anew each time, since workers come and go.
+        n_at_once = 2 * sum(client.nthreads().values())
+        while waiting and (len(key_of) < n_at_once or not key_of):
+            key, chunk = waiting.pop()
+            # Absolute, since a worker has its own working directory.
+            absolute = [os.path.abspath(path) for path in chunk]
+            future = client.submit(_predict_part, model_file, digest, absolute, pure=False)
+            key_of[future] = key
+            running.add(future)
 
-    n_at_once = 2 * sum(client.nthreads().values())
-    running = as_completed(
-        [submit(*item) for item in islice(waiting, n_at_once)],
-        loop=client.loop,
-        with_results=True,
-    )
-    for future, part in running:
-        yield key_of.pop(future), part
-        for item in islice(waiting, 1):
-            running.add(submit(*item))
+    try:
+        submit()
+        for future, part in running:
+            if isinstance(part, FutureCancelledError):  # other errors have been raised
+                raise part
+            key = key_of.pop(future)
+            _check_read(part, todo[key])
+            yield key, part
+            submit()
+    except (CommClosedError, FutureCancelledError) as error:
+        raise OSError(
+            f"The scheduler {client.scheduler.address} is lost ({error}). What was done is kept: "
+            "the same command goes on, with another one, too."
+        ) from error
 
 
 def _predict_part(model_file: str, digest: str, paths: list[str]) -> bytes:
@@ -155,8 +189,30 @@ def _predict_part(model_file: str, digest: str, paths: list[str]) -> bytes:
         probabilities=found.probabilities,
         skipped=np.array([place[path] for path, _ in found.skipped], dtype=int),
         reasons=np.array([reason for _, reason in found.skipped], dtype=str),
+        unread=np.array([not _can_be_read(path) for path, _ in found.skipped], dtype=bool),
+        host=socket.gethostname(),
     )
     return file.getvalue()
+
+
+def _can_be_read(path: str) -> bool:
+    try:
+        Path(path).read_bytes()
+    except OSError:
+        return False
+    return True
+
+
+def _check_read(part: bytes, chunk: list[str]) -> None:
+    """Fail if a worker could not read a file that can be read here: the fault is the worker's."""
+    with np.load(io.BytesIO(part)) as arrays:
+        for number in arrays["skipped"][arrays["unread"]]:
+            if _can_be_read(chunk[number]):
+                raise FileNotFoundError(
+                    f"The worker on {arrays['host']} cannot read {chunk[number]}, which can be "
+                    "read here: workers need the images under the same names, on a shared file "
+                    "system. Stop or mend that worker; the same command goes on."
+                )
 
 
 @lru_cache(maxsize=1)

@@ -8,6 +8,7 @@ import shutil
 import sys
 import warnings
 from collections import Counter
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +19,7 @@ from imblearn.pipeline import Pipeline
 from rich.table import Table
 
 import wbcclf
-from wbcclf._cluster import predict_on_cluster
+from wbcclf._cluster import parts_folder, predict_on_cluster
 from wbcclf._files import replacing
 from wbcclf._shell import (
     CHUNK,
@@ -338,7 +339,7 @@ def predict(
     model = wbcclf.load_model(model_file)
     listing = wbcclf.list_image_folder(folder, labelled=False)
     paths = listing.paths.tolist()
-    parts = output.with_name(f"{output.name}.parts")
+    parts = parts_folder(output, model_file)
     if scheduler is None:
         chunks = predict_files(model, paths, chunk_size=CHUNK)
     else:
@@ -356,7 +357,9 @@ def predict(
     ):
         csv.writer(file, lineterminator="\n").writerows(lines)
     if scheduler is not None:
-        shutil.rmtree(parts)
+        shutil.rmtree(parts, ignore_errors=True)  # the same command may run twice
+        with suppress(OSError):  # other things are in it
+            parts.parent.rmdir()
     counts = Counter(found.labels.tolist())
     out.print(f"{len(found.paths)} images: {counts_text(counts)}")
     out.print(f"Predictions: {output}")

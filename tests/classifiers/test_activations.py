@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from imblearn.pipeline import Pipeline
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, cross_val_score
 from skorch.callbacks import Callback
 
 from wbcclf import SMOTE, Augmenter, CNNClassifier, Head, make_blood_cells
@@ -578,6 +578,21 @@ def test_a_kept_fit_goes_on(many, tmp_path):
     for model in (clf, again):
         model.partial_fit(many.images, many.target)
     assert_same(clf, again, many.images)
+
+
+def test_threads_train_what_one_does(many, tmp_path):
+    """They share torch's random state; what one of them keeps is what anybody would get."""
+
+    def scores(memory, **parallel):
+        with joblib.parallel_config(**parallel):
+            clf = make(memory=memory, max_epochs=4, dropout=0.5)
+            return cross_val_score(clf, many.images, many.target, cv=4, scoring="neg_log_loss")
+
+    plain = scores(None, backend="sequential")
+    threads = scores(tmp_path, backend="threading", n_jobs=4)
+    # A thread of joblib may compute with another number of threads: other rounding.
+    np.testing.assert_allclose(threads, plain, rtol=1e-4)
+    np.testing.assert_array_equal(scores(tmp_path, backend="sequential"), threads)
 
 
 def test_a_search_in_two_processes_finds_what_one_without_memory_does(many, tmp_path, runs):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -259,11 +260,18 @@ def _one_each(value: Any, widths: tuple[int, ...], name: str) -> tuple:
     return tuple(value)
 
 
+_turn = threading.RLock()
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's global random states inside the block and restore them after it."""
+    """Seed torch's global random states inside the block and restore them after it.
+
+    One for all threads of a process, so these take turns: a seed would not be worth its name, and
+    trainings be kept that nobody could repeat.
+    """
     devices = list(range(torch.cuda.device_count()))
-    with torch.random.fork_rng(devices=devices):
+    with _turn, torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
 
