@@ -62,9 +62,7 @@ class Fingerprint:
         # which matters where it is trained, and two that call each other end here.
         self._numbers: dict[int, int] = {}
         self._alive: list[Any] = []  # a number is an object's for as long as it lives
-        self._within: set[int] = (
-            set()
-        )  # objects that are being added, for those that hold themselves
+        self._within: set[int] = set()  # what is being added, for things that hold themselves
         self._trail: list[str] = []  # where in the values we are, for the message
         self.add(*values)
 
