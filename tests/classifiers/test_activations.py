@@ -323,13 +323,23 @@ class Impure(torch.nn.Conv2d):
         x = super().forward(x)
         if self.kind == "random":
             return torch.nn.functional.dropout(x, 0.5)
-        if self.kind == "batch":
-            return x - x.mean(dim=0)
+        if self.kind in BATCH:
+            return BATCH[self.kind](x)
         self.n_calls = getattr(self, "n_calls", 0) + 1
         return x * self.n_calls
 
 
-@pytest.mark.parametrize("kind", ["random", "batch", "counting"])
+# Functions of the whole batch, each of which spares some of its images.
+BATCH = {
+    "mean": lambda x: x - x.mean(dim=0),
+    "first": lambda x: x - x[:1],
+    "sum": lambda x: x.cumsum(dim=0),
+    "largest": lambda x: x / x.abs().amax(),
+    "softmax": torch.nn.Softmax(dim=0),
+}
+
+
+@pytest.mark.parametrize("kind", ["random", *BATCH, "counting"])
 def test_blocks_that_are_no_function_of_the_image_run_anew(
     kind, tiny, many, tmp_path, runs, monkeypatch
 ):
@@ -346,7 +356,7 @@ def test_blocks_that_are_no_function_of_the_image_run_anew(
         clf = make(tiny, memory=tmp_path).fit(many.images, many.target)
     clf.predict(many.images)
     assert not runs
-    if kind == "batch":  # the only one that can be trained twice in the same way
+    if kind in BATCH:  # the others cannot be trained twice in the same way
         expected = make(tiny, cache_gb=0).fit(many.images, many.target)
         assert_same(clf, expected, many.images)
 
@@ -366,6 +376,37 @@ def test_blocks_of_ones_own_are_tried_without_a_trace(tiny, many, monkeypatch):
     kept = make(tiny, dropout=0.5).fit(many.images, many.target)
     plain = make(tiny, dropout=0.5, cache_gb=0).fit(many.images, many.target)
     assert_same(kept, plain, many.images)
+
+
+def test_layers_of_torch_are_tried_too(tiny, many, monkeypatch):
+    def build():
+        network = plain()
+        network.block1[1] = torch.nn.BatchNorm2d(4, track_running_stats=False)
+        return network
+
+    plain = get_backbone(tiny).build
+    spec = dataclasses.replace(get_backbone(tiny), build=build)
+    monkeypatch.setitem(_registry._BACKBONES, tiny, spec)
+    with pytest.warns(UserWarning, match="an image the same features"):
+        make(tiny).fit(many.images, many.target)
+
+
+def test_images_of_any_scale_are_tried_alike(tiny, many, monkeypatch, runs):
+    class Exponential(torch.nn.Conv2d):
+        def forward(self, x):
+            return super().forward(x).exp()
+
+    def build():
+        network = plain()
+        network.block1[0].__class__ = Exponential
+        return network
+
+    plain = get_backbone(tiny).build
+    spec = dataclasses.replace(get_backbone(tiny), build=build)
+    monkeypatch.setitem(_registry._BACKBONES, tiny, spec)
+    for images in (many.images, many.images.astype(np.float32) / 255):
+        make(tiny).fit(images, many.target)
+    assert len(runs) == 2
 
 
 def test_a_network_that_cannot_be_told_is_trained_without_the_store(tiny, many, tmp_path):

@@ -32,8 +32,8 @@ N_TOGETHER = 32
 # A prediction of fewer images is made without looking them up: to tell which network they are of,
 # all its weights are hashed, which takes as long as some images do.
 FEWEST_LOOKED_UP = 8
-# Packages whose blocks are known to give an image the same features each time; others' are tried.
-KNOWN = ("torch", "torchvision", "timm", "wbcclf")
+# By key, whether frozen blocks are a function of the image, so that a search tries them once.
+_tried: dict[str, bool] = {}
 
 
 class FrozenPart:
@@ -65,7 +65,6 @@ class FrozenPart:
             for stage in self.stages:
                 x = stage(x)
                 self.forms.append((tuple(_channels_last(x).shape[1:]), x.dtype))
-        self.is_function = self._is_known() or self._gives_the_same()
         if store is not None:
             try:
                 self.keys = self._keys()
@@ -74,20 +73,27 @@ class FrozenPart:
                     f"memory is not used for the frozen blocks: {error}.", UserWarning, stacklevel=2
                 )
                 self.store = None
+        if self.store is None:
+            self.is_function = self._is_tried()
+        else:
+            if self.keys[-1] not in _tried:
+                _tried[self.keys[-1]] = self._is_tried()
+            self.is_function = _tried[self.keys[-1]]
 
-    def _is_known(self) -> bool:
-        classes = {type(module) for stage in self.stages for module in stage.modules()}
-        return all(cls.__module__.partition(".")[0] in KNOWN for cls in classes)
-
-    def _gives_the_same(self) -> bool:
-        """Return whether an image keeps its features beside another image, but for rounding."""
+    def _is_tried(self) -> bool:
+        """Return whether every image keeps its features in another place, beside other images."""
+        height, width = self.network.preprocessing.input_size
         with seeded(0):  # what is drawn is not taken from the training's numbers
-            images = torch.randint(256, (3, *self.network.preprocessing.input_size, 3))
-            first, second = (self._features(images[pair])[0] for pair in ([0, 1], [0, 2]))
+            # Normalised pixels, of images of different brightness.
+            images = 2 * torch.randn(4, 3, height, width) * torch.arange(1, 5).view(4, 1, 1, 1) / 4
+            first, second = (self._through(images[rows]) for rows in ([0, 1, 2], [2, 3, 0]))
         if not first.is_complex():
             first, second = first.float(), second.float()
         tolerance = 1e-3 if self.precision == "float32" else 0.05
-        return bool((first - second).abs().max() <= tolerance * first.abs().max())
+        return all(
+            bool((a - b).abs().max() <= tolerance * a.abs().max())
+            for a, b in [(first[0], second[2]), (first[2], second[0])]
+        )
 
     def row_bytes(self, n_stages: int = -1) -> int:
         """Return how many bytes an image takes, at the cut or after fewer stages."""
@@ -176,7 +182,10 @@ class FrozenPart:
     def _run(self, x: torch.Tensor, start: int) -> np.ndarray:
         """Return rows of bytes for a batch; in halves where the device lacks memory for it."""
         try:
-            y = _channels_last(self._features(x, start)).contiguous().cpu()
+            with arithmetic(self.device, self.precision):
+                x = x.to(self.device)
+                x = self.network.preprocessing(x) if start == 0 else x
+            y = _channels_last(self._through(x, start)).contiguous().cpu()
             return y.reshape(len(y), -1).view(torch.uint8).numpy()
         except torch.OutOfMemoryError as error:
             if len(x) == 1:
@@ -187,12 +196,10 @@ class FrozenPart:
         half = len(x) // 2
         return np.concatenate([self._run(x[:half], start), self._run(x[half:], start)])
 
-    def _features(self, x: torch.Tensor, start: int = 0) -> torch.Tensor:
-        """Return what the stages from `start` on make of images, or of earlier activations."""
+    def _through(self, x: torch.Tensor, start: int = 0) -> torch.Tensor:
+        """Return what the stages from `start` on make of normalised images or activations."""
         with torch.no_grad(), arithmetic(self.device, self.precision):
             x = x.to(self.device)
-            if start == 0:
-                x = self.network.preprocessing(x)
             for stage in self.stages[start:]:
                 x = stage(x)
             return x
@@ -278,7 +285,7 @@ def keep_activations(
         folder = Path(tempfile.gettempdir()) if store is None else store.folder
     try:
         kept = [_spill.empty((len(one), part.row_bytes()), np.uint8, folder) for one in data]
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the latter where somebody has removed the folder
         warnings.warn(
             f"No room for the activations of the frozen blocks, which are computed anew in every "
             f"epoch ({error}). Raise cache_gb, or give memory a folder on a larger disk.",

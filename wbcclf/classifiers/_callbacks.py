@@ -82,6 +82,11 @@ class KeepBest(EarlyStopping):
 
     _STATE = ("misses_", "dynamic_threshold_", "best_epoch_", "best_model_weights_")
 
+    def on_train_end(self, net, **kwargs):
+        """Take the best weights, if there was an epoch."""
+        if net.history:
+            super().on_train_end(net, **kwargs)
+
     def training_state(self) -> dict:
         """Return what a resumed training needs."""
         return {name: getattr(self, name) for name in self._STATE}

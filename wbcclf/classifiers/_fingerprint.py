@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import copyreg
 import dis
+import functools
 import hashlib
 import os
 import sys
 import types
-from collections.abc import Iterator, Mapping, Set
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +31,11 @@ from torch import fx, nn
 _PLAIN = (
     *(type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented)),
     *(torch.dtype, torch.device, torch.layout, torch.memory_format),
+)
+# Members of classes that were written in C.
+_COMPILED = (
+    *(types.GetSetDescriptorType, types.MemberDescriptorType, types.WrapperDescriptorType),
+    *(types.MethodDescriptorType, types.ClassMethodDescriptorType, types.MethodWrapperType),
 )
 # What every network has: its tensors and networks are told on their own, and its mode is said by
 # what is frozen.
@@ -63,6 +72,7 @@ class Fingerprint:
         self._numbers: dict[int, int] = {}
         self._alive: list[Any] = []  # a number is an object's for as long as it lives
         self._within: set[int] = set()  # what is being added, for things that hold themselves
+        self._followed: set[tuple[int, str]] = set()  # names of the user's own modules
         self._trail: list[str] = []  # where in the values we are, for the message
         self.add(*values)
 
@@ -95,9 +105,11 @@ class Fingerprint:
             value = value.item() if value.dtype.kind in "biufcSU" else np.asarray(value)
         if type(value) in _PLAIN:
             self._say(type(value).__name__, repr(value))
+        elif isinstance(value, np.dtype):
+            self._say("dtype", f"{value.descr} {value}")
         elif isinstance(value, os.PathLike):
             self._say("str", repr(os.fspath(value)))
-        elif isinstance(value, np.ndarray):
+        elif isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
             self._add_array(np.asarray(value))
         elif isinstance(value, torch.Tensor):
             if self._is_new(value):
@@ -159,10 +171,13 @@ class Fingerprint:
             self._digest.update(x.flatten().view(torch.uint8).numpy().data)
         except RuntimeError as error:  # a sparse or quantized one
             raise self._untold(tensor) from error
+        for hooks in (tensor._backward_hooks, tensor._post_accumulate_grad_hooks):
+            self._add([*(hooks or {}).values()])
 
     def _add_network(self, network: nn.Module) -> None:
         self._add(type(network))
-        own = {name: value for name, value in vars(network).items() if name not in _TORCH_OWN}
+        attributes = sorted(vars(network).items())  # a copy may have them in another order
+        own = {name: value for name, value in attributes if name not in _TORCH_OWN}
         if isinstance(network, fx.GraphModule):
             # Its attributes are the nodes of the graph, which its code, its tensors and the
             # globals of its generated function tell.
@@ -185,7 +200,7 @@ class Fingerprint:
             self._add(function.__code__)
             self._add_globals(function)
         # A package's decorator holds the user's function in its closure.
-        self._add([function.__defaults__, function.__kwdefaults__])
+        self._add([function.__defaults__, function.__kwdefaults__, vars(function)])
         for cell in function.__closure__ or ():
             try:
                 self._add(cell.cell_contents)
@@ -194,7 +209,7 @@ class Fingerprint:
 
     def _add_bytecode(self, code: types.CodeType) -> None:
         # Without line numbers and the file's name, which mean nothing.
-        self._digest.update(code.co_code)
+        self._digest.update(code.co_code + code.co_exceptiontable)
         names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
         self._say("code", f"{names} {code.co_argcount} {code.co_kwonlyargcount} {code.co_flags}")
         self._add(code.co_consts)
@@ -204,9 +219,13 @@ class Fingerprint:
         read, imported, names = _names(function.__code__)
         home = function.__globals__.get("__package__") or ""
         values = {name: function.__globals__.get(name) for name in sorted(read)}
-        for name in sorted(imported):  # by their names, or relative to the package
-            for module in (name, f"{home}.{name}".rstrip(".")):
-                values[module] = sys.modules.get(module)
+        for name in sorted(imported):
+            try:
+                module = resolve_name(name, home)
+            except ImportError:  # relative, but in no package
+                continue
+            # Of a package not the module, which one process may have imported and another not.
+            values[name] = _package(module) or sys.modules.get(module)
         for name, value in values.items():
             self._trail.append(name)
             self._say("global", name)
@@ -217,30 +236,41 @@ class Fingerprint:
             self._trail.pop()
 
     def _add_module(self, module: types.ModuleType, names: list[str] | tuple) -> None:
-        """Add a module's package or, if it is the user's own, what some names are in it."""
+        """Add a module's package or, if it is the user's own, what some names are in it.
+
+        All of it where nobody says which.
+        """
         package = _package(module.__name__)
         self._say("module", f"{module.__name__} {package if self._with_code else ''}")
-        if package is None and self._with_code and id(module) not in self._within:
-            with self._inside(module):
-                for name in names:
-                    value = vars(module).get(name)
-                    if isinstance(value, types.ModuleType):
-                        self._add_module(value, names)
-                    else:
-                        self._add(value)
+        if package is not None or not self._with_code:
+            return
+        if not names or "getattr" in names:
+            names = [name for name in sorted(vars(module)) if not name.startswith("__")]
+        for name in names:
+            if (id(module), name) not in self._followed and name in vars(module):
+                self._followed.add((id(module), name))
+                value = vars(module)[name]
+                if isinstance(value, types.ModuleType):
+                    self._add_module(value, names)
+                else:
+                    self._add_named("member", {name: value})
 
     def _add_class(self, cls: type) -> None:
         self._say("class", f"{cls.__module__}.{cls.__qualname__}")
         if not self._with_code:
             return
-        package = _package(cls.__module__)
-        if package is not None:
-            self._say("package", package)
-            return
         self._add(cls.__bases__)
-        # In the order of their names: a class that was copied to another process has another.
-        for name, value in sorted(vars(cls).items()):
+        if type(cls) is not type:
+            self._add(type(cls))
+        members = sorted(vars(cls).items())  # a class copied to another process has another order
+        package = _package(cls.__module__)
+        # Packages also make classes of the user's: torch those with a parametrization.
+        if package is not None and _is_found(cls):
+            self._say("package", package)
+            members = [(name, value) for name, value in members if _is_patched(value)]
+        for name, value in members:
             if isinstance(value, (staticmethod, classmethod)):
+                self._say("kind", type(value).__name__)
                 value = value.__func__
             elif isinstance(value, property):
                 value = [value.fget, value.fset, value.fdel]
@@ -253,13 +283,13 @@ class Fingerprint:
             self._add_named("member", {name: value})
 
     def _add_object(self, value: Any) -> None:
-        if isinstance(value, (list, tuple)):
+        if type(value) in (list, tuple):
             self._say("sequence", str(len(value)))
             for item in value:
                 self._add(item)
-        elif isinstance(value, (dict, types.MappingProxyType)):
+        elif type(value) in (dict, OrderedDict, types.MappingProxyType):
             self._add_named("mapping", value)
-        elif isinstance(value, Set):
+        elif type(value) in (set, frozenset):
             items = [Fingerprint(item, with_code=self._with_code) for item in value]
             self._add(["set", *sorted(item.hexdigest() for item in items)])
         elif isinstance(value, BaseEstimator):
@@ -270,9 +300,13 @@ class Fingerprint:
             self._say("builtin", f"{value.__module__}.{value.__qualname__}")
             if not isinstance(value.__self__, types.ModuleType):
                 self._add(value.__self__)
-        elif hasattr(value, "__wrapped__"):  # functools.cache and its like
-            self._say("wrapper", type(value).__qualname__)
+        elif isinstance(value, functools._lru_cache_wrapper):  # pickle would give its name
+            self._say("cache", "")
             self._add(value.__wrapped__)
+        elif isinstance(value, _COMPILED):
+            self._say("compiled", value.__qualname__)
+        elif isinstance(value, weakref.ref):  # somebody else holds it
+            self._say("weakref", "")
         else:
             self._add_parts(value)
 
@@ -318,11 +352,12 @@ def arithmetic_used(device: str, precision: str) -> list:
 def _names(code: types.CodeType) -> tuple[set[str], set[str], set[str]]:
     """Return what a function and those inside it read of globals, import, and all their names."""
     read, imported, names = set(), set(), set(code.co_names)
-    for instruction in dis.get_instructions(code):
+    instructions = list(dis.get_instructions(code))
+    for number, instruction in enumerate(instructions):
         if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
             read.add(instruction.argval)
-        elif instruction.opname == "IMPORT_NAME":
-            imported.add(instruction.argval)
+        elif instruction.opname == "IMPORT_NAME":  # after how many levels up, and what of it
+            imported.add("." * instructions[number - 2].argval + instruction.argval)
     for const in code.co_consts:
         if isinstance(const, types.CodeType):
             inner = _names(const)
@@ -330,28 +365,52 @@ def _names(code: types.CodeType) -> tuple[set[str], set[str], set[str]]:
     return read, imported, names
 
 
+def _is_found(cls: type) -> bool:
+    """Return whether a class is what its module has under its name."""
+    found = sys.modules.get(cls.__module__)
+    for name in cls.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is cls
+
+
+def _is_patched(member: Any) -> bool:
+    """Return whether a member of a package's class is a function of the user's own."""
+    function = getattr(member, "__func__", member)
+    return (
+        isinstance(function, types.FunctionType)
+        and _package(function.__globals__.get("__name__", "")) is None
+    )
+
+
+def _package(module: str) -> str | None:
+    return package_digest(module.partition(".")[0])
+
+
 @cache
 def package_digest(name: str) -> str | None:
     """Return a digest of the code of an installed package; None for code of the user's own."""
-    if name in sys.stdlib_module_names:
+    if name == "__main__":  # in a process of joblib, it is said to be joblib's
+        return None
+    try:  # whether it is imported or not
+        file = Path(find_spec(name).origin or "")
+    except (AttributeError, ImportError, ValueError):  # none at all, or one without a file
+        return None
+    if name in sys.stdlib_module_names and (
+        not file.suffix or file.is_relative_to(Path(os.__file__).parent)
+    ):
         return ".".join(map(str, sys.version_info[:3]))
-    if name == "__main__":  # in a process of joblib, the file of that is joblib's
-        return None
-    file = Path(getattr(sys.modules.get(name), "__file__", None) or "")
-    # wbcclf itself may be an editable installation.
-    if name != "wbcclf" and not {"site-packages", "dist-packages"} & {*file.parts}:
-        return None
     try:  # the digests of the files that pip has noted
-        record = (distribution(name).read_text("RECORD") or "").splitlines()
+        installed = distribution(name)
+        is_there = Path(installed.locate_file(name)) == file.parent
+        record = (installed.read_text("RECORD") or "").splitlines() if is_there else []
     except PackageNotFoundError:  # its distribution has another name
         record = []
     told = [line for line in record if line.startswith(f"{name}/") and ".py," in line]
     digest = hashlib.sha256("\n".join(told).encode())
     if not told:
+        # wbcclf itself may be an editable installation.
+        if name != "wbcclf" and not {"site-packages", "dist-packages"} & {*file.parts}:
+            return None
         for path in sorted(file.parent.rglob("*.py")) if file.stem == "__init__" else [file]:
             digest.update(path.relative_to(file.parent).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()
-
-
-def _package(module: str) -> str | None:
-    return package_digest(module.partition(".")[0])

@@ -32,7 +32,7 @@ from wbcclf.classifiers._data import Batches, ImageData
 from wbcclf.classifiers._fingerprint import setting
 from wbcclf.classifiers._labels import encode_labels, total_weight
 from wbcclf.classifiers._net import make_net, resolve_device, train
-from wbcclf.classifiers._network import build_network, check_built, freeze_blocks
+from wbcclf.classifiers._network import CellNetwork, build_network, check_built, freeze_blocks
 from wbcclf.classifiers._split import validation_split
 from wbcclf.classifiers._store import Store
 
@@ -67,11 +67,8 @@ def fit(
     train_data = ImageData(images, target, weight, train_rows)
 
     is_whole = not partial and not go_on  # and so a function of its arguments
-    checkpoint = _checkpoint_file(clf, train_data, valid_data) if is_whole else None
     store = open_store(clf)
-    _set_net(
-        clf, go_on, seed, random_state, train_data, valid_data is not None, partial, checkpoint
-    )
+    checkpoint = _set_net(clf, go_on, seed, random_state, train_data, valid_data, partial)
     figures = _train_or_recall(clf, train_data, valid_data, store, is_whole)
     for epoch in figures:
         clf.history_.append(epoch | {"epoch": len(clf.history_) + 1})
@@ -165,10 +162,10 @@ def _validation_data(clf: Any, X_val: Any, y_val: Any) -> ImageData:
     return ImageData(images, encode_labels(y_val, clf.classes_, slice(None), "y_val"))
 
 
-def _checkpoint_file(clf: Any, train_data: ImageData, valid_data: ImageData | None) -> Path | None:
-    """Return the file of a whole fit's checkpoint, if there is to be one."""
-    if clf.checkpoint_dir is None:
-        return None
+def _checkpoint_file(
+    clf: Any, network: CellNetwork, train_data: ImageData, valid_data: ImageData | None
+) -> Path:
+    """Return the file of a whole fit's checkpoint."""
     if clf.random_state is None:
         raise ValueError(
             "checkpoint_dir needs a random_state, like 0: without one, two fits with the same "
@@ -184,13 +181,14 @@ def _checkpoint_file(clf: Any, train_data: ImageData, valid_data: ImageData | No
             f"checkpoint_dir={str(folder)!r} cannot be written to ({error})."
         ) from error
     try:
-        digest = fit_fingerprint(clf, train_data, valid_data).hexdigest()
+        fingerprint = fit_fingerprint(clf, train_data, valid_data)
+        fingerprint.add(network)
     except TypeError as error:
         raise ValueError(
             f"checkpoint_dir={str(folder)!r} cannot be used: {error}, so a fit that is to go on "
             "could not be told from another."
         ) from error
-    return folder / f"fit-{digest}.pt"
+    return folder / f"fit-{fingerprint.hexdigest()}.pt"
 
 
 def _set_net(
@@ -199,11 +197,16 @@ def _set_net(
     seed: int,
     random_state: np.random.RandomState,
     train_data: ImageData,
-    validates: bool,
+    valid_data: ImageData | None,
     partial: bool,
-    checkpoint: Path | None,
-) -> None:
-    """Set the net that is to be trained, around a new network or the one that is to go on."""
+) -> Path | None:
+    """Set the net that is to be trained, around a new network or the one that is to go on.
+
+    Returns
+    -------
+    Path or None
+        The file of its checkpoint.
+    """
     trained_as = {
         name: setting(value)
         for name, value in clf.get_params(deep=False).items()
@@ -214,7 +217,7 @@ def _set_net(
     # A net of `fit` has its own number of epochs, schedule and early stopping.
     same = go_on and clf.net_.incremental and clf.net_.trained_as == trained_as
     if partial and same and hasattr(clf.net_, "optimizer_"):
-        return
+        return None
     if go_on:
         check_built(clf)
         network, report = clf.net_.module_, clf.weights_report_
@@ -228,12 +231,15 @@ def _set_net(
         epochs * len(Batches(train_data, clf.batch_size)),
         epochs,
         network,
-        validates=validates,
+        validates=valid_data is not None,
         partial=partial,
     )
-    if checkpoint is not None:
+    checkpoint = None
+    if clf.checkpoint_dir is not None and not go_on and not partial:
+        checkpoint = _checkpoint_file(clf, network, train_data, valid_data)
         callbacks.append(("checkpoint", Checkpoint(checkpoint)))
     device = resolve_device(clf.device, fitted=False)
     clf.net_ = make_net(clf, network, callbacks, epochs, random_state, device)
     clf.net_.incremental = partial
     clf.net_.trained_as = trained_as
+    return checkpoint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 from collections.abc import Iterator
@@ -261,6 +262,15 @@ def _one_each(value: Any, widths: tuple[int, ...], name: str) -> tuple:
 
 
 _turn = threading.RLock()
+
+
+def _renew_turn() -> None:
+    global _turn
+    _turn = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # a forked process has no thread that would give it back
+    os.register_at_fork(after_in_child=_renew_turn)
 
 
 @contextmanager

@@ -60,7 +60,7 @@ class Store:
         return self.folder / group / name[:2] / (name + SUFFIX)
 
     def __contains__(self, key: str) -> bool:
-        return self._path(key).exists()
+        return os.path.exists(self._path(key))  # False in a folder of another user's, too
 
     def read(self, key: str) -> memoryview | None:
         """Return an entry, or None if there is none; it then counts as just used."""
