@@ -3,6 +3,8 @@
 import dataclasses
 import errno
 import os
+import subprocess
+import sys
 import threading
 
 import joblib
@@ -17,6 +19,7 @@ from wbcclf import SMOTE, Augmenter, CNNClassifier, Head, make_blood_cells
 from wbcclf.backbones import _registry, get_backbone
 from wbcclf.classifiers import _activations, _fitting
 from wbcclf.classifiers._activations import N_TOGETHER, FrozenPart
+from wbcclf.exceptions import TrainingInterruptedWarning
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*frozen at random weights")
 
@@ -634,6 +637,46 @@ def test_threads_train_what_one_does(many, tmp_path):
     # A thread of joblib may compute with another number of threads: other rounding.
     np.testing.assert_allclose(threads, plain, rtol=1e-4)
     np.testing.assert_array_equal(scores(tmp_path, backend="sequential"), threads)
+
+
+def test_a_forked_process_does_not_wait_for_a_thread_that_trains():
+    code = (
+        "import os, threading\n"
+        "from wbcclf.classifiers._network import seeded\n"
+        "inside, done = threading.Event(), threading.Event()\n"
+        "def train():\n"
+        "    with seeded(0):\n"
+        "        inside.set()\n"
+        "        done.wait()\n"
+        "thread = threading.Thread(target=train)\n"
+        "thread.start()\n"
+        "inside.wait()\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    with seeded(0):\n"
+        "        os._exit(7)\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+        "done.set()\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert result.stdout == "7\n"
+
+
+@pytest.mark.parametrize("params", [{}, {"early_stopping": True}], ids=["plain", "stopping"])
+def test_an_interrupt_while_frozen_blocks_are_computed_ends_the_fit(params, many, monkeypatch):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FrozenPart, "_run", interrupt)
+    with pytest.warns(TrainingInterruptedWarning, match="in epoch 0"):
+        clf = make(**params).fit(many.images, many.target)
+    assert clf.history_ == []
 
 
 def test_a_search_in_two_processes_finds_what_one_without_memory_does(many, tmp_path, runs):

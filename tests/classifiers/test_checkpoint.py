@@ -182,6 +182,16 @@ def test_other_content_of_the_weights_file_is_another_fit(simple, cells, tmp_pat
     assert count.trained == 3
 
 
+def test_a_network_of_other_code_is_another_fit(simple, cells, tmp_path, monkeypatch):
+    params = {"checkpoint_dir": tmp_path / "c", "max_epochs": 3}
+    with pytest.warns(TrainingInterruptedWarning):
+        simple(callbacks=[Stop(2)], **params).fit(cells.images, cells.target)
+    monkeypatch.setattr(torch.nn.ReLU, "forward", lambda self, x: x.sin())
+    count = Stop(99)
+    simple(callbacks=[count], **params).fit(cells.images, cells.target)
+    assert count.trained == 3
+
+
 def test_a_folder_that_cannot_be_written_to_is_named_before_training(simple, cells, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"checkpoint_dir='.*file' cannot be written to"):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import os
 import pickle
 import warnings
 from numbers import Integral
@@ -33,9 +31,9 @@ _LEFT_OUT = {
 
 
 def fit_fingerprint(
-    classifier: Any, train_data: ImageData, valid_data: ImageData | None
+    classifier: Any, network: CellNetwork, train_data: ImageData, valid_data: ImageData | None
 ) -> Fingerprint:
-    """Return what tells a fit from others: class and parameters, images, labels and weights.
+    """Return what tells a fit from others: parameters, network before it, images, labels, weights.
 
     Raises
     ------
@@ -44,11 +42,10 @@ def fit_fingerprint(
     """
     params = classifier.get_params(deep=False).items()
     fingerprint = Fingerprint(
-        type(classifier), {name: value for name, value in sorted(params) if name not in _LEFT_OUT}
+        type(classifier),
+        {name: value for name, value in sorted(params) if name not in _LEFT_OUT},
+        network,
     )
-    if classifier.weights is not None and os.path.isfile(classifier.weights):
-        with open(classifier.weights, "rb") as file:
-            fingerprint.add(hashlib.file_digest(file, "sha256").hexdigest())
     fingerprint.add(train_data.X, train_data.y, train_data.sample_weight, train_data.rows)
     if valid_data is not None:
         fingerprint.add(valid_data.X, valid_data.y, valid_data.rows)
@@ -75,12 +72,9 @@ def _is_of(cls: Any, package: str) -> bool:
 
 
 def fit_key(net: Any, fingerprint: Fingerprint) -> str:
-    """Return the key of a fit in a store, from its fingerprint and the net before training.
-
-    Initial weights, code and versions are in it, so that no change of them goes unnoticed.
-    """
+    """Return the key of a fit in a store, from its fingerprint and what it is computed with."""
     versions = (skorch.__version__, np.__version__, cv2.__version__)
-    fingerprint.add(*versions, *arithmetic_used(net.device, net.precision), net.module_)
+    fingerprint.add(*versions, *arithmetic_used(net.device, net.precision))
     return f"fits/{fingerprint.hexdigest()}"
 
 

@@ -116,7 +116,7 @@ def _train_or_recall(
     key = None
     if is_whole and store is not None and is_repeatable(clf):
         try:
-            key = fit_key(clf.net_, fit_fingerprint(clf, train_data, valid_data))
+            key = fit_key(clf.net_, fit_fingerprint(clf, clf.net_.module_, train_data, valid_data))
         except TypeError as error:
             warnings.warn(f"The training is not kept: {error}.", UserWarning, stacklevel=5)
     if key is not None:
@@ -181,8 +181,7 @@ def _checkpoint_file(
             f"checkpoint_dir={str(folder)!r} cannot be written to ({error})."
         ) from error
     try:
-        fingerprint = fit_fingerprint(clf, train_data, valid_data)
-        fingerprint.add(network)
+        fingerprint = fit_fingerprint(clf, network, train_data, valid_data)
     except TypeError as error:
         raise ValueError(
             f"checkpoint_dir={str(folder)!r} cannot be used: {error}, so a fit that is to go on "
