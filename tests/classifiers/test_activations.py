@@ -317,6 +317,23 @@ def test_other_code_and_settings_of_a_block_have_other_keys(tiny, many, tmp_path
     assert FrozenPart(clf.net_, store).keys[-1] != other
 
 
+@pytest.fixture
+def change_tiny(tiny, monkeypatch):
+    """Return a function that changes the first block of the backbone "tiny" when it is built."""
+    spec = get_backbone(tiny)
+
+    def register(change):
+        def build():
+            network = spec.build()
+            change(network.block1)
+            return network
+
+        changed = dataclasses.replace(spec, build=build)
+        monkeypatch.setitem(_registry._BACKBONES, tiny, changed)
+
+    return register
+
+
 class Impure(torch.nn.Conv2d):
     """A block that a user wrote, and that is no function of the image alone."""
 
@@ -344,16 +361,9 @@ BATCH = {
 
 @pytest.mark.parametrize("kind", ["random", *BATCH, "counting"])
 def test_blocks_that_are_no_function_of_the_image_run_anew(
-    kind, tiny, many, tmp_path, runs, monkeypatch
+    kind, tiny, change_tiny, many, tmp_path, runs, monkeypatch
 ):
-    def build():
-        network = plain()
-        network.block1[0].__class__ = Impure
-        return network
-
-    plain = get_backbone(tiny).build
-    spec = dataclasses.replace(get_backbone(tiny), build=build)
-    monkeypatch.setitem(_registry._BACKBONES, tiny, spec)
+    change_tiny(lambda block: setattr(block[0], "__class__", Impure))
     monkeypatch.setattr(Impure, "kind", kind)
     with pytest.warns(UserWarning, match="an image the same features .*check_backbone"):
         clf = make(tiny, memory=tmp_path).fit(many.images, many.target)
@@ -364,49 +374,30 @@ def test_blocks_that_are_no_function_of_the_image_run_anew(
         assert_same(clf, expected, many.images)
 
 
-def test_blocks_of_ones_own_are_tried_without_a_trace(tiny, many, monkeypatch):
+def test_blocks_of_ones_own_are_tried_without_a_trace(tiny, change_tiny, many):
     class Own(torch.nn.Conv2d):
         pass
 
-    def build():
-        network = plain()
-        network.block1[0].__class__ = Own
-        return network
-
-    plain = get_backbone(tiny).build
-    spec = dataclasses.replace(get_backbone(tiny), build=build)
-    monkeypatch.setitem(_registry._BACKBONES, tiny, spec)
+    change_tiny(lambda block: setattr(block[0], "__class__", Own))
     kept = make(tiny, dropout=0.5).fit(many.images, many.target)
     plain = make(tiny, dropout=0.5, cache_gb=0).fit(many.images, many.target)
     assert_same(kept, plain, many.images)
 
 
-def test_layers_of_torch_are_tried_too(tiny, many, monkeypatch):
-    def build():
-        network = plain()
-        network.block1[1] = torch.nn.BatchNorm2d(4, track_running_stats=False)
-        return network
-
-    plain = get_backbone(tiny).build
-    spec = dataclasses.replace(get_backbone(tiny), build=build)
-    monkeypatch.setitem(_registry._BACKBONES, tiny, spec)
+def test_layers_of_torch_are_tried_too(tiny, change_tiny, many):
+    change_tiny(
+        lambda block: block.__setitem__(1, torch.nn.BatchNorm2d(4, track_running_stats=False))
+    )
     with pytest.warns(UserWarning, match="an image the same features"):
         make(tiny).fit(many.images, many.target)
 
 
-def test_images_of_any_scale_are_tried_alike(tiny, many, monkeypatch, runs):
+def test_images_of_any_scale_are_tried_alike(tiny, change_tiny, many, runs):
     class Exponential(torch.nn.Conv2d):
         def forward(self, x):
             return super().forward(x).exp()
 
-    def build():
-        network = plain()
-        network.block1[0].__class__ = Exponential
-        return network
-
-    plain = get_backbone(tiny).build
-    spec = dataclasses.replace(get_backbone(tiny), build=build)
-    monkeypatch.setitem(_registry._BACKBONES, tiny, spec)
+    change_tiny(lambda block: setattr(block[0], "__class__", Exponential))
     for images in (many.images, many.images.astype(np.float32) / 255):
         make(tiny).fit(images, many.target)
     assert len(runs) == 2
