@@ -217,7 +217,7 @@ def _check_read(part: bytes, chunk: list[str]) -> None:
 
 @lru_cache(maxsize=1)
 def _model(path: str, digest: str) -> Any:
-    if hashlib.sha256(Path(path).read_bytes()).hexdigest() != digest:
+    if _digest(Path(path)) != digest:
         raise OSError(
             f"The model {path} is another one on the worker on {socket.gethostname()}: workers "
             "need it on a shared file system."

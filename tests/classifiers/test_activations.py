@@ -122,6 +122,15 @@ def test_options_work_on_kept_activations(params, many):
     )
 
 
+def test_what_is_kept_of_a_wholly_frozen_network_is_pooled(many):
+    maps, vectors = (
+        FrozenPart(make(unfrozen_layers=n).fit(many.images, many.target).net_, None) for n in (1, 0)
+    )
+    assert len(maps.forms[-1][0]) == 3
+    assert len(vectors.forms[-1][0]) == 1
+    assert vectors.row_bytes() == 4 * vectors.network.head[-1].in_features
+
+
 def test_dropout_and_batch_norm_of_frozen_blocks_stay_out_of_it(tiny, many):
     plain = make(tiny, cache_gb=0, dropout=0.5).fit(many.images, many.target)
     kept = make(tiny, dropout=0.5).fit(many.images, many.target)

@@ -19,7 +19,8 @@ import torch
 from torch import fx, nn
 
 from wbcclf import Augmenter, CNNClassifier, Head
-from wbcclf.classifiers._fingerprint import Fingerprint, package_digest, setting
+from wbcclf.classifiers._fingerprint import Fingerprint, setting
+from wbcclf.classifiers._packages import package_digest
 
 
 def digest(*values):

@@ -16,16 +16,16 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache, cached_property
-from importlib.metadata import PackageNotFoundError, distribution
-from importlib.util import find_spec, resolve_name
-from pathlib import Path
+from functools import cached_property
+from importlib.util import resolve_name
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from torch import fx, nn
+
+from wbcclf.classifiers._packages import package_digest, package_of
 
 # Told by their text alone, as far as they are of these very types.
 _PLAIN = (
@@ -193,7 +193,7 @@ class Fingerprint:
     def _add_function(self, function: types.FunctionType) -> None:
         self._say("function", function.__qualname__)
         # Where it was written: functools.wraps has given it the name of another.
-        package = _package(function.__globals__.get("__name__", ""))
+        package = package_of(function.__globals__.get("__name__", ""))
         if not self._with_code or package is not None:
             self._say("package", f"{function.__module__} {package if self._with_code else ''}")
         else:
@@ -225,7 +225,7 @@ class Fingerprint:
             except ImportError:  # relative, but in no package
                 continue
             # Of a package not the module, which one process may have imported and another not.
-            values[name] = _package(module) or sys.modules.get(module)
+            values[name] = package_of(module) or sys.modules.get(module)
         for name, value in values.items():
             self._trail.append(name)
             self._say("global", name)
@@ -240,7 +240,7 @@ class Fingerprint:
 
         All of it where nobody says which.
         """
-        package = _package(module.__name__)
+        package = package_of(module.__name__)
         self._say("module", f"{module.__name__} {package if self._with_code else ''}")
         if package is not None or not self._with_code:
             return
@@ -263,7 +263,7 @@ class Fingerprint:
         if type(cls) is not type:
             self._add(type(cls))
         members = sorted(vars(cls).items())  # a class copied to another process has another order
-        package = _package(cls.__module__)
+        package = package_of(cls.__module__)
         # Packages also make classes of the user's: torch those with a parametrization.
         if package is not None and _is_found(cls):
             self._say("package", package)
@@ -378,39 +378,5 @@ def _is_patched(member: Any) -> bool:
     function = getattr(member, "__func__", member)
     return (
         isinstance(function, types.FunctionType)
-        and _package(function.__globals__.get("__name__", "")) is None
+        and package_of(function.__globals__.get("__name__", "")) is None
     )
-
-
-def _package(module: str) -> str | None:
-    return package_digest(module.partition(".")[0])
-
-
-@cache
-def package_digest(name: str) -> str | None:
-    """Return a digest of the code of an installed package; None for code of the user's own."""
-    if name == "__main__":  # in a process of joblib, it is said to be joblib's
-        return None
-    try:  # whether it is imported or not
-        file = Path(find_spec(name).origin or "")
-    except (AttributeError, ImportError, ValueError):  # none at all, or one without a file
-        return None
-    if name in sys.stdlib_module_names and (
-        not file.suffix or file.is_relative_to(Path(os.__file__).parent)
-    ):
-        return ".".join(map(str, sys.version_info[:3]))
-    try:  # the digests of the files that pip has noted
-        installed = distribution(name)
-        is_there = Path(installed.locate_file(name)) == file.parent
-        record = (installed.read_text("RECORD") or "").splitlines() if is_there else []
-    except PackageNotFoundError:  # its distribution has another name
-        record = []
-    told = [line for line in record if line.startswith(f"{name}/") and ".py," in line]
-    digest = hashlib.sha256("\n".join(told).encode())
-    if not told:
-        # wbcclf itself may be an editable installation.
-        if name != "wbcclf" and not {"site-packages", "dist-packages"} & {*file.parts}:
-            return None
-        for path in sorted(file.parent.rglob("*.py")) if file.stem == "__init__" else [file]:
-            digest.update(path.relative_to(file.parent).as_posix().encode() + path.read_bytes())
-    return digest.hexdigest()
