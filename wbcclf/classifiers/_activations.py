@@ -89,6 +89,8 @@ class FrozenPart:
             first, second = (self._through(images[rows]) for rows in ([0, 1, 2], [2, 3, 0]))
         if not first.is_complex():
             first, second = first.float(), second.float()
+        # Beside other images an image is rounded in another way at most: by a few millionths of its
+        # largest feature in float32, by a few times 2**-8 in bfloat16, whose precision that is.
         tolerance = 1e-3 if self.precision == "float32" else 0.05
         return all(
             bool((a - b).abs().max() <= tolerance * a.abs().max())
