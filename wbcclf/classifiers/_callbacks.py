@@ -10,13 +10,12 @@ import torch
 from skorch.callbacks import Callback, EarlyStopping, GradientNormClipping
 
 from wbcclf.classifiers._network import CellNetwork
-from wbcclf.classifiers._schedules import make_schedule
+from wbcclf.classifiers._schedules import Budget, make_schedule
 
 
 def make_callbacks(
     classifier: Any,
-    n_steps: int,
-    epochs: int,
+    budget: Budget,
     network: CellNetwork,
     *,
     validates: bool,
@@ -27,9 +26,7 @@ def make_callbacks(
     Parameters
     ----------
     classifier : CNNClassifier
-    n_steps : int
-        Training batches over all epochs.
-    epochs : int
+    budget : Budget
     network : CellNetwork
         Frozen as far as it ever will be.
     validates : bool
@@ -45,12 +42,12 @@ def make_callbacks(
     if classifier.ema_decay is not None:
         callbacks.append(("average", AveragedWeights(classifier.ema_decay)))
     if classifier.gradual_unfreezing and not partial:
-        reached = (epochs - 1) // classifier.gradual_unfreezing
+        reached = (budget.epochs - 1) // classifier.gradual_unfreezing
         n_unfrozen = len(network.backbone) - network.n_frozen
         if reached < n_unfrozen:
             warnings.warn(
                 f"gradual_unfreezing={classifier.gradual_unfreezing} reaches {reached} of the "
-                f"{n_unfrozen} blocks to train in max_epochs={epochs}; the others stay frozen.",
+                f"{n_unfrozen} blocks to train in {budget.epochs} epochs; the others stay frozen.",
                 UserWarning,
                 stacklevel=6,
             )
@@ -69,11 +66,11 @@ def make_callbacks(
         callbacks.append(("early_stopping", stop))
     if not partial:
         monitor = classifier.monitor if validates else "train_loss"
-        schedule = make_schedule(classifier, n_steps, epochs, monitor)
+        schedule = make_schedule(classifier, budget, monitor)
         if schedule is not None:
             callbacks.append(("lr_schedule", schedule))
     if classifier.verbose:
-        callbacks.append(("progress", ProgressBar(n_steps)))
+        callbacks.append(("progress", ProgressBar(budget.n_steps)))
     return callbacks
 
 

@@ -46,6 +46,12 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         ``3 * s * s`` features are an RGB image, ``s * s`` a grey one, others a strip. Ignored for
         image batches.
     max_epochs : int, default=20
+        Passes over the images given. A sampler before the classifier makes every pass longer, and
+        so the training: `max_steps` is a budget that it does not change.
+    max_steps : int or None, default=None
+        Train for so many steps of the optimizer (batches) instead of `max_epochs` passes. An epoch
+        stays a pass over the images given, and the last one is cut short; schedules stretch over
+        all steps. Compare remedies for rare classes at equal steps. :meth:`partial_fit` ignores it.
     batch_size : int, default=32
         Images per step, in training and prediction.
     optimizer : {"adam", "adamw", "sgd", "rmsprop"} or torch optimizer class, default="adamw"
@@ -165,10 +171,12 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     net_ : skorch.NeuralNetClassifier
         The trained net; ``net_.module_.backbone`` is the chain.
     history_ : list of dict
-        One per epoch: ``epoch``, ``train_loss``, ``dur`` (seconds), and with validation images
-        ``valid_loss`` and ``valid_acc``.
+        One per epoch: ``epoch``, ``steps``, ``train_loss``, ``dur`` (seconds), and with validation
+        images ``valid_loss`` and ``valid_acc``.
     n_iter_ : int
-        Epochs trained.
+        Epochs trained; the last one counts though `max_steps` cut it short.
+    n_steps_ : int
+        Steps of the optimizer in these epochs.
     image_shape_ : tuple (height, width, channels)
         Shape of the training images.
     value_range_ : tuple (low, high)
@@ -217,6 +225,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         input_size=None,
         image_shape=None,
         max_epochs=20,
+        max_steps=None,
         batch_size=32,
         optimizer="adamw",
         optimizer_params=None,
@@ -264,6 +273,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         self.input_size = input_size
         self.image_shape = image_shape
         self.max_epochs = max_epochs
+        self.max_steps = max_steps
         self.batch_size = batch_size
         self.optimizer = optimizer
         self.optimizer_params = optimizer_params
@@ -349,16 +359,25 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     def _restore_net(self, state):
         """Set ``net_`` from a network's state dict, after all other fitted attributes."""
         from wbcclf.classifiers import _net, _network
+        from wbcclf.classifiers._schedules import Budget
 
         network, self.weights_report_ = _network.build_network(self, None, seed=0)
         network.load_state_dict(state)
         random_state = check_random_state(0)
-        self.net_ = _net.make_net(self, network, None, self.max_epochs, random_state, "cpu")
+        self.net_ = _net.make_net(self, network, None, Budget(0, 1), random_state, "cpu")
 
     def _check_images(self, X):
         images = validate_images(self, X, image_shape=self.image_shape_, reset=False)
         check_value_range(images, self.value_range_)
         return images
+
+    @property
+    def n_steps_(self):
+        """Steps of the optimizer in the epochs of ``history_``."""
+        try:
+            return sum(epoch["steps"] for epoch in self.history_)
+        except KeyError:
+            raise AttributeError("The version that saved this model did not count steps.") from None
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "net_")

@@ -33,6 +33,7 @@ from wbcclf.classifiers._fingerprint import setting
 from wbcclf.classifiers._labels import encode_labels, total_weight
 from wbcclf.classifiers._net import make_net, resolve_device, train
 from wbcclf.classifiers._network import CellNetwork, build_network, check_built, freeze_blocks
+from wbcclf.classifiers._schedules import Budget
 from wbcclf.classifiers._split import validation_split
 from wbcclf.classifiers._store import Store
 
@@ -224,11 +225,15 @@ def _set_net(
         network, report = build_network(clf, clf.weights, seed)
     clf.weights_report_ = report
     freeze_blocks(clf, network, report, go_on=go_on)
-    epochs = 1 if partial else clf.max_epochs
+    per_epoch = len(Batches(train_data, clf.batch_size))
+    if partial:
+        n_steps = per_epoch
+    else:
+        n_steps = clf.max_steps or clf.max_epochs * per_epoch
+    budget = Budget(n_steps, per_epoch)
     callbacks = make_callbacks(
         clf,
-        epochs * len(Batches(train_data, clf.batch_size)),
-        epochs,
+        budget,
         network,
         validates=valid_data is not None,
         partial=partial,
@@ -238,7 +243,7 @@ def _set_net(
         checkpoint = _checkpoint_file(clf, network, train_data, valid_data)
         callbacks.append(("checkpoint", Checkpoint(checkpoint)))
     device = resolve_device(clf.device, fitted=False)
-    clf.net_ = make_net(clf, network, callbacks, epochs, random_state, device)
+    clf.net_ = make_net(clf, network, callbacks, budget, random_state, device)
     clf.net_.incremental = partial
     clf.net_.trained_as = trained_as
     return checkpoint

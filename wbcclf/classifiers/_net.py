@@ -7,6 +7,7 @@ import inspect
 import warnings
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from wbcclf.classifiers._data import BLOCK_BYTES, Batches, ImageData, Mixing, ru
 from wbcclf.classifiers._heap import keeping_freed_memory
 from wbcclf.classifiers._losses import Penalty, make_loss
 from wbcclf.classifiers._network import CellNetwork, arithmetic, seeded
+from wbcclf.classifiers._schedules import Budget
 from wbcclf.exceptions import OutOfMemoryError, TrainingInterruptedWarning
 
 # "fused" is one pass over the weights in place of one for each operation: a third less time.
@@ -35,7 +37,15 @@ OPTIMIZERS = {
 # as long as in float32 (docs/performance.md). No other network that was measured lost by it.
 SLOW_IN_BFLOAT16 = ("mobilenet", "efficientnet")
 
-FIGURES = {"epoch": int, "train_loss": float, "valid_loss": float, "valid_acc": float, "dur": float}
+# What skorch records of an epoch, our name for it, and its type.
+FIGURES = {
+    "epoch": ("epoch", int),
+    "train_batch_count": ("steps", int),
+    "train_loss": ("train_loss", float),
+    "valid_loss": ("valid_loss", float),
+    "valid_acc": ("valid_acc", float),
+    "dur": ("dur", float),
+}
 
 
 class CellNet(NeuralNetClassifier):
@@ -52,6 +62,9 @@ class CellNet(NeuralNetClassifier):
         What the learning rate is multiplied with from block to block, going down from the head.
     penalty : Penalty or None
         Added to the training loss.
+    n_steps : int
+        Training ends after so many steps, though it is in the middle of an epoch; not if
+        `incremental`.
     """
 
     incremental = False  # True for a net of partial_fit
@@ -67,6 +80,7 @@ class CellNet(NeuralNetClassifier):
         training_batches=None,
         layer_lr_decay=1.0,
         penalty=None,
+        n_steps=None,
         **kwargs,
     ):
         self.precision = precision
@@ -74,6 +88,7 @@ class CellNet(NeuralNetClassifier):
         self.training_batches = training_batches
         self.layer_lr_decay = layer_lr_decay
         self.penalty = penalty
+        self.n_steps = n_steps
         super().__init__(*args, dataset=ImageData, **kwargs)
 
     def check_data(self, X, y=None):
@@ -105,6 +120,13 @@ class CellNet(NeuralNetClassifier):
                     stacklevel=2,
                 )
             raise
+
+    def run_single_epoch(self, iterator, training, **kwargs):
+        """Run an epoch; the last one of a training ends with its steps."""
+        if training and not self.incremental:
+            done = sum(epoch["train_batch_count"] for epoch in self.history[:-1])
+            iterator = islice(iterator, self.n_steps - done)
+        super().run_single_epoch(iterator, training, **kwargs)
 
     def get_split_datasets(self, X, y=None, **fit_params):
         """Take the pair (training data, validation data or None) that the classifier split.
@@ -219,7 +241,7 @@ def make_net(
     classifier: Any,
     network: CellNetwork,
     callbacks: list | None,
-    epochs: int,
+    budget: Budget,
     random_state: np.random.RandomState,
     device: str,
 ) -> CellNet:
@@ -250,7 +272,8 @@ def make_net(
         optimizer=optimizer,
         **{f"optimizer__{name}": value for name, value in options.items()},
         lr=classifier.lr,
-        max_epochs=epochs,
+        max_epochs=budget.epochs,
+        n_steps=budget.n_steps,
         batch_size=classifier.batch_size,
         callbacks=callbacks,
         device=device,
@@ -313,7 +336,7 @@ def train(
             if isinstance(callback, ProgressBar):
                 callback.close()  # skorch calls on_train_end only where nothing went wrong
     return [
-        {name: kind(epoch[name]) for name, kind in FIGURES.items() if name in epoch}
+        {ours: kind(epoch[name]) for name, (ours, kind) in FIGURES.items() if name in epoch}
         for epoch in net.history.to_list()[done:]
         if "train_loss" in epoch  # not the half epoch of an interrupted training
     ]

@@ -23,6 +23,7 @@ PARAMETER_CONSTRAINTS: dict = {
     "input_size": [_POSITIVE_INT, tuple, list, None],
     "image_shape": [tuple, list, None],
     "max_epochs": [_POSITIVE_INT],
+    "max_steps": [_POSITIVE_INT, None],
     "batch_size": [_POSITIVE_INT],
     "optimizer": [StrOptions({"adam", "adamw", "sgd", "rmsprop"}), callable],
     "optimizer_params": [dict, None],

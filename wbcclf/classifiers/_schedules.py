@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 from skorch.callbacks import Callback
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
@@ -18,6 +18,18 @@ SCHEDULES: dict[str, dict[str, float]] = {
     "onecycle": {},
     "plateau": {"factor": 0.3, "patience": 2, "min_lr": 0.0},
 }
+
+
+class Budget(NamedTuple):
+    """How long a training is: its steps, and how many of them are a pass over the images."""
+
+    n_steps: int
+    per_epoch: int
+
+    @property
+    def epochs(self) -> int:
+        """Epochs begun; steps may end in the middle of the last."""
+        return math.ceil(self.n_steps / self.per_epoch)
 
 
 class Schedule(Callback):
@@ -58,15 +70,13 @@ class Schedule(Callback):
         self.scheduler_.load_state_dict(state)
 
 
-def make_schedule(classifier: Any, n_steps: int, epochs: int, monitor: str) -> Schedule | None:
+def make_schedule(classifier: Any, budget: Budget, monitor: str) -> Schedule | None:
     """Return the callback that `lr_schedule` and its parameters ask for.
 
     Parameters
     ----------
     classifier : CNNClassifier
-    n_steps : int
-        Training steps over all epochs.
-    epochs : int
+    budget : Budget
     monitor : str
         Figure that "plateau" watches.
 
@@ -75,6 +85,7 @@ def make_schedule(classifier: Any, n_steps: int, epochs: int, monitor: str) -> S
     ValueError
         If `lr_schedule_params` holds what the schedule does not take.
     """
+    n_steps, per_epoch = budget
     name, given = classifier.lr_schedule, classifier.lr_schedule_params or {}
     params = SCHEDULES[name] | given
     wrong = sorted(
@@ -98,7 +109,6 @@ def make_schedule(classifier: Any, n_steps: int, epochs: int, monitor: str) -> S
         return Schedule(lambda optimizer: _one_cycle(optimizer, n_steps, not chosen))
     if name == "constant" and not params["warmup_epochs"]:
         return None
-    per_epoch = n_steps / epochs
     warmup = params["warmup_epochs"] * per_epoch
     after = {
         "constant": lambda step: 1.0,

@@ -77,7 +77,7 @@ def find_learning_rate(
     test = _range_test(np.geomspace(lowest, highest, n_steps))
     trial = clone(classifier).set_params(
         lr=lowest,
-        max_epochs=n_steps,  # more than enough: an epoch has at least one step
+        max_steps=n_steps,
         lr_schedule="constant",
         lr_schedule_params=None,
         gradual_unfreezing=0,

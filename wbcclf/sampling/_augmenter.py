@@ -30,7 +30,8 @@ class Augmenter(ImageSamplerMixin, BaseSampler):
 
     As a sampler in an imbalanced-learn Pipeline it appends copies, while fitting only. Given to a
     classifier (``CNNClassifier(augment=Augmenter())``) it changes each training batch anew. Every
-    copy draws its own parameters, uniformly and independently, from the ranges below.
+    copy draws its own parameters, uniformly and independently, from the ranges below. Appended
+    copies make the classifier's epochs longer; its `max_steps` gives equal budgets.
 
     All geometric operations are one affine map and one bilinear resampling; brightness, contrast,
     saturation and hue are one affine map of the colours.

@@ -38,6 +38,8 @@ class SMOTE(ImageSamplerMixin, over_sampling.SMOTE):
     (of equally near ones, the first in the batch), and on a CUDA device where there is one, with
     the same result. That search takes time with the square of the class size, all else is linear.
 
+    New images make the classifier's epochs longer; its `max_steps` gives equal budgets.
+
     Parameters
     ----------
     sampling_strategy : float, str, dict or callable, default="auto"
