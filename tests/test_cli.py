@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 import wbcclf
-from wbcclf import _shell, cli
+from wbcclf import cli
 from wbcclf.backbones import describe, list_backbones
+from wbcclf.cli import _shared
 
 
 def run(*arguments):
@@ -29,7 +30,7 @@ def call(capsys, monkeypatch, *arguments):
     """Run `wbcclf` in this process and return (exit code, stdout, stderr)."""
     monkeypatch.setattr(sys, "argv", ["wbcclf", *map(str, arguments)])
     # main() shows warnings on one line by replacing this hook for the whole process.
-    monkeypatch.setattr("warnings.showwarning", _shell.warn)
+    monkeypatch.setattr("warnings.showwarning", _shared.warn)
     code = 0
     try:
         cli.main()

@@ -1,0 +1,5 @@
+"""The command line: a file for each command, which parses, calls and prints."""
+
+from wbcclf.cli._main import main
+
+__all__ = ["main"]

@@ -1,0 +1,22 @@
+"""`wbcclf backbones`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from wbcclf.backbones import describe, list_backbones
+from wbcclf.cli._shared import out
+
+
+def backbones(
+    name: Annotated[
+        str | None, typer.Argument(help="A network, to see its blocks and what can be trained.")
+    ] = None,
+) -> None:
+    """List the networks that `wbcclf train --backbone NAME` takes, or describe one.
+
+    Example: wbcclf backbones vgg16
+    """
+    out.print("\n".join(list_backbones()) if name is None else str(describe(name)))

@@ -1,0 +1,58 @@
+"""The entry point: what `wbcclf` is made of, and how it ends."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+import typer
+
+from wbcclf.cli._backbones import backbones
+from wbcclf.cli._demo import demo
+from wbcclf.cli._evaluate import evaluate
+from wbcclf.cli._predict import predict
+from wbcclf.cli._recipes import recipes
+from wbcclf.cli._shared import err, warn
+from wbcclf.cli._train import train
+from wbcclf.exceptions import TrainingInterruptedWarning
+
+app = typer.Typer(
+    help="Classify white blood cell images. Start with: wbcclf demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+for command in (train, recipes, backbones, evaluate, predict, demo):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line; errors are one line on stderr, without a traceback.
+
+    Exit codes: 0 success, 1 error, 2 wrong usage, 130 interrupted.
+    """
+    # An interrupted training keeps its model, but the shell must not go on as if nothing was.
+    interrupted = []
+
+    def show(message, category, *rest, **named):
+        if issubclass(category, TrainingInterruptedWarning):
+            interrupted.append(message)
+        warn(message)
+
+    warnings.showwarning = show
+    try:
+        # typer returns the code of what exits early (--help 0, Ctrl-C 130) and else None.
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+    except KeyboardInterrupt:
+        code = 130
+    except Exception as error:
+        # typer's own errors (wrong usage) know their text and exit code; the rest are ours and
+        # say what to do; both are for a person at a shell, who has no use for a stack of calls.
+        text = error.format_message() if hasattr(error, "format_message") else str(error)
+        usage = " See wbcclf --help." if hasattr(error, "format_message") else ""
+        text = " ".join(text.split()) or type(error).__name__
+        err.print(f"wbcclf: error: {text}{usage}")
+        code = getattr(error, "exit_code", 1)
+    if interrupted or code:
+        sys.exit(130 if interrupted else code)
