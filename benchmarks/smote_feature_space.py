@@ -12,9 +12,9 @@ import platform
 import sys
 import time
 import warnings
-from pathlib import Path
 
 import numpy as np
+from _data import COUNTS, DATA, N_TEST, SQUEEZENET, draw_unequal, unique_images
 from imblearn.over_sampling import RandomOverSampler
 from imblearn.pipeline import make_pipeline
 from sklearn.linear_model import LogisticRegression
@@ -26,8 +26,6 @@ import wbcclf
 from wbcclf import SMOTE, Augmenter, DeepFeatures, load_image_folder
 from wbcclf.exceptions import SmallClassWarning
 
-COUNTS = (150, 150, 20, 20, 20, 6, 6, 3)
-N_TEST = 300  # per class
 HALF_WAY = 75  # images per class that augmentation makes where SMOTE makes the rest
 LAYERS = {
     "last block, mean": {},
@@ -38,24 +36,6 @@ CLASSIFIERS = {
     "SVM (RBF)": lambda **params: SVC(**params),
 }
 HEADER = ("features", "classifier", "remedy", "macro-F1", "gain", "balanced accuracy", "accuracy")
-
-
-def unique_images(images, target):
-    """Return the rows of images that no other row repeats, and the first of those of one class."""
-    rows_of = {}
-    for row, image in enumerate(images):
-        rows_of.setdefault(image.tobytes(), []).append(row)
-    return np.array([rows[0] for rows in rows_of.values() if len(set(target[rows])) == 1])
-
-
-def draw(rows, target, random_state):
-    """Return training rows (COUNTS, in an order of classes that is drawn) and test rows."""
-    train, test = [], []
-    for count, label in zip(COUNTS, random_state.permutation(np.unique(target)), strict=True):
-        members = random_state.permutation(rows[target[rows] == label])
-        train.append(members[:count])
-        test.append(members[count : count + N_TEST])
-    return np.concatenate(train), np.concatenate(test)
 
 
 def remedies(images, y, features, transform, seed):
@@ -92,17 +72,15 @@ def score(y_true, y_pred, shares):
 def main(seeds):
     start = time.perf_counter()
     warnings.simplefilter("ignore", SmallClassWarning)  # three images have two neighbours
-    data = Path(os.environ["WBCCLF_DATA"])
-    cells = load_image_folder(data / "pbc" / "train")
+    cells = load_image_folder(DATA / "pbc" / "train")
     images, target = cells.images, cells.target
     rows = unique_images(images, target)
     results = {(layer, name): {} for layer in LAYERS for name in CLASSIFIERS}
     for layer, params in LAYERS.items():
-        weights = data.parent / "weights" / "squeezenet1_1_features.npz"
-        deep = DeepFeatures("squeezenet1_1", weights=weights, device="cpu", **params).fit(images)
+        deep = DeepFeatures("squeezenet1_1", weights=SQUEEZENET, device="cpu", **params).fit(images)
         all_features = deep.transform(images)
         for seed in seeds:
-            train, test = draw(rows, target, np.random.RandomState(seed))
+            train, test = draw_unequal(rows, target, np.random.RandomState(seed))
             y = target[train]
             shares = np.unique(y, return_counts=True)[1] / len(y)
             made = remedies(images[train], y, all_features[train], deep.transform, seed)
