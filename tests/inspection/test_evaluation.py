@@ -1,16 +1,14 @@
-"""Evaluation figures against scikit-learn's own, and predictions for files."""
-
-import sys
+"""Evaluation figures against scikit-learn's own, and what is refused."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from sklearn import metrics
 
-from wbcclf import SimpleCNNClassifier, make_blood_cells
-from wbcclf.inspection import evaluate_predictions, predict_files, save_confusion_matrix
+from wbcclf import SimpleCNNClassifier
+from wbcclf.inspection import evaluate_predictions
 
 labels = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("abcd")), min_size=1)
 
@@ -46,43 +44,73 @@ def test_the_interval_is_wilsons():
     assert result.accuracy_interval == pytest.approx((centre - half, centre + half), abs=1e-6)
 
 
-def test_nothing_to_evaluate_is_an_error():
-    with pytest.raises(ValueError, match="empty"):
-        evaluate_predictions([], [])
-    with pytest.raises(ValueError, match="inconsistent"):
-        evaluate_predictions(["a"], ["a", "b"])
+def test_classes_of_one_side_count():
+    result = evaluate_predictions(["a", "a", "b"], ["a", "c", "c"])
+    assert result.classes.tolist() == ["a", "b", "c"]
+    assert result.support.tolist() == [2, 1, 0]
+    assert result.recall.tolist() == [0.5, 0, 0]
+    assert result.balanced_accuracy == 0.25
+    assert result.macro_f1 == pytest.approx(2 / 9)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
-def test_the_confusion_matrix_is_drawn(suffix, tmp_path):
-    path = tmp_path / f"confusion{suffix}"
-    save_confusion_matrix(evaluate_predictions(["a", "b"], ["a", "a"]), path)
-    assert path.stat().st_size > 1000
-    assert list(tmp_path.iterdir()) == [path]
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array(["a", "b"], dtype=object),
+        pd.Series(["a", "b"], index=[7, 3]),
+        pd.Series(["a", "b"], dtype="string"),
+        pd.Categorical(["a", "b"]),
+        ("a", np.str_("b")),
+    ],
+)
+def test_text_may_come_in_any_form(labels):
+    assert evaluate_predictions(labels, ["a", "a"]).confusion.tolist() == [[1, 0], [1, 0]]
 
 
-def test_drawing_without_matplotlib_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"wbcclf\[plot\]"):
-        save_confusion_matrix(evaluate_predictions(["a"], ["a"]), tmp_path / "c.png")
+@pytest.mark.parametrize(
+    "labels", [[0, 1], np.array([0.0, 1.0]), pd.Series([0, 1], dtype="Int64"), [False, True]]
+)
+def test_numbers_may_come_in_any_form(labels):
+    assert evaluate_predictions(labels, [0, 0]).confusion.tolist() == [[1, 0], [1, 0]]
 
 
-def test_files_are_predicted_in_order_whatever_the_chunks(tmp_path):
-    cells = make_blood_cells(20, classes=2, image_size=24, random_state=0)
-    clf = SimpleCNNClassifier(max_epochs=1, device="cpu").fit(cells.images, cells.target)
-    paths = []
-    for number, image in enumerate(cells.images):
-        paths.append(str(tmp_path / f"{number}.png"))
-        Image.fromarray(image).save(paths[-1])
-    broken = str(tmp_path / "broken.png")
-    (tmp_path / "broken.png").write_bytes(b"")
-    paths.insert(5, broken)
-    chunks = list(predict_files(clf, paths, chunk_size=4))
-    assert [path for chunk in chunks for path in chunk.paths] == paths[:5] + paths[6:]
-    assert [path for chunk in chunks for path, _ in chunk.skipped] == [broken]
-    # Another batch composition may round differently in the last bits of float32.
-    np.testing.assert_allclose(
-        np.concatenate([chunk.probabilities for chunk in chunks]),
-        clf.predict_proba(cells.images),
-        atol=1e-6,
-    )
+PROBABILITIES = np.array([[0.2, 0.8], [0.6, 0.4]])
+
+
+@pytest.mark.parametrize(
+    ("y_true", "y_pred", "error", "message"),
+    [
+        ([], [], ValueError, "y_true is empty"),
+        (["a"], ["a", "b"], ValueError, "y_true holds 1 labels, y_pred 2"),
+        (
+            ["a", 1],
+            ["a", "a"],
+            ValueError,
+            r"y_true holds text as well as numbers.*y_true\[1\] is 1",
+        ),
+        (["a", "b"], [0, 1], ValueError, "y_true holds labels such as 'a', y_pred such as 0"),
+        ([0, 1], ["0", "1"], ValueError, "y_true holds labels such as 0, y_pred such as '0'"),
+        (["a", None], ["a", "a"], ValueError, r"y_true\[1\] is None"),
+        (["a", "a"], ["a", np.nan], ValueError, r"y_pred\[1\] is nan"),
+        (pd.Series(["a", pd.NA], dtype="object"), ["a", "a"], ValueError, r"y_true\[1\] is <NA>"),
+        ([0.0, np.nan], [0, 0], ValueError, r"y_true\[1\] is nan"),
+        ([0, 1], PROBABILITIES, ValueError, r"y_pred must hold one label.*\(2, 2\).*argmax"),
+        ([0, 1], PROBABILITIES.tolist(), ValueError, r"y_pred must hold one label.*\(2, 2\)"),
+        ([0, 1], PROBABILITIES[:, 1], ValueError, r"y_pred\[0\] is 0.8.*probabilities"),
+        (["a", "b"], "ab", TypeError, "y_pred must be an array-like of labels, got str"),
+        ({"a": 1}, ["a"], TypeError, "y_true must be an array-like of labels, got dict"),
+        ({"a", "b"}, ["a", "b"], TypeError, "y_true must be an array-like of labels, got set"),
+        (3, ["a"], TypeError, "y_true must be an array-like of labels, got int"),
+        ([b"a"], ["a"], ValueError, r"y_true\[0\] is b'a'"),
+        (["a"], SimpleCNNClassifier(), TypeError, "y_pred must be labels, got a model"),
+        (
+            ["NEUTROPHIL", "MONOCYTE"],
+            ["neutrophil", "MONOCYTE"],
+            ValueError,
+            "y_true holds 'NEUTROPHIL', y_pred 'neutrophil'",
+        ),
+    ],
+)
+def test_what_are_no_labels_is_refused(y_true, y_pred, error, message):
+    with pytest.raises(error, match=message):
+        evaluate_predictions(y_true, y_pred)

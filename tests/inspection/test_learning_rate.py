@@ -2,20 +2,12 @@
 
 import numpy as np
 import pytest
+from imblearn.pipeline import Pipeline
+from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback
 
-from wbcclf import SimpleCNNClassifier, make_blood_cells
-from wbcclf.inspection import find_learning_rate, save_learning_rate_curve
-
-
-@pytest.fixture(scope="module")
-def cells():
-    return make_blood_cells(60, classes=3, image_size=16, random_state=0)
-
-
-@pytest.fixture(scope="module")
-def clf():
-    return SimpleCNNClassifier(device="cpu", batch_size=16, random_state=0)
+from wbcclf import Augmenter
+from wbcclf.inspection import find_learning_rate
 
 
 @pytest.fixture(scope="module")
@@ -66,20 +58,23 @@ def test_blocks_keep_the_proportions_of_their_rates(clf, cells):
     np.testing.assert_allclose(np.array(seen)[:, 5] / np.array(seen)[:, 0], 0.5**5)
 
 
-def test_the_curve_is_drawn(result, tmp_path):
-    path = tmp_path / "curve.svg"
-    save_learning_rate_curve(result, path)
-    assert f"{result.suggestion:.1e}" in path.read_text()
-
-
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
         ({"lowest": 1.0, "highest": 0.1}, r"lowest=1.0 and highest=0.1"),
         ({"lowest": 0.0}, "lowest=0.0"),
-        ({"n_steps": 9}, "n_steps=9 is too few"),
+        ({"highest": None}, "highest=None"),
+        ({"n_steps": 9}, "n_steps=9 must be"),
+        ({"n_steps": 10.5}, "n_steps=10.5 must be"),
     ],
 )
 def test_wrong_ranges_are_refused(clf, cells, wrong, message):
     with pytest.raises(ValueError, match=message):
         find_learning_rate(clf, cells.images, cells.target, **wrong)
+
+
+def test_a_pipeline_or_a_search_is_refused(clf, cells):
+    pipeline = Pipeline([("copies", Augmenter()), ("clf", clf)])
+    for model in (pipeline, GridSearchCV(clf, {})):
+        with pytest.raises(TypeError, match=rf"{type(model).__name__}.*pipeline\[-1\].*best_estim"):
+            find_learning_rate(model, cells.images, cells.target)

@@ -25,7 +25,7 @@ from wbcclf.cli._shared import (
     out,
     require,
 )
-from wbcclf.inspection import evaluate_predictions, predict_files, save_confusion_matrix
+from wbcclf.inspection import EvaluationDisplay, evaluate_predictions, predict_files
 
 
 def evaluate(
@@ -81,7 +81,13 @@ def evaluate(
             temporary.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
         out.print(f"Figures: {output}")
     if plot is not None:
-        save_confusion_matrix(result, plot)
+        from matplotlib.figure import Figure
+
+        display = EvaluationDisplay(result)
+        # Not a pyplot figure: nothing can open a window.
+        display.plot(ax=Figure(figsize=display.figsize, layout="constrained").add_subplot())
+        with replacing(plot) as temporary:
+            display.figure_.savefig(temporary)
         out.print(f"Confusion matrix: {plot}")
 
 

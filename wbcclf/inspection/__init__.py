@@ -1,13 +1,13 @@
 """Looking at what a classifier does."""
 
-from wbcclf.inspection._evaluation import evaluate_predictions, save_confusion_matrix
+from wbcclf.inspection._evaluation import EvaluationDisplay, evaluate_predictions
 from wbcclf.inspection._files import predict_files
-from wbcclf.inspection._learning_rate import find_learning_rate, save_learning_rate_curve
+from wbcclf.inspection._learning_rate import LearningRateDisplay, find_learning_rate
 
 __all__ = [
+    "EvaluationDisplay",
+    "LearningRateDisplay",
     "evaluate_predictions",
     "find_learning_rate",
     "predict_files",
-    "save_confusion_matrix",
-    "save_learning_rate_curve",
 ]

@@ -1,29 +1,36 @@
-"""Pictures in files."""
+"""Axes to draw on."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from wbcclf._files import replacing
 
-
-@contextmanager
-def drawing(path: str | os.PathLike, width: float, height: float) -> Iterator[Any]:
-    """Give matplotlib axes to draw on, width x height inches; write them to `path` after it.
+def check_axes(ax: Any) -> None:
+    """Fail before the work, not after it, if nothing can be drawn.
 
     Raises
     ------
     ImportError
         If matplotlib is not installed; the message says how to install it.
+    TypeError
+        If `ax` is neither axes nor None.
     """
     try:
-        from matplotlib.figure import Figure
+        from matplotlib.axes import Axes
     except ImportError as error:
         raise ImportError("Drawing needs matplotlib: pip install 'wbcclf[plot]'.") from error
-    figure = Figure(figsize=(width, height), layout="constrained")  # no pyplot: no window, no state
-    yield figure.add_subplot()
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=120)
+    if ax is not None and not isinstance(ax, Axes):
+        raise TypeError(
+            f"ax must be matplotlib axes or None, got {ax!r}. To write the picture to a file, call "
+            "figure_.savefig(path) of the display."
+        )
+
+
+def get_axes(ax: Any, figsize: tuple[float, float]) -> Any:
+    """Return `ax`, or the axes of a new pyplot figure of that size in inches."""
+    check_axes(ax)
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot as plt  # as scikit-learn's displays: a notebook shows the figure
+
+    return plt.subplots(figsize=figsize, layout="constrained")[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from sklearn.base import clone
 from sklearn.utils import Bunch
 
 from wbcclf.classifiers import CNNClassifier
-from wbcclf.inspection._drawing import drawing
+from wbcclf.inspection._drawing import check_axes, get_axes
 
 
 def find_learning_rate(
@@ -55,6 +55,8 @@ def find_learning_rate(
 
     Raises
     ------
+    TypeError
+        If `classifier` is no CNNClassifier, such as a pipeline or a search.
     ValueError
         If the range is empty or `n_steps` is under 10.
 
@@ -68,12 +70,21 @@ def find_learning_rate(
     >>> 1e-4 < result.suggestion < 1e-1
     True
     """
-    if not 0 < lowest < highest < math.inf:
+    if not isinstance(classifier, CNNClassifier):
+        raise TypeError(
+            f"classifier must be a CNNClassifier, got {type(classifier).__name__}. Of a pipeline "
+            "give the last step, pipeline[-1], and the images that reach it; of a search, "
+            "best_estimator_."
+        )
+    is_range = isinstance(lowest, Real) and isinstance(highest, Real)
+    if not (is_range and 0 < lowest < highest < math.inf):
         raise ValueError(
             f"lowest={lowest!r} and highest={highest!r} must be 0 < lowest < highest, finite."
         )
-    if n_steps < 10:
-        raise ValueError(f"n_steps={n_steps!r} is too few to see anything: give 10 or more.")
+    if not isinstance(n_steps, Integral) or n_steps < 10:
+        raise ValueError(
+            f"n_steps={n_steps!r} must be a whole number of 10 or more: fewer show nothing."
+        )
     test = _range_test(np.geomspace(lowest, highest, n_steps))
     trial = clone(classifier).set_params(
         lr=lowest,
@@ -135,25 +146,95 @@ def _range_test(rates: np.ndarray) -> Any:
     return RangeTest()
 
 
-def save_learning_rate_curve(result: Bunch, path: str | os.PathLike) -> None:
-    """Draw the loss over the learning rate, with the suggestion, to a picture file.
+class LearningRateDisplay:
+    """Training loss over a growing learning rate, with the suggested one.
+
+    Made and used like scikit-learn's displays. ``display.figure_.savefig("rates.png")`` writes a
+    file.
 
     Parameters
     ----------
     result : Bunch
         What :func:`find_learning_rate` returned.
-    path : str or path
-        The suffix gives the format: ``.png``, ``.svg``, ``.pdf``.
 
-    Raises
-    ------
-    ImportError
-        If matplotlib is not installed; the message says how to install it.
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> from wbcclf import SimpleCNNClassifier, make_blood_cells
+    >>> from wbcclf.inspection import LearningRateDisplay
+    >>> cells = make_blood_cells(60, classes=2, image_size=32, random_state=0)
+    >>> clf = SimpleCNNClassifier(device="cpu", random_state=0)
+    >>> display = LearningRateDisplay.from_estimator(clf, cells.images, cells.target, n_steps=20)
+    >>> display.ax_.get_xlabel()
+    'learning rate'
+    >>> plt.close(display.figure_)
     """
-    with drawing(path, 6, 4) as axes:
-        axes.plot(result.learning_rates, result.losses)
-        axes.axvline(result.suggestion, linestyle="--", color="grey")
-        axes.set_xscale("log")
-        axes.set_xlabel("learning rate")
-        axes.set_ylabel("smoothed training loss")
-        axes.set_title(f"suggestion: {result.suggestion:.1e}")
+
+    def __init__(self, result: Bunch) -> None:
+        self.result = result
+
+    def plot(self, *, ax: Any = None) -> LearningRateDisplay:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes or None, default=None
+            None makes a pyplot figure.
+
+        Returns
+        -------
+        LearningRateDisplay
+            The display itself, with ``ax_`` and ``figure_``.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed; the message says how to install it.
+        TypeError
+            If `ax` is neither axes nor None.
+        """
+        ax = get_axes(ax, (6, 4))
+        ax.plot(self.result.learning_rates, self.result.losses)
+        ax.axvline(self.result.suggestion, linestyle="--", color="grey")
+        ax.set(
+            xscale="log",
+            xlabel="learning rate",
+            ylabel="smoothed training loss",
+            title=f"suggestion: {self.result.suggestion:.1e}",
+        )
+        self.ax_, self.figure_ = ax, ax.get_figure(root=True)
+        return self
+
+    @classmethod
+    def from_estimator(
+        cls, classifier: CNNClassifier, X: Any, y: Any, *, ax: Any = None, **options: Any
+    ) -> LearningRateDisplay:
+        """Run the range test and draw it.
+
+        Parameters
+        ----------
+        classifier, X, y
+            As for :func:`find_learning_rate`.
+        ax : matplotlib Axes or None, default=None
+            As in :meth:`plot`.
+        **options
+            `lowest`, `highest` and `n_steps` of :func:`find_learning_rate`.
+
+        Returns
+        -------
+        LearningRateDisplay
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed; the message says how to install it.
+        TypeError, ValueError
+            As by :func:`find_learning_rate`, or if `ax` is neither axes nor None.
+        """
+        check_axes(ax)
+        return cls(find_learning_rate(classifier, X, y, **options)).plot(ax=ax)

@@ -1,0 +1,105 @@
+"""Checks before any work: of models that are to predict, and of labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+
+def check_classifier(model: Any, name: str) -> None:
+    """Fail unless `model` is a fitted classifier.
+
+    Raises
+    ------
+    TypeError
+        If it is none; the message names the parameter.
+    sklearn.exceptions.NotFittedError
+        If it is not fitted.
+    """
+    if isinstance(model, type) or not hasattr(model, "fit"):
+        got = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
+        raise TypeError(
+            f"{name} must be a fitted classifier, got {got}. "
+            "wbcclf.load_model(path) reads one from a model file."
+        )
+    check_is_fitted(model)
+    if not hasattr(model, "classes_"):
+        raise TypeError(
+            f"{name} must be a fitted classifier, but {type(model).__name__} has no classes. A "
+            "search keeps a model with refit=True only; a pipeline must end in a classifier."
+        )
+
+
+def check_labels(y: Any, name: str) -> np.ndarray:
+    """Return labels as an array of text or of numbers.
+
+    Raises
+    ------
+    TypeError
+        If `y` is no array-like.
+    ValueError
+        If it has another shape than (n_samples,), or holds anything but labels of one kind.
+    """
+    if hasattr(type(y), "predict"):
+        raise TypeError(
+            f"{name} must be labels, got a model, {type(y).__name__}. Give model.predict(X), or "
+            "call EvaluationDisplay.from_estimator(model, X, y)."
+        )
+    if isinstance(y, (str, bytes, Mapping, Set)) or not np.iterable(y):
+        raise TypeError(f"{name} must be an array-like of labels, got {type(y).__name__}.")
+    if not hasattr(y, "__array__"):
+        y = np.array(list(y), dtype=object)  # otherwise NumPy makes text of the 1 in ["a", 1]
+    labels = np.asarray(y)
+    if labels.ndim != 1:
+        raise ValueError(
+            f"{name} must hold one label for each image, shape (n_samples,), got {labels.shape}. "
+            "Of probabilities take the most probable class, classes_[probabilities.argmax(axis=1)]."
+        )
+    if labels.dtype.kind in "Ubiu":
+        return labels
+    items = labels.tolist()
+    for row, label in enumerate(items):
+        is_text = isinstance(label, str)
+        if not is_text and not (isinstance(label, (Real, np.bool_)) and label % 1 == 0):
+            raise ValueError(
+                f"{name}[{row}] is {label!r}, but labels are text or whole numbers. Leave out "
+                "images without a label; of probabilities take the most probable class."
+            )
+        if is_text != isinstance(items[0], str):
+            raise ValueError(
+                f"{name} holds text as well as numbers: {name}[0] is {items[0]!r}, {name}[{row}] "
+                f"is {label!r}. Make all labels one type."
+            )
+    return np.array(items)
+
+
+def check_same_classes(one: np.ndarray, other: np.ndarray, names: tuple[str, str]) -> None:
+    """Fail if two arrays of labels cannot mean the same classes.
+
+    Raises
+    ------
+    ValueError
+        If one holds text and the other numbers, or if they spell a class in two ways.
+    """
+    if not len(one) or not len(other):
+        return
+    if (one.dtype.kind == "U") != (other.dtype.kind == "U"):
+        raise ValueError(
+            f"{names[0]} holds labels such as {one[0].item()!r}, {names[1]} such as "
+            f"{other[0].item()!r}: text and numbers are never equal. Make both one type."
+        )
+    if one.dtype.kind != "U":
+        return
+    ones, others = set(one.tolist()), set(other.tolist())
+    spelled = {label.strip().casefold(): label for label in others - ones}
+    for label in sorted(ones - others):
+        twin = spelled.get(label.strip().casefold())
+        if twin is not None:
+            raise ValueError(
+                f"{names[0]} holds {label!r}, {names[1]} {twin!r}: they would count as two "
+                "classes. Spell each class in one way."
+            )
