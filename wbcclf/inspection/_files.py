@@ -2,41 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 from sklearn.pipeline import Pipeline
 from sklearn.utils import Bunch
+from sklearn.utils.validation import check_is_fitted
 
 from wbcclf.classifiers import CNNClassifier
-from wbcclf.datasets import ImageLoader
+from wbcclf.datasets import ImageLoader, list_image_folder
 from wbcclf.exceptions import ImageReadError
+from wbcclf.inspection._checks import check_classifier
 
 
-def predict_files(model: Any, paths: Sequence[str], *, chunk_size: int = 256) -> Iterator[Bunch]:
+def predict_files(
+    model: Any, paths: str | os.PathLike | Iterable[str | os.PathLike], *, chunk_size: int = 256
+) -> Iterator[Bunch]:
     """Predict the classes of image files, in the order of the files.
+
+    The arguments are checked at the call; files are read as the chunks are asked for.
 
     Parameters
     ----------
-    model : CNNClassifier or Pipeline
-        Fitted. Without an :class:`ImageLoader` of its own it gets one that stretches the images to
-        the size it was trained on.
-    paths : sequence of str
+    model : classifier, pipeline or search
+        Fitted: a :class:`CNNClassifier`, or any classifier with `predict_proba` that follows
+        :class:`DeepFeatures` or an :class:`ImageLoader` in a pipeline; of a search, its
+        ``best_estimator_``. Without an `ImageLoader` of its own it gets one that stretches the
+        images to the size it was trained on.
+    paths : str, path or iterable of them
+        A folder, for all images in it and below, as
+        ``list_image_folder(folder, labelled=False)`` lists them; one file; or several files.
     chunk_size : int, default=256
         Files in memory at a time.
 
-    Yields
-    ------
-    Bunch
+    Returns
+    -------
+    iterator of Bunch
         For every chunk, with the attributes
 
         paths : list of str
             The files that could be read.
         labels : ndarray of shape (n_read,)
-        probabilities : ndarray of shape (n_read, n_classes), float32
+        probabilities : ndarray of shape (n_read, n_classes), float
         skipped : list of (path, reason)
-            The files that could not.
+            The files that could not; in the first chunk also what is left out of a folder.
+
+    Raises
+    ------
+    TypeError
+        If `model` is no classifier with `predict_proba`, or the size of its images is not known,
+        or if `paths` holds anything but paths.
+    ValueError
+        If there is no file, the model was trained on grey images, or `chunk_size` is out of range.
+    FileNotFoundError
+        If `paths` is a single path of neither a folder nor a file.
+    sklearn.exceptions.NotFittedError
+        If `model` is not fitted.
 
     Examples
     --------
@@ -53,30 +77,100 @@ def predict_files(model: Any, paths: Sequence[str], *, chunk_size: int = 256) ->
     >>> chunks[0].probabilities.shape
     (1, 2)
     """
-    steps = model.steps if isinstance(model, Pipeline) else [("classifier", model)]
-    classifier: CNNClassifier = steps[-1][1]
-    if classifier.image_shape_[2] != 3:
+    if not isinstance(chunk_size, Integral) or chunk_size < 1:
+        raise ValueError(f"chunk_size={chunk_size!r} must be a whole number of 1 or more.")
+    loader, transformers, classifier = _parts(getattr(model, "best_estimator_", model))
+    files, left_out = _files(paths)
+    return _predict(loader, transformers, classifier, files, left_out, chunk_size)
+
+
+def _parts(model: Any) -> tuple[ImageLoader, list, Any]:
+    """Return what a model does with a path: the loader, the steps after it, the classifier."""
+    check_classifier(model, "model")
+    *before, classifier = (
+        [step for _, step in model.steps] if isinstance(model, Pipeline) else [model]
+    )
+    if not hasattr(classifier, "predict_proba"):
+        raise TypeError(
+            f"model must give probabilities, but {type(classifier).__name__} has no predict_proba. "
+            "sklearn.calibration.CalibratedClassifierCV gives them to any classifier."
+        )
+    # The others, samplers and "passthrough", do nothing in a prediction.
+    transformers = [step for step in before if hasattr(step, "transform")]
+    for step in transformers:
+        check_is_fitted(step)
+    if transformers and isinstance(transformers[0], ImageLoader):
+        return transformers[0], transformers[1:], classifier
+    steps = [*transformers, classifier]
+    shape = next((step.image_shape_ for step in steps if hasattr(step, "image_shape_")), None)
+    if shape is None:
+        raise TypeError(
+            f"model is {type(model).__name__}, which does not tell the size of its images. Put "
+            "a loader in front: make_pipeline(ImageLoader(image_size=...), model)."
+        )
+    if shape[2] != 3:
         raise ValueError(
-            "The model was trained on grey images, but files are read as RGB. Train it on RGB "
+            "model was trained on grey images, but files are read as RGB. Train it on RGB "
             "images (np.repeat(images, 3, axis=-1)), or predict arrays with model.predict."
         )
-    loader, rest = steps[0][1], model
-    if isinstance(loader, ImageLoader):
-        rest = model[1:]
-    else:
-        loader = ImageLoader(image_size=classifier.image_shape_[:2])
-    for start in range(0, len(paths), chunk_size):
-        chunk = [str(path) for path in paths[start : start + chunk_size]]
-        images, read, skipped = _read(loader, chunk)
-        probabilities = np.empty((0, len(model.classes_)), dtype=np.float32)
-        if read:
-            probabilities = rest.predict_proba(images)
-        yield Bunch(
-            paths=read,
-            labels=model.classes_[probabilities.argmax(axis=1)],
-            probabilities=probabilities,
-            skipped=skipped,
+    return ImageLoader(image_size=shape[:2]), transformers, classifier
+
+
+def _files(paths: Any) -> tuple[list[str], list[tuple[str, str]]]:
+    """Return the files, and what is left out of a folder with the reasons."""
+    if isinstance(paths, (str, os.PathLike)):
+        if os.path.isdir(paths):
+            listing = list_image_folder(paths, labelled=False)
+            return listing.paths.tolist(), listing.skipped
+        if not os.path.exists(paths):
+            raise FileNotFoundError(f"paths={os.fspath(paths)!r} is neither a folder nor a file.")
+        return [os.fspath(paths)], []
+    if (
+        isinstance(paths, (bytes, Mapping))
+        or not np.iterable(paths)
+        or getattr(paths, "ndim", 1) > 1
+    ):
+        shape = f" of shape {np.shape(paths)}" if hasattr(paths, "shape") else ""
+        raise TypeError(
+            f"paths must be a folder, a file or several files, got {type(paths).__name__}{shape}. "
+            "Images in memory are predicted by model.predict(images); of a listing give its paths."
         )
+    files = list(paths)
+    for number, path in enumerate(files):
+        if not isinstance(path, (str, os.PathLike)):
+            raise TypeError(
+                f"paths must hold paths of image files, but number {number} is of type "
+                f"{type(path).__name__}. Images in memory are predicted by model.predict(images)."
+            )
+    if not files:
+        raise ValueError("paths is empty: there is no file to predict.")
+    return [os.fspath(path) for path in files], []
+
+
+def _predict(
+    loader: ImageLoader,
+    transformers: list,
+    classifier: Any,
+    files: list[str],
+    left_out: list[tuple[str, str]],
+    chunk_size: int,
+) -> Iterator[Bunch]:
+    classes = classifier.classes_
+    for start in range(0, len(files), chunk_size):
+        X, read, skipped = _read(loader, files[start : start + chunk_size])
+        labels, probabilities = classes[:0], np.empty((0, len(classes)), dtype=np.float32)
+        if read:
+            for step in transformers:
+                X = step.transform(X)
+            probabilities = classifier.predict_proba(X)
+            # The label of a network is its most probable class: it need not run twice. That of
+            # others may differ from it (a threshold, an SVM).
+            is_network = isinstance(classifier, CNNClassifier)
+            labels = classes[probabilities.argmax(axis=1)] if is_network else classifier.predict(X)
+        yield Bunch(
+            paths=read, labels=labels, probabilities=probabilities, skipped=left_out + skipped
+        )
+        left_out = []
 
 
 def _read(
