@@ -1,5 +1,9 @@
 """What the documentation shows runs, and what the package promises about importing holds."""
 
+import ast
+import html
+import inspect
+import pkgutil
 import re
 import runpy
 import subprocess
@@ -8,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import wbcclf
 from wbcclf.backbones import _registry
 
 ROOT = Path(__file__).parents[1]
@@ -69,8 +74,6 @@ def test_importing_stays_light():
 
 
 def test_every_public_name_is_in_the_api_pages():
-    import wbcclf
-
     pages = "".join(path.read_text() for path in (ROOT / "docs" / "api").glob("*.md"))
     missing = [name for name in wbcclf.__all__ if f"::: wbcclf.{name}\n" not in pages]
     assert not missing
@@ -82,3 +85,74 @@ def test_the_pinned_requirements_name_no_address():
     assert len(pins) > 30
     pattern = r'[A-Za-z0-9._-]+(\[[a-z]+\])?==[0-9][A-Za-z0-9.+-]*( ; sys_platform == "linux")?'
     assert [line for line in pins if not re.fullmatch(pattern, line)] == []
+
+
+@pytest.fixture(scope="module")
+def api_pages(tmp_path_factory):
+    """Return the HTML of every API page by its name."""
+    pytest.importorskip("mkdocs", reason="mkdocs is not installed: pip install 'wbcclf[docs]'")
+    site = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", site]
+    subprocess.run(command, cwd=ROOT, check=True)
+    return {path.parent.name: path.read_text() for path in site.glob("api/*/index.html")}
+
+
+def text_of(page):
+    return html.unescape(re.sub(r"<[^>]+>", "", page))
+
+
+def test_the_api_pages_show_no_markup_of_docstrings(api_pages):
+    assert len(api_pages) >= 8
+    for name, page in api_pages.items():
+        text = text_of(re.sub(r"<pre>.*?</pre>", "", page, flags=re.DOTALL))
+        assert not re.findall(r".*(?::[a-z]+:[`\w]|`).*", text), name
+
+
+def test_docstrings_link_to_each_other(api_pages):
+    # A class, a function on another page, and a method.
+    classifiers = api_pages["classifiers"]
+    for target in (
+        "#wbcclf.CNNClassifier",
+        "../persistence/#wbcclf.save_model",
+        "#wbcclf.CNNClassifier.fit",
+    ):
+        assert re.search(f'href="{target}"><code>', classifiers), target
+    assert "torch.compile" in text_of(classifiers)
+
+
+CLASSES = {
+    name: cls
+    for name in re.findall(
+        r"^::: (\S+)$",
+        "".join(path.read_text() for path in (ROOT / "docs" / "api").glob("*.md")),
+        flags=re.MULTILINE,
+    )
+    if inspect.isclass(cls := pkgutil.resolve_name(re.sub(r"\.(\w+)$", r":\1", name)))
+}
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_class_shows_the_signature_of_its_constructor(name, api_pages):
+    assert len(CLASSES) > 40
+    _, heading, rest = "".join(api_pages.values()).partition(f'<h2 id="{name}" ')
+    assert heading
+    block = re.search(r'<div class="doc-signature[^>]*>(.*?)</div>', rest, flags=re.DOTALL)[1]
+    shown = ast.parse(f"def {text_of(block).strip()}: pass").body[0]
+    assert shown.name == CLASSES[name].__name__
+    expected = inspect.signature(CLASSES[name]).parameters
+    arguments = [*shown.args.posonlyargs, *shown.args.args, *shown.args.kwonlyargs]
+    assert [argument.arg for argument in arguments] == list(expected)
+    defaults = [*shown.args.defaults, *(value for value in shown.args.kw_defaults if value)]
+    optional = [each for each in expected.values() if each.default is not each.empty]
+    for parameter, default in zip(optional, defaults, strict=True):
+        if not isinstance(default, (ast.Name, ast.Call)):  # the name of a constant, a factory
+            assert ast.literal_eval(default) == parameter.default, parameter
+
+
+def test_the_choices_of_a_parameter_leave_its_default(api_pages):
+    parameters = text_of(api_pages["classifiers"])
+    for name, default in (("optimizer", '"adamw"'), ("lr_schedule", '"onecycle"')):
+        shown = re.search(
+            rf"^\s*{name}\s+\(.*?default:\s*(\S+)", parameters, re.MULTILINE | re.DOTALL
+        )
+        assert shown[1] == default

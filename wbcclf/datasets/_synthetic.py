@@ -78,7 +78,7 @@ def make_blood_cells(
 
     Returns
     -------
-    cells : :class:`~sklearn.utils.Bunch`
+    cells : Bunch
         The ``n_images = n_samples * (1 + n_copies)`` pictures in random order:
 
         - ``images``: ndarray ``(n_images, height, width, 3)``, uint8, 0-255, RGB;

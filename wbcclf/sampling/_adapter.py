@@ -86,7 +86,7 @@ class ImageSampler(BaseEstimator):
 
         Returns
         -------
-        X_resampled : ndarray of the dtype and number of axes of `X`
+        X_resampled : ndarray of the dtype and number of axes of X
         y_resampled : ndarray
         """
         images = as_images(X)

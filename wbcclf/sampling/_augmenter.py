@@ -190,7 +190,7 @@ class Augmenter(ImageSamplerMixin, BaseSampler):
 
         Returns
         -------
-        ndarray or torch.Tensor of the shape and dtype of `images`, on the same device
+        ndarray or torch.Tensor of the shape and dtype of images, on the same device
         """
         self._validate_params()
         random_state = check_random_state(random_state)

@@ -61,9 +61,9 @@ class ImageSamplerMixin:
 
         Returns
         -------
-        X_resampled : of the type, dtype and number of axes of `X`
+        X_resampled : of the type, dtype and number of axes of X
             The input, unchanged and in order, then the new images.
-        y_resampled : of the type and dtype of `y`
+        y_resampled : of the type and dtype of y
         """
         images, rows, labels, binarize = self._check(X, y)
         X_out, y_out = self._fit_resample(rows, labels)
