@@ -33,11 +33,13 @@ def find_learning_rate(
     ----------
     classifier : CNNClassifier
         Its own learning rate, schedule, early stopping and averaging have no effect.
-    X, y : array-likes
+    X, y : array-like
         Images and labels, as for its `fit`.
-    lowest, highest : float
-        The range; every step multiplies the rate by the same factor.
-    n_steps : int
+    lowest : float, default=1e-6
+        The first rate; every step multiplies it by the same factor.
+    highest : float, default=1.0
+        The last one.
+    n_steps : int, default=100
         Training batches, passes over `X` as needed.
 
     Returns
