@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.base import clone
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 
@@ -77,6 +78,33 @@ def fit(
     if checkpoint is not None and not clf.net_.interrupted:
         checkpoint.unlink(missing_ok=True)
     return clf
+
+
+def check_fit(classifier: Any, image_shape: tuple[int, int, int], classes: Any) -> None:
+    """Fail as `fit` would on images of this shape and these classes, before any are read.
+
+    All but the images themselves is looked at: parameters and what they name (blocks, weights,
+    folders, device). Warnings are left to `fit`.
+
+    Parameters
+    ----------
+    classifier : CNNClassifier
+        Not changed.
+    image_shape : (height, width, channels)
+    classes : array-like of shape (n_classes,)
+        The labels.
+    """
+    trial = clone(classifier)
+    trial._validate_params()
+    trial.image_shape_, trial.value_range_ = tuple(image_shape), (0, 255)
+    trial.classes_ = np.unique(classes)
+    numbers = np.arange(len(trial.classes_))
+    total_weight(np.ones(len(numbers)), trial.class_weight, *[trial.classes_] * 2, numbers)
+    data = ImageData(np.zeros((len(numbers), *image_shape), np.uint8), numbers)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        open_store(trial)
+        _set_net(trial, False, 0, check_random_state(0), data, None, False)
 
 
 def _check_data(
