@@ -8,6 +8,7 @@ from imblearn.under_sampling import RandomUnderSampler
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import _safe_indexing, get_tags
+from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 
 from wbcclf._images import (
     HasMethods,
@@ -68,27 +69,38 @@ class ImageSampler(BaseEstimator):
     def __init__(self, sampler):
         self.sampler = sampler
 
-    def fit(self, X, y):
+    def get_metadata_routing(self):
+        """Return what the sampler takes besides images and labels, in scikit-learn's routing."""
+        methods = MethodMapping()
+        for method in ("fit", "fit_resample"):
+            methods.add(caller=method, callee=method)
+        return MetadataRouter(owner=self).add(sampler=self.sampler, method_mapping=methods)
+
+    def fit(self, X, y, **params):
         """Check the input; resampling is done by :meth:`fit_resample` alone."""
+        routed = process_routing(self, "fit", **params)
         images = as_images(X)
         rows = X if images is None else images_to_rows(images)
-        self.sampler_ = clone(self.sampler).fit(rows, y)
+        self.sampler_ = clone(self.sampler).fit(rows, y, **routed.sampler.fit)
         return self
 
     @_fit_context(prefer_skip_nested_validation=False)
-    def fit_resample(self, X, y):
+    def fit_resample(self, X, y, **params):
         """Resample.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, height, width, channels) or (n_samples, n_features)
         y : array-like of shape (n_samples,)
+        **params
+            Metadata that the sampler requests (``set_fit_resample_request``).
 
         Returns
         -------
         X_resampled : ndarray of the dtype and number of axes of X
         y_resampled : ndarray
         """
+        routed = process_routing(self, "fit_resample", **params)
         images = as_images(X)
         rows = X if images is None else images_to_rows(images)
         dtype = None if _only_picks(self.sampler) else _integer_dtype(rows)
@@ -96,7 +108,7 @@ class ImageSampler(BaseEstimator):
         rows_in = rows
         if dtype is not None:
             rows_in = rows.astype(np.float32 if dtype.itemsize <= 2 else np.float64)
-        X_out, y_out = self.sampler_.fit_resample(rows_in, y)
+        X_out, y_out = self.sampler_.fit_resample(rows_in, y, **routed.sampler.fit_resample)
         _forget_images(self.sampler_)
         if dtype is not None and _leaves_out(self.sampler_):
             X_out = _safe_indexing(rows, self.sampler_.sample_indices_)
@@ -157,7 +169,7 @@ def _forget_images(sampler) -> None:
     would drag along.
     """
     for name, value in list(vars(sampler).items()):
-        if hasattr(value, "fit_resample"):
+        if isinstance(value, BaseEstimator) and hasattr(value, "fit_resample"):
             _forget_images(value)
         else:
             setattr(sampler, name, _unfitted(value))
