@@ -8,7 +8,8 @@ import pytest
 import torch
 from sklearn.exceptions import NotFittedError
 
-from wbcclf import CNNClassifier, Head
+from wbcclf import CNNClassifier, DeepFeatures, Head
+from wbcclf.backbones import describe
 from wbcclf.classifiers._network import CellNetwork
 from wbcclf.exceptions import OutOfMemoryError
 
@@ -301,3 +302,16 @@ def test_too_little_memory_for_one_image_is_an_error(fitted, cells, little_memor
     little_memory(0)
     with pytest.raises(OutOfMemoryError, match=r"cpu has too little.*single image.*input_size"):
         fitted.predict(cells.images)
+
+
+# ---------------------------------------------------------------- a torch module as backbone
+
+
+@pytest.mark.parametrize("estimator", [CNNClassifier, DeepFeatures])
+def test_a_torch_module_is_refused_with_the_way_to_make_it_a_backbone(estimator, cells):
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())
+    advice = r"ConvNet.*register_backbone\(BackboneSpec\(.*docs/plugins\.md"
+    with pytest.raises(ValueError, match=rf"'backbone' parameter of .*{advice}.*Sequential"):
+        estimator(module).fit(cells.images, cells.target)
+    with pytest.raises(TypeError, match=rf"{advice}.*Got a Sequential"):
+        describe(module)

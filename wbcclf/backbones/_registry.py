@@ -16,6 +16,11 @@ from wbcclf.exceptions import BrokenPluginWarning
 if TYPE_CHECKING:
     from wbcclf.backbones._scratch import ConvNet
 
+A_BACKBONE = (
+    "a name of wbcclf.backbones.list_backbones() or an object with a method spec(), like ConvNet. "
+    "A torch module of your own gets a name by register_backbone(BackboneSpec(name=..., build=..., "
+    "blocks=..., ...)), which tells how to build it and what its blocks are: see docs/plugins.md"
+)
 _GROUP = "wbcclf.backbones"
 _BACKBONES: dict[str, BackboneSpec] = {}
 _OUR_ENTRY_POINTS = ("timm", "xception")
@@ -96,6 +101,8 @@ def get_backbone(backbone: str | ConvNet) -> BackboneSpec:
 
     Raises
     ------
+    TypeError
+        If it is neither, like a torch module; the message says how to make one a backbone.
     ValueError
         If there is none of that name; the message lists the names and suggests the nearest. If
         several packages offer it.
@@ -115,7 +122,9 @@ def get_backbone(backbone: str | ConvNet) -> BackboneSpec:
     """
     if hasattr(backbone, "spec"):
         return backbone.spec()
-    backbone = str(backbone)
+    if not isinstance(backbone, str):
+        raise TypeError(f"A backbone must be {A_BACKBONE}. Got a {type(backbone).__name__}.")
+    backbone = str(backbone)  # a NumPy string, too
     for known in (_BACKBONES, _LOADED):
         if backbone in known:
             return known[backbone]

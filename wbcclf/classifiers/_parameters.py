@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
+from typing import Any
 
 from joblib import Memory
 
 from wbcclf._images import HasMethods, Interval, StrOptions
+from wbcclf.backbones._registry import A_BACKBONE
 from wbcclf.classifiers._head import Head
 
 _POSITIVE_INT = Interval(Integral, 1, None, closed="left")
@@ -14,8 +16,22 @@ _NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
 _POSITIVE = Interval(Real, 0, None, closed="neither")
 _SHARE = Interval(Real, 0, 1, closed="left")
 
+
+class _Backbone(HasMethods):
+    """What `backbone` may be; the error tells how a torch module becomes one."""
+
+    def __init__(self) -> None:
+        super().__init__("spec")
+
+    def is_satisfied_by(self, val: Any) -> bool:
+        return isinstance(val, str) or super().is_satisfied_by(val)
+
+    def __str__(self) -> str:
+        return A_BACKBONE
+
+
 PARAMETER_CONSTRAINTS: dict = {
-    "backbone": [str, HasMethods("spec")],
+    "backbone": [_Backbone()],
     "weights": [str, HasMethods("__fspath__"), None],
     "unfrozen_layers": [Interval(Integral, 0, None, closed="left"), str],
     "head": [Head, None],
