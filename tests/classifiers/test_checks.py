@@ -40,7 +40,11 @@ CLASSIFIERS = [
     SqueezeNetClassifier(weights=None, device="cpu", max_epochs=5, lr=1e-3),
 ]
 
+# Some checks train on random labels, for 50 steps or more.
+NOTHING_TO_LEARN = pytest.mark.filterwarnings("ignore:The training has learnt nothing")
 
+
+@NOTHING_TO_LEARN
 @parametrize_with_checks(CLASSIFIERS, expected_failed_checks=lambda clf: EXPECTED_FAILURES)
 def test_sklearn_checks(estimator, check):
     check(estimator)
@@ -129,6 +133,7 @@ FAMILIES = [
 
 
 @pytest.mark.families
+@NOTHING_TO_LEARN
 @pytest.mark.filterwarnings(r"ignore:.*blocks of .* are frozen at random weights")
 @parametrize_with_checks(FAMILIES, expected_failed_checks=lambda clf: EXPECTED_FAILURES)
 def test_sklearn_checks_of_every_family(estimator, check):

@@ -1,4 +1,4 @@
-"""skorch callbacks: early stopping, averaging, unfreezing, progress, divergence."""
+"""skorch callbacks: early stopping, averaging, unfreezing, progress, divergence, gain."""
 
 from __future__ import annotations
 
@@ -65,6 +65,7 @@ def make_callbacks(
         )
         callbacks.append(("early_stopping", stop))
     if not partial:
+        callbacks.append(("gain", Gain()))
         monitor = classifier.monitor if validates else "train_loss"
         schedule = make_schedule(classifier, budget, monitor)
         if schedule is not None:
@@ -204,6 +205,53 @@ class StopIfDiverged(Callback):
                 f"The training loss is {loss} in epoch {net.history[-1, 'epoch']}: training "
                 f"diverged. Lower lr (it is {net.lr})."
             )
+
+
+class Gain(Callback):
+    """Record how far an epoch's loss is below that of always predicting the classes' shares.
+
+    As a share of the latter: 0 where nothing was learnt, 1 at a loss of 0; McFadden's pseudo-R2
+    (McFadden 1974, Conditional logit analysis of qualitative choice behavior). Classes count as
+    they were drawn, weighted, balanced or mixed; penalties on weights do not. Nothing is recorded
+    where the shares alone give a loss of 0.01 or less, which one image in a thousand of another
+    class does: a share of so little is noise.
+    """
+
+    def on_epoch_begin(self, net, **kwargs):
+        """Begin to add up."""
+        self.loss_ = 0.0
+        self.weights_ = 0.0  # of each class
+
+    def on_batch_end(self, net, batch=None, training=False, y_pred=None, **kwargs):
+        """Add the losses of a training batch and the weights of its labels."""
+        if not training:
+            return
+        X, y = batch
+        y_pred = y_pred.detach()
+        target = torch.as_tensor(y, device=y_pred.device)
+        weight = torch.as_tensor(X["sample_weight"], device=y_pred.device)
+        self.loss_ += weight @ net.criterion_(y_pred, target)
+        if target.ndim == 1:
+            target = torch.nn.functional.one_hot(target, y_pred.shape[1]).to(weight.dtype)
+        self.weights_ += weight @ target
+
+    def on_epoch_end(self, net, **kwargs):
+        """Compare."""
+        total, n_classes = self.weights_.sum(), len(self.weights_)
+        # Smoothed as the labels are, which gives the least cross-entropy.
+        smoothing = net.criterion_.label_smoothing
+        shares = (1 - smoothing) * self.weights_ / total + smoothing / n_classes
+        # Focal loss is least at more even shares, so their powers down to equality are tried.
+        powers = torch.linspace(0, 1, 11, device=total.device)[:, None]
+        constants = powers * shares.clamp_min(torch.finfo(shares.dtype).tiny).log()
+        # Every loss is linear in the label, so one prediction for each class is enough.
+        labels = torch.arange(n_classes, device=total.device)
+        losses = net.criterion_(
+            constants.repeat_interleave(n_classes, dim=0), labels.repeat(len(powers))
+        )
+        of_shares = float((losses.view(len(powers), n_classes) @ self.weights_).min())
+        if of_shares > 0.01 * float(total):
+            net.history.record("gain", 1 - float(self.loss_) / of_shares)
 
 
 class ProgressBar(Callback):

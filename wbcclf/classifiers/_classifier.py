@@ -171,8 +171,10 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     net_ : skorch.NeuralNetClassifier
         The trained net; ``net_.module_.backbone`` is the chain.
     history_ : list of dict
-        One per epoch: ``epoch``, ``steps``, ``train_loss``, ``dur`` (seconds), and with validation
-        images ``valid_loss`` and ``valid_acc``.
+        One per epoch: ``epoch``, ``steps``, ``train_loss``, ``dur`` (seconds); with validation
+        images ``valid_loss`` and ``valid_acc``; and from `fit` ``gain``: by which share the loss
+        on the training images, without penalties, is below that of always answering with the
+        classes' shares. 0 is nothing learnt, 1 everything.
     n_iter_ : int
         Epochs trained; the last one counts though `max_steps` cut it short.
     n_steps_ : int
@@ -194,8 +196,16 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     ------
     ValueError
         For input of the wrong shape, channels, value range or labels; the message says what to do.
+    FloatingPointError
+        When the loss or the weights become infinite or NaN.
     wbcclf.exceptions.OutOfMemoryError
         When the device has too little memory for a training batch.
+
+    Warns
+    -----
+    sklearn.exceptions.ConvergenceWarning
+        When `fit` has taken 50 steps or more and learnt nothing: the last epoch's gain is under
+        0.01.
 
     See Also
     --------

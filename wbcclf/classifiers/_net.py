@@ -42,6 +42,7 @@ FIGURES = {
     "epoch": ("epoch", int),
     "train_batch_count": ("steps", int),
     "train_loss": ("train_loss", float),
+    "gain": ("gain", float),
     "valid_loss": ("valid_loss", float),
     "valid_acc": ("valid_acc", float),
     "dur": ("dur", float),
@@ -316,6 +317,7 @@ def train(
     try:
         with seeded(net.random_state.randint(np.iinfo(np.int32).max)), keeping_freed_memory():
             net.partial_fit((train_data, valid_data))
+        _check_weights(net)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
@@ -340,6 +342,16 @@ def train(
         for epoch in net.history.to_list()[done:]
         if "train_loss" in epoch  # not the half epoch of an interrupted training
     ]
+
+
+def _check_weights(net: CellNet) -> None:
+    """Fail if the last step, which no loss was computed after, has spoilt the weights."""
+    parts = net.module_.trained_parts().values()
+    if not all(tensor.isfinite().all() for part in parts for tensor in part.state_dict().values()):
+        raise FloatingPointError(
+            f"Weights are infinite or NaN after the last step: training diverged. Lower lr (it is "
+            f"{net.lr})."
+        )
 
 
 def resolve_device(device: str, *, fitted: bool) -> str:
