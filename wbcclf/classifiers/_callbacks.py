@@ -230,7 +230,7 @@ class Gain(Callback):
         y_pred = y_pred.detach()
         target = torch.as_tensor(y, device=y_pred.device)
         weight = torch.as_tensor(X["sample_weight"], device=y_pred.device)
-        self.loss_ += weight @ net.criterion_(y_pred, target)
+        self.loss_ += float(weight @ net.criterion_(y_pred, target))
         if target.ndim == 1:
             target = torch.nn.functional.one_hot(target, y_pred.shape[1]).to(weight.dtype)
         self.weights_ += weight @ target
@@ -251,7 +251,7 @@ class Gain(Callback):
         )
         of_shares = float((losses.view(len(powers), n_classes) @ self.weights_).min())
         if of_shares > 0.01 * float(total):
-            net.history.record("gain", 1 - float(self.loss_) / of_shares)
+            net.history.record("gain", 1 - self.loss_ / of_shares)
 
 
 class ProgressBar(Callback):
