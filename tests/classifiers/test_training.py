@@ -64,7 +64,7 @@ def test_history_has_plain_numbers_of_every_epoch(simple, cells):
     assert [epoch["epoch"] for epoch in clf.history_] == [1, 2, 3]
     assert clf.n_iter_ == 3
     for epoch in clf.history_:
-        assert set(epoch) == {"epoch", "steps", "train_loss", "dur"}
+        assert set(epoch) == {"epoch", "steps", "train_loss", "gain", "dur"}
         assert type(epoch["train_loss"]) is float and epoch["dur"] > 0
 
 
