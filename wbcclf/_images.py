@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
-from sklearn.utils.validation import _check_sample_weight, _num_samples, validate_data
+from sklearn.utils.validation import _check_sample_weight, validate_data
 
 __all__ = [
     "HasMethods",
@@ -23,7 +23,6 @@ __all__ = [
     "StrOptions",
     "_check_sample_weight",
     "_fit_context",
-    "_num_samples",
     "as_images",
     "check_image_size",
     "check_images",
@@ -31,6 +30,8 @@ __all__ = [
     "images_to_rows",
     "infer_image_shape",
     "integer_limits",
+    "numpy_columns",
+    "rounded_columns",
     "rows_to_images",
     "validate_data",
     "validate_images",
@@ -177,6 +178,40 @@ def as_images(X: Any) -> np.ndarray | None:
     return check_images(X) if getattr(X, "ndim", 2) > 2 else None
 
 
+def numpy_columns(X: Any) -> Any:
+    """Return a data frame of numbers with one dtype of NumPy's for all columns, their common one.
+
+    So bytes in nullable columns (UInt8, pyarrow's) stay bytes; scikit-learn makes floats of them.
+    Everything else is returned as it is.
+
+    Raises
+    ------
+    ValueError
+        If a nullable column lacks a value.
+    """
+    given = set(X.dtypes) if hasattr(X, "columns") else set()
+    # The masked dtypes and pyarrow's say which of NumPy's they stand for.
+    plain = {getattr(dtype, "numpy_dtype", dtype) for dtype in given}
+    are_numbers = all(isinstance(dtype, np.dtype) and dtype.kind in "uifb" for dtype in plain)
+    if not are_numbers or (len(given) < 2 and given == plain):
+        return X
+    missing = X.isna().to_numpy() if given != plain else np.zeros((1, 1))
+    if missing.any():
+        row, column = np.argwhere(missing)[0]
+        raise ValueError(
+            f"X holds {missing.sum()} missing values (NA), first in row {row} of column "
+            f"{X.columns[column]!r}. Remove or fill them."
+        )
+    return X.astype(np.result_type(*plain))
+
+
+def rounded_columns(rows: np.ndarray, frame: Any) -> np.ndarray:
+    """Return `rows` with the columns rounded that hold integers in a data frame."""
+    if rows.dtype.kind != "f":
+        return rows
+    return np.where([dtype.kind in "uib" for dtype in frame.dtypes], np.rint(rows), rows)
+
+
 def validate_images(
     estimator: Any,
     X: Any,
@@ -203,6 +238,7 @@ def validate_images(
             )
         image_shape = images.shape[1:]
         X = images_to_rows(images)
+    X = numpy_columns(X)
     checked = validate_data(estimator, X, y, reset=reset, **check_params)
     rows, *rest = checked if isinstance(checked, tuple) else (checked,)
     batch = rows_to_images(rows, image_shape)

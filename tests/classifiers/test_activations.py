@@ -21,7 +21,11 @@ from wbcclf.classifiers import _activations, _fitting
 from wbcclf.classifiers._activations import N_TOGETHER, FrozenPart
 from wbcclf.exceptions import TrainingInterruptedWarning
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*frozen at random weights")
+# Where validation images are training images, too, what is measured on them matters to no one.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*frozen at random weights"),
+    pytest.mark.filterwarnings("ignore:.*images of X_val are in X, too"),
+]
 
 # One network of every family: its smallest images, and what to train of it.
 FAMILIES = [

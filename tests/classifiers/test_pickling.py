@@ -14,6 +14,9 @@ from imblearn.pipeline import Pipeline
 
 from wbcclf import SMOTE, Augmenter, CNNClassifier
 
+# Where validation images are training images, too, what is measured on them matters to no one.
+pytestmark = pytest.mark.filterwarnings("ignore:.*images of X_val are in X, too")
+
 # Unpickle, predict, save the probabilities: nothing of this process is there.
 FRESH_PROCESS = """
 import sys, joblib, numpy as np

@@ -202,26 +202,66 @@ def test_rows_of_weight_zero_are_neither_trained_on_nor_validated_on(simple, cel
 
 def test_given_validation_images_leave_all_rows_to_train_on(simple, cells):
     clf = simple(early_stopping=True, max_epochs=1)
-    clf.fit(cells.images, cells.target, X_val=cells.images[:6], y_val=cells.target[:6])
-    assert len(clf.train_indices_) == len(cells.images)
+    clf.fit(cells.images[6:], cells.target[6:], X_val=cells.images[:6], y_val=cells.target[:6])
+    assert len(clf.train_indices_) == len(cells.images) - 6
     assert len(clf.validation_indices_) == 0
+
+
+@pytest.mark.parametrize("n_doubles", [1, 4])
+def test_validation_images_that_are_trained_on_are_counted(simple, cells, n_doubles):
+    X, y = cells.images[6 - n_doubles :], cells.target[6 - n_doubles :]
+    validation = {"X_val": cells.images[:6], "y_val": cells.target[:6]}
+    with pytest.warns(UserWarning, match=f"{n_doubles} of the 6 images of X_val are in X, too"):
+        simple(max_epochs=1).fit(X, y, **validation)
+    weight = np.ones(len(X))
+    weight[:n_doubles] = 0
+    simple(max_epochs=1).fit(X, y, sample_weight=weight, **validation)
+
+
+def test_a_bootstrap_sample_is_validated_on_images_that_are_not_trained_on(simple, cells):
+    drawn = np.random.RandomState(0).choice(36, 36)
+    seen = Seen()
+    clf = simple(early_stopping=True, validation_fraction=0.3, callbacks=[seen], max_epochs=1)
+    clf.fit(cells.images[drawn], cells.target[drawn])
+    assert seen.valid
+    assert seen.train.isdisjoint(seen.valid)
+    validated = drawn[clf.validation_indices_]
+    assert len(set(validated)) == len(validated)  # every image counts once
+    left_out = np.setdiff1d(np.arange(36), [*clf.train_indices_, *clf.validation_indices_])
+    assert len(left_out)
+    assert set(drawn[left_out]) <= set(validated)
 
 
 # ---------------------------------------------------------------- a lost record
 
 
-def test_sliced_resampled_images_are_refused(simple, rare):
+def test_a_slice_of_resampled_images_is_split_cleanly(simple, rare):
+    augmenter = Augmenter(random_state=0)
+    X, y = augmenter.fit_resample(rare.images, rare.target)
+    clf = simple(early_stopping=True, max_epochs=1).fit(X[5:], y[5:])
+    source = augmenter.sample_indices_[5:]
+    assert not set(source[clf.train_indices_]) & set(source[clf.validation_indices_])
+    assert max(clf.validation_indices_) < N_ORIGINALS - 5
+
+
+def test_a_batch_shuffled_in_place_is_split_cleanly(simple, rare):
+    augmenter = Augmenter(random_state=0)
+    X, y = augmenter.fit_resample(rare.images, rare.target)
+    order = np.random.RandomState(0).permutation(len(X))
+    X[:], y[:] = X[order], y[order]
+    clf = simple(early_stopping=True, max_epochs=1).fit(X, y)
+    source = augmenter.sample_indices_[order]
+    assert not set(source[clf.train_indices_]) & set(source[clf.validation_indices_])
+    assert (order[clf.validation_indices_] < N_ORIGINALS).all()
+
+
+def test_joined_resampled_images_are_refused(simple, rare):
     X, y = Augmenter(random_state=0).fit_resample(rare.images, rare.target)
+    X, y = np.concatenate([X, rare.images]), np.concatenate([y, rare.target])
     with pytest.raises(ValueError, match=r"early_stopping=True.*was lost.*X_val and y_val"):
-        simple(early_stopping=True).fit(X[5:], y[5:])
-
-
-def test_lost_record_does_not_matter_without_a_split(simple, rare):
-    X, y = Augmenter(random_state=0).fit_resample(rare.images, rare.target)
-    validation = {"X_val": rare.images[:5], "y_val": rare.target[:5]}
-    simple(max_epochs=1).fit(X[5:], y[5:])
-    clf = simple(early_stopping=True, max_epochs=1).fit(X[5:], y[5:], **validation)
-    assert len(clf.train_indices_) == len(X) - 5
+        simple(early_stopping=True).fit(X, y)
+    clf = simple(max_epochs=1).fit(X, y)  # nothing is split
+    assert len(clf.train_indices_) == len(X)
 
 
 def test_sampler_that_does_not_tell_its_sources_is_refused(pipeline, rare):
@@ -233,7 +273,7 @@ def test_sampler_that_does_not_tell_its_sources_is_refused(pipeline, rare):
 def test_classes_of_one_original_have_no_validation_image_to_give(simple, rare):
     one_each = [np.flatnonzero(rare.target == label)[0] for label in COUNTS]
     X, y = Augmenter(random_state=0).fit_resample(rare.images[one_each], rare.target[one_each])
-    with pytest.raises(ValueError, match="a class with at least two original images"):
+    with pytest.raises(ValueError, match="at least two different original images"):
         simple(early_stopping=True).fit(X, y)
 
 

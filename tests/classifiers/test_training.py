@@ -11,6 +11,9 @@ from skorch.callbacks import Callback
 from wbcclf import Augmenter, CNNClassifier
 from wbcclf.exceptions import TrainingInterruptedWarning
 
+# Where validation images are training images, too, what is measured on them matters to no one.
+pytestmark = pytest.mark.filterwarnings("ignore:.*images of X_val are in X, too")
+
 
 @pytest.fixture(scope="module")
 def confused(cells):

@@ -287,7 +287,7 @@ def test_fitting_again_forgets_the_sources_of_the_last_time(cells):  # BUG 8: th
     wrapped.fit_resample(*cells)
     wrapped.set_params(sampler=over_sampling.SMOTE(random_state=0))
     out = wrapped.fit_resample(*cells)[0]
-    assert out.sources is None
+    assert out.record is None
     assert not hasattr(wrapped, "sample_indices_")
 
 

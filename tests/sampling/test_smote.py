@@ -17,7 +17,6 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.utils._param_validation import InvalidParameterError
 
 from wbcclf import SMOTE, Augmenter, make_blood_cells
-from wbcclf._resampled import sources_of
 from wbcclf.exceptions import SmallClassWarning
 from wbcclf.sampling import _neighbours, _smote
 
@@ -452,7 +451,7 @@ def test_spilled_output_is_the_same_and_goes_with_its_file(kind, tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
     np.testing.assert_array_equal(np.asarray(out), np.asarray(expected))
     np.testing.assert_array_equal(np.asarray(out_labels), np.asarray(labels))
-    assert sources_of(out, len(out)).original.sum() == len(images)
+    assert out.record.sources.original.sum() == len(images)
     assert len(pickle.dumps(smote)) < 5_000
     view = out[3:]
     del out

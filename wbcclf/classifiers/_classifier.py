@@ -108,12 +108,13 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     early_stopping : bool, default=False
         Stop when `monitor` has not improved for `patience` epochs, and keep the weights
         of the best epoch. Without `X_val`, a share of the *original* images is split off; copies
-        and synthetics of them (see :class:`~wbcclf.Augmenter`, :class:`~wbcclf.SMOTE`) are then
-        not trained on. Wrap imbalanced-learn's own samplers in :class:`~wbcclf.ImageSampler`:
-        by themselves they do not tell which rows are new. Several pictures of one cell count as
+        and synthetics of them (see :class:`~wbcclf.Augmenter`, :class:`~wbcclf.SMOTE`) and images
+        equal to them byte for byte are then not trained on. Wrap imbalanced-learn's own samplers
+        in :class:`~wbcclf.ImageSampler`: by themselves they do not tell which rows are new, and
+        only exact repetitions are found. Several pictures of one cell count as
         several originals: pass `X_val` of other cells if there are such.
     validation_fraction : float in (0, 1), default=0.1
-        Share of each class's original images in that split.
+        Share of each class's different original images in that split.
     patience : int, default=5
     monitor : {"valid_loss", "valid_acc"}, default="valid_loss"
     min_delta : float, default=0.0
@@ -341,6 +342,11 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         self
+
+        Warns
+        -----
+        UserWarning
+            If images of `X_val` are in `X`, too, equal to the last byte.
         """
         # torch is imported when it is needed, so that `import wbcclf` stays light.
         from wbcclf.classifiers._fitting import fit

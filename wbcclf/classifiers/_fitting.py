@@ -36,7 +36,7 @@ from wbcclf.classifiers._labels import encode_labels, total_weight
 from wbcclf.classifiers._net import make_net, resolve_device, train
 from wbcclf.classifiers._network import CellNetwork, build_network, check_built, freeze_blocks
 from wbcclf.classifiers._schedules import Budget
-from wbcclf.classifiers._split import validation_split
+from wbcclf.classifiers._split import validation_split, warn_of_doubles
 from wbcclf.classifiers._store import Store
 
 FEWEST_STEPS = 50  # A training of fewer says nothing, whatever its loss.
@@ -57,10 +57,11 @@ def fit(
     train_rows, validation, valid_data = used, used[:0], None
     if X_val is not None or y_val is not None:
         valid_data = _validation_data(clf, X_val, y_val)
+        warn_of_doubles(images, used, valid_data.X)
     elif clf.early_stopping and not partial:
-        sources = sources_of(X, len(images), y)
+        sources = sources_of(X, images, y)
         train_rows, validation = validation_split(
-            labels, used, sources, clf.validation_fraction, random_state
+            images, labels, used, sources, clf.validation_fraction, random_state
         )
         valid_data = ImageData(images, target, rows=validation)
     weight = total_weight(weight, clf.class_weight, clf.classes_, labels, train_rows)

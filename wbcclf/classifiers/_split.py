@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 
-from wbcclf._resampled import Sources
+from wbcclf._resampled import Sources, row_digests
 
 
 def validation_split(
+    images: np.ndarray,
     y: np.ndarray,
     used: np.ndarray,
     sources: Sources | None,
@@ -18,6 +21,9 @@ def validation_split(
 
     Parameters
     ----------
+    images : ndarray of shape (n_samples, ...)
+        Of several that are equal to the last byte, one may be validated on, and none is trained on
+        then. The others are left out, so that every image counts once.
     y : ndarray of shape (n_samples,)
         Labels.
     used : ndarray of int
@@ -25,15 +31,16 @@ def validation_split(
     sources : Sources or None
         Which rows are originals, and what the others were made from; None if that record was lost.
     fraction : float
-        Share of each class's *original* images to validate on; at least one, if the class has two.
+        Share of each class's different *original* images to validate on; at least one, if the
+        class has two.
     random_state : numpy.random.RandomState
 
     Returns
     -------
     train, validation : ndarray of int, sorted
-        Validation rows are originals. No training row is one of them, nor a copy of one, nor a
-        synthetic with one as a parent. Rows that are neither (copies and synthetics of validation
-        images) are left out.
+        Validation rows are originals. No training row holds an image of theirs, nor a copy of
+        one, nor a synthetic with one as a parent. Rows that are neither (copies and synthetics of
+        validation images, and their doubles) are left out.
 
     Raises
     ------
@@ -46,29 +53,45 @@ def validation_split(
         raise ValueError(
             "early_stopping=True has to keep copies and synthetics of validation images out of "
             "training, but the record of which rows are copies was lost between the sampler and "
-            "the classifier: X was indexed, changed, or resampled by a sampler that does not tell "
-            "its sources. Put the samplers directly before the classifier in the Pipeline. "
+            "the classifier: X holds other rows than a sampler returned and y other labels (both "
+            "were joined, or moved and changed), or a sampler does not tell its sources. Put the "
+            "samplers directly before the classifier in the Pipeline. "
             f"{instead}"
         )
     is_used = np.zeros(len(y), dtype=bool)
     is_used[used] = True
+    digests = row_digests(images)
     chosen = []
     for label in np.unique(y[used]):
         originals = np.flatnonzero((y == label) & sources.original & is_used)
+        originals = originals[np.sort(np.unique(digests[originals], return_index=True)[1])]
         if len(originals) >= 2:
             n_validation = min(max(1, round(fraction * len(originals))), len(originals) - 1)
             chosen.append(random_state.permutation(originals)[:n_validation])
     if not chosen:
         raise ValueError(
-            "early_stopping=True needs a class with at least two original images, to take a "
-            f"validation image from. Give more images. {instead}"
+            "early_stopping=True needs a class with at least two different original images, "
+            f"to take a validation image from. Give more images. {instead}"
         )
     validation = np.sort(np.concatenate(chosen))
-    train = np.flatnonzero(is_used & ~sources.made_from_any(validation))
+    same = np.flatnonzero(np.isin(digests, digests[validation]))
+    train = np.flatnonzero(is_used & ~sources.made_from_any(same))
     gone = np.setdiff1d(y[used], y[train])
     if len(gone):
         raise ValueError(
             f"After the validation split no image of class {gone.tolist()[0]!r} is left to train "
-            f"on: all were made from validation images. Give more images. {instead}"
+            f"on: all are validation images, or were made from them. Give more images. {instead}"
         )
     return train, validation
+
+
+def warn_of_doubles(images: np.ndarray, used: np.ndarray, validation_images: np.ndarray) -> None:
+    """Warn if images that are validated on are trained on, too."""
+    is_double = np.isin(row_digests(validation_images), row_digests(images)[used])
+    if is_double.any():
+        warnings.warn(
+            f"{is_double.sum()} of the {len(is_double)} images of X_val are in X, too, equal to "
+            "the last byte: what is measured on them says little of new cells. Take them out of X.",
+            UserWarning,
+            stacklevel=4,
+        )

@@ -13,10 +13,11 @@ from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, proces
 from wbcclf._images import (
     HasMethods,
     _fit_context,
-    _num_samples,
     as_images,
     images_to_rows,
     integer_limits,
+    numpy_columns,
+    rounded_columns,
     rows_to_images,
 )
 from wbcclf._resampled import Sources, sources_of, with_sources
@@ -80,7 +81,7 @@ class ImageSampler(BaseEstimator):
         """Check the input; resampling is done by :meth:`fit_resample` alone."""
         routed = process_routing(self, "fit", **params)
         images = as_images(X)
-        rows = X if images is None else images_to_rows(images)
+        rows = numpy_columns(X) if images is None else images_to_rows(images)
         self.sampler_ = clone(self.sampler).fit(rows, y, **routed.sampler.fit)
         return self
 
@@ -102,7 +103,7 @@ class ImageSampler(BaseEstimator):
         """
         routed = process_routing(self, "fit_resample", **params)
         images = as_images(X)
-        rows = X if images is None else images_to_rows(images)
+        rows = numpy_columns(X) if images is None else images_to_rows(images)
         dtype = None if _only_picks(self.sampler) else _integer_dtype(rows)
         self.sampler_ = clone(self.sampler)
         rows_in = rows
@@ -116,13 +117,15 @@ class ImageSampler(BaseEstimator):
             X_out = _rounded(X_out, dtype)
         if images is not None:
             X_out = rows_to_images(X_out, images.shape[1:])
+        elif rows is not X:
+            X_out[:] = rounded_columns(X_out.to_numpy(), X)
+            X_out = X_out.astype(X.dtypes)
         for name in ("sampling_strategy_", "sample_indices_", "sample_pairs_"):
             vars(self).pop(name, None)  # of an earlier call with another sampler
             if hasattr(self.sampler_, name):
                 setattr(self, name, getattr(self.sampler_, name))
         if not issparse(X_out):
-            sources = self._sources(sources_of(X, _num_samples(rows), y))
-            X_out, y_out = with_sources(X_out, sources), with_sources(y_out, sources)
+            X_out, y_out = with_sources(X_out, y_out, self._sources(sources_of(X, rows, y)))
         return X_out, y_out
 
     def _sources(self, sources: Sources | None) -> Sources | None:
@@ -135,6 +138,27 @@ class ImageSampler(BaseEstimator):
         if first.max(initial=-1) >= n_kept:  # new rows among the kept ones: not appended
             return None
         return sources.after(indices, n_kept, getattr(self, "sample_pairs_", None))
+
+    def set_params(self, **params):
+        """Set parameters; ``sampling_strategy``, which ensembles set, is that of `sampler`.
+
+        Parameters
+        ----------
+        **params : dict
+
+        Returns
+        -------
+        self
+        """
+        if "sampling_strategy" in params:
+            params["sampler__sampling_strategy"] = params.pop("sampling_strategy")
+        return super().set_params(**params)
+
+    @property
+    def _sampling_type(self):
+        # Read by imbalanced-learn's ensembles. Of what has no strategy (a pipeline of samplers, a
+        # function), they set none.
+        return getattr(self.sampler, "_sampling_type", "bypass")
 
     def get_feature_names_out(self, input_features=None):
         """Return the feature names of the rows."""
@@ -182,14 +206,17 @@ def _unfitted(value):
 
 
 def _integer_dtype(rows) -> np.dtype | None:
-    """Return the integer dtype of an array, a sparse matrix or a whole data frame, else None."""
+    """Return the dtype of an array, sparse matrix or whole data frame of integers, else None.
+
+    Booleans are integers here: they are rounded as well.
+    """
     dtypes = set(rows.dtypes) if hasattr(rows, "dtypes") else {getattr(rows, "dtype", None)}
     dtype = dtypes.pop() if len(dtypes) == 1 else None
-    return dtype if isinstance(dtype, np.dtype) and dtype.kind in "ui" else None
+    return dtype if isinstance(dtype, np.dtype) and dtype.kind in "uib" else None
 
 
 def _rounded(X, dtype: np.dtype):
-    limits = integer_limits(dtype)
+    limits = (0, 1) if dtype.kind == "b" else integer_limits(dtype)
     if issparse(X):
         X.data = np.rint(X.data).clip(*limits)
         return X.astype(dtype)

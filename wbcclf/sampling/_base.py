@@ -16,6 +16,8 @@ from wbcclf._images import (
     as_images,
     images_to_rows,
     infer_image_shape,
+    numpy_columns,
+    rounded_columns,
     rows_to_images,
     validate_data,
 )
@@ -71,15 +73,17 @@ class ImageSamplerMixin:
             X_out = rows_to_images(X_out, self.image_shape_)
         elif issparse(X):
             X_out = X.__class__(X_out)
+        elif hasattr(X, "columns"):
+            X_out = rounded_columns(X_out, X)
         if binarize:
             y_out = label_binarize(y_out, classes=np.unique(labels))
         X_out, y_out = ArraysTransformer(X, y).transform(X_out, y_out)
         if not issparse(X_out):  # a sparse matrix cannot carry the record
-            sources = sources_of(X, len(rows), y)
+            sources = sources_of(X, rows, y)
             if sources is not None:
                 pairs = getattr(self, "sample_pairs_", None)
                 sources = sources.after(self.sample_indices_, len(rows), pairs)
-            X_out, y_out = with_sources(X_out, sources), with_sources(y_out, sources)
+            X_out, y_out = with_sources(X_out, y_out, sources)
         return X_out, y_out
 
     def _check(self, X, y):
@@ -88,14 +92,15 @@ class ImageSamplerMixin:
         labels, binarize = check_target_type(y, indicate_one_vs_all=True)
         rows, labels = validate_data(
             self,
-            X if images is None else images_to_rows(images),
+            numpy_columns(X) if images is None else images_to_rows(images),
             labels,
             reset=True,
             accept_sparse="csr",
         )
         if issparse(rows):  # rows of pixels are never really sparse
             rows = rows.toarray()
-        if rows.dtype.kind == "b":
+        dtypes = X.dtypes if hasattr(X, "iloc") else [rows.dtype]
+        if any(dtype.kind == "b" for dtype in dtypes):
             raise ValueError("X must hold numbers (uint8, 0-255), got dtype bool.")
         if images is not None:
             self.image_shape_ = images.shape[1:]
