@@ -37,7 +37,7 @@ def cells():
     [
         (under_sampling.RandomUnderSampler(), "auto"),
         (under_sampling.RandomUnderSampler(), {"a": 8, "b": 6}),
-        (over_sampling.RandomOverSampler(), {"a": 40, "b": 31}),
+        (over_sampling.RandomOverSampler(), "not majority"),
         (over_sampling.SMOTE(), 0.9),
         (under_sampling.TomekLinks(), "all"),
         (FunctionSampler(func=lambda X, y: (X[::2], y[::2])), "auto"),
