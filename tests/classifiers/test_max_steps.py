@@ -98,6 +98,7 @@ def test_schedules_stretch_over_the_steps(simple, cells):
             assert 1 <= np.argmax(rates.seen) <= 3 and rates.seen[-1] < 0.001
 
 
+@pytest.mark.filterwarnings("ignore:.*images of X_val are in X, too")
 def test_the_cut_epoch_is_validated_and_can_be_the_best(simple, cells, cross_entropy):
     clf = simple(max_steps=7, early_stopping=True, patience=9, lr_schedule="constant")
     clf.fit(cells.images, cells.target, X_val=cells.images, y_val=cells.target)
