@@ -11,6 +11,9 @@ from wbcclf import Augmenter, load_model, save_model
 from wbcclf.exceptions import TrainingInterruptedWarning
 from wbcclf.inspection import find_learning_rate
 
+# Where validation images are training images, too, what is measured on them matters to no one.
+pytestmark = pytest.mark.filterwarnings("ignore:.*images of X_val are in X, too")
+
 STEPS = 3  # an epoch: 36 images in batches of 16
 
 
@@ -98,7 +101,6 @@ def test_schedules_stretch_over_the_steps(simple, cells):
             assert 1 <= np.argmax(rates.seen) <= 3 and rates.seen[-1] < 0.001
 
 
-@pytest.mark.filterwarnings("ignore:.*images of X_val are in X, too")
 def test_the_cut_epoch_is_validated_and_can_be_the_best(simple, cells, cross_entropy):
     clf = simple(max_steps=7, early_stopping=True, patience=9, lr_schedule="constant")
     clf.fit(cells.images, cells.target, X_val=cells.images, y_val=cells.target)
