@@ -1,6 +1,7 @@
 """White blood cell images in, a trustworthy scikit-learn classifier out."""
 
 from wbcclf import recipes
+from wbcclf._version import __version__ as __version__
 from wbcclf.backbones import ConvNet
 from wbcclf.classifiers import (
     CNN3BlockClassifier,
@@ -42,8 +43,6 @@ from wbcclf.datasets import (
 )
 from wbcclf.persistence import load_model, save_model
 from wbcclf.sampling import SMOTE, Augmenter, ImageSampler
-
-__version__ = "0.1.0"
 
 __all__ = [
     "SMOTE",

@@ -1,13 +1,21 @@
-"""The file of a saved model: a zip of one JSON text and plain arrays, no pickle."""
+"""The file of a saved model: a zip of one JSON text and plain arrays, no pickle.
+
+Reading trusts nothing: what a file may cost is bounded by its own size, before anything is
+allocated. Members are stored as they are, not compressed, and none may overlap another.
+"""
 
 from __future__ import annotations
 
 import io
 import json
+import math
 import os
+import stat
+import struct
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -19,29 +27,121 @@ from wbcclf.exceptions import ModelFormatError
 # module of its own.
 FORMAT = 2
 _DOCUMENT = "model.json"
+_LONGEST_DOCUMENT = 4 * 2**20  # bytes: the history of 20,000 epochs
+_MOST_ARRAYS = 10_000  # no network of timm has half as many tensors
+_MOST_MEMBERS = 100_000
+_LONGEST_EXTRA = 28  # bytes: a member's size and place in 64 bits
+
+# A zip's end: signature, ..., size of the directory, ..., length of the comment. If a locator is
+# before it, its 64-bit form is before that.
+_END = struct.Struct("<4s8xL4xH")
+_LOCATOR = struct.Struct("<4s4xQ4x")
+_END_64 = struct.Struct("<4s36xQ8x")
+# A member in the directory: signature, ..., lengths of name, extra fields and comment.
+_MEMBER = struct.Struct("<4s24x3H12x")
 
 
 def write_model_file(
     path: str | os.PathLike, document: dict, arrays: dict[str, np.ndarray]
 ) -> None:
-    """Write a document (anything that JSON can hold) and named arrays, whole or not at all."""
+    """Write a document (anything that JSON can hold) and named arrays, whole or not at all.
+
+    Raises
+    ------
+    ValueError
+        If that is more than :func:`open_model_file` reads.
+    """
+    text = json.dumps({"format": FORMAT, **document}, indent=1)
+    if len(text) > _LONGEST_DOCUMENT or len(arrays) > _MOST_ARRAYS:
+        raise ValueError(
+            f"A model file holds at most {_LONGEST_DOCUMENT:,} bytes of parameters and history and "
+            f"{_MOST_ARRAYS:,} arrays; this model has {len(text):,} and {len(arrays):,}. Use "
+            "joblib.dump for it, or shorten its history_."
+        )
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        archive.writestr(_DOCUMENT, json.dumps({"format": FORMAT, **document}, indent=1))
+        archive.writestr(_DOCUMENT, text)
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def is_model_file(path: str | os.PathLike) -> bool:
-    """Return whether a file looks like one of :func:`write_model_file`, whatever its name."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return _DOCUMENT in archive.namelist()
+    """Return whether a file begins as one of :func:`write_model_file`, whatever its name."""
+    with open(path, "rb") as file:
+        start = file.read(30 + len(_DOCUMENT))
+    return start.startswith(b"PK\3\4") and start[30:] == _DOCUMENT.encode()
 
 
 @contextmanager
-def open_model_file(path: str | os.PathLike) -> Iterator[tuple[dict, Mapping[str, np.ndarray]]]:
+def open_archive(path: str | os.PathLike, inflation: int = 1) -> Iterator[zipfile.ZipFile]:
+    """Open a zip whose members add up to no more than `inflation` times the file.
+
+    Raises
+    ------
+    zipfile.BadZipFile
+        If there is more in it, if two members have one name, one is encrypted, or there are more
+        than 100,000. Members may be deflated if `inflation` is above 1, and stored otherwise.
+    OSError
+        If the file cannot be opened.
+    """
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a pipe may wait for ever
+        raise zipfile.BadZipFile("it is a pipe or a device")
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        _check_directory(file, size)
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            if len({member.filename for member in members}) < len(members):
+                raise zipfile.BadZipFile("two of its members have one name")
+            if sum(member.file_size for member in members) > inflation * size:
+                raise zipfile.BadZipFile("it claims to hold more than its size allows")
+            methods = {zipfile.ZIP_STORED} | ({zipfile.ZIP_DEFLATED} if inflation > 1 else set())
+            if any(m.flag_bits & 1 or m.compress_type not in methods for m in members):
+                raise zipfile.BadZipFile("a member is encrypted, or compressed in another way")
+            yield archive
+
+
+def _check_directory(file: BinaryIO, size: int) -> None:
+    """Walk through a zip's directory before zipfile reads it.
+
+    zipfile takes time that grows with the square of a member's extra fields, and reads any number
+    of members: minutes for ten megabytes.
+    """
+    end = size - _END.size
+    signature, length, comment = _unpack(_END, file, end)
+    if signature != b"PK\5\6" or comment:
+        raise zipfile.BadZipFile("it does not end as a zip does; perhaps it was cut off")
+    if end >= _LOCATOR.size:
+        locator, place = _unpack(_LOCATOR, file, end - _LOCATOR.size)
+        if locator == b"PK\6\7":
+            end -= _LOCATOR.size + _END_64.size
+            signature, length = _unpack(_END_64, file, end)
+            if signature != b"PK\6\6" or place != end:
+                raise zipfile.BadZipFile("its end is damaged")
+    if length > end:
+        raise zipfile.BadZipFile("its directory is larger than the file")
+    position, n_members = end - length, 0
+    while position < end:
+        signature, n_name, n_extra, n_comment = _unpack(_MEMBER, file, position)
+        n_members += 1
+        if signature != b"PK\1\2" or n_extra > _LONGEST_EXTRA or n_comment:
+            raise zipfile.BadZipFile("its directory is damaged")
+        if n_members > _MOST_MEMBERS:
+            raise zipfile.BadZipFile(f"it has more than {_MOST_MEMBERS:,} members")
+        position += _MEMBER.size + n_name + n_extra
+
+
+def _unpack(fields: struct.Struct, file: BinaryIO, position: int) -> tuple[Any, ...]:
+    file.seek(max(position, 0))
+    content = file.read(fields.size)
+    if len(content) < fields.size:
+        raise zipfile.BadZipFile("it is too short")
+    return fields.unpack(content)
+
+
+@contextmanager
+def open_model_file(path: str | os.PathLike) -> Iterator[tuple[dict, Arrays]]:
     """Give the document and the arrays, which are read when they are asked for.
 
     Raises
@@ -50,31 +150,62 @@ def open_model_file(path: str | os.PathLike) -> Iterator[tuple[dict, Mapping[str
         If the file was written by a newer format. One that is damaged or made up raises all sorts
         of errors, here and when an array is read.
     """
-    with zipfile.ZipFile(path) as archive:
+    with open_archive(path) as archive:
+        if archive.getinfo(_DOCUMENT).file_size > _LONGEST_DOCUMENT:
+            raise ValueError(f"{_DOCUMENT} is larger than {_LONGEST_DOCUMENT:,} bytes")
         document = json.loads(archive.read(_DOCUMENT))
         number = document["format"]
         if type(number) is not int or number < 1:
-            raise ValueError(f"format {number!r}")
+            raise ValueError(f"format {number!r:.40}")
         if number > FORMAT:
+            version = document.get("version", "of an unknown version")
             raise ModelFormatError(
-                f"{os.fspath(path)} has format {number}, this version of wbcclf reads up to "
-                f"{FORMAT}: update wbcclf."
+                f"{os.fspath(path)} was written by wbcclf {version!s:.40} in format {number:.9g}; "
+                f"this version of wbcclf reads formats up to {FORMAT}: update wbcclf."
             )
-        yield document, _Arrays(archive)
+        yield document, Arrays(archive)
 
 
-class _Arrays(Mapping):
+class Arrays(Mapping):
+    """The arrays of an open model file by name; shapes and dtypes are known before they are read.
+
+    Raises
+    ------
+    ValueError
+        If a member is no array of plain values, or its size is not the one that its shape needs.
+    """
+
     def __init__(self, archive: zipfile.ZipFile) -> None:
+        members = archive.infolist()
+        if len(members) > 1 + _MOST_ARRAYS:
+            raise ValueError(f"it has {len(members):,} members, not up to {1 + _MOST_ARRAYS:,}")
         self._archive = archive
-        members = archive.namelist()
-        self._names = [name.removesuffix(".npy") for name in members if name.endswith(".npy")]
+        self.headers: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
+        for member in members:
+            name = member.filename.removesuffix(".npy")
+            if name != member.filename:
+                self.headers[name] = _header(archive, member)
+            elif name != _DOCUMENT:
+                raise ValueError(f"{name!r:.80} is neither {_DOCUMENT} nor an array")
 
     def __getitem__(self, name: str) -> np.ndarray:
         content = io.BytesIO(self._archive.read(f"{name}.npy"))
         return np.lib.format.read_array(content, allow_pickle=False)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+        return iter(self.headers)
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self.headers)
+
+
+def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype]:
+    with archive.open(member) as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError(f"{member.filename!r:.80} is not an array of format 1.0")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        left = member.file_size - file.tell()
+    is_plain = dtype.kind in "biufU" and dtype.itemsize > 0
+    if not is_plain or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != left:
+        raise ValueError(f"{member.filename!r:.80} is not the array that its header describes")
+    return shape, dtype

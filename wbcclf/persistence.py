@@ -2,55 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
-import warnings
-import zipfile
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from imblearn.pipeline import Pipeline
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from wbcclf import backbones, classifiers, datasets, sampling
-from wbcclf._model_file import open_model_file, write_model_file
+from wbcclf import _saved, backbones
+from wbcclf._model_file import Arrays, open_model_file, write_model_file
+from wbcclf._version import __version__
+from wbcclf.backbones._registry import backbone_package, draft_backbones
 from wbcclf.classifiers import CNNClassifier
 from wbcclf.datasets import ImageLoader
 from wbcclf.exceptions import ModelFormatError
-from wbcclf.sampling import Augmenter
 
-# The estimators that a file may name: classifiers, heads, backbones of one's own design, and more.
-_CLASSES = {
-    cls.__name__: cls
-    for room in (backbones, classifiers, datasets, sampling)
-    for cls in (getattr(room, name) for name in room.__all__)
-    if isinstance(cls, type) and issubclass(cls, BaseEstimator)
-}
-# What `fit` learns besides the network's weights, and how it is written.
-_LEARNT = ("image_shape_", "value_range_", "n_features_in_", "history_", "n_iter_")
-# What reading a damaged or made-up file runs into.
-_DAMAGED = (
-    zipfile.BadZipFile,
-    AttributeError,
-    IndexError,
-    KeyError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-# Parameters that only training needs; the others must be in the file.
-_NOT_NEEDED = {
-    "augment",
-    "callbacks",
-    "class_weight",
-    "lr_schedule_params",
-    "optimizer",
-    "optimizer_params",
-    "random_state",
-}
-# Parameters that belong to the machine and not to the model: folders, a compiler.
-_OF_THE_MACHINE = {"checkpoint_dir", "compile", "memory", "spill_dir"}
+_NETWORK = "network/"
 # What format 1 called tensors of the network.
 _RENAMED = {"scale": "preprocessing.scale", "offset": "preprocessing.offset"}
 
@@ -59,9 +29,10 @@ def save_model(model: BaseEstimator, path: str | os.PathLike) -> None:
     """Write a fitted classifier, or a pipeline that ends in one, to a file.
 
     Steps that act only while fitting (samplers) are left out: the file holds what predicting
-    needs. So are folders (`memory`, `spill_dir`, `checkpoint_dir`) and `compile`, which belong to
-    the machine. The file is written under a temporary name and then renamed, so an interrupted call
-    leaves no half file and an existing one untouched.
+    needs. So is what belongs to the machine: folders (`memory`, `spill_dir`, `checkpoint_dir`), a
+    file given as `weights`, `compile`, `cache_gb`, `memory_gb` and `n_jobs`. The file is written
+    under a temporary name and then renamed, so an interrupted call leaves no half file and an
+    existing one untouched.
 
     Parameters
     ----------
@@ -74,6 +45,8 @@ def save_model(model: BaseEstimator, path: str | os.PathLike) -> None:
     ------
     TypeError
         If the model holds a step that cannot be written; use joblib for such a pipeline.
+    ValueError
+        If parameters were changed after `fit`, or the weights are not finite.
     sklearn.exceptions.NotFittedError
         If the model is not fitted.
     OSError
@@ -93,38 +66,62 @@ def save_model(model: BaseEstimator, path: str | os.PathLike) -> None:
     >>> (loaded.predict_proba(cells.images) == clf.predict_proba(cells.images)).all()
     np.True_
     """
+    kept = _kept_steps(model)
+    classifier = kept[-1][1]
+    check_is_fitted(classifier)
+    from wbcclf.classifiers._network import check_built  # brings torch
+
+    check_built(classifier)
+    name = backbones.get_backbone(classifier.backbone).name
+    document = {
+        "version": __version__,
+        "backbone": name,
+        "package": backbone_package(name),
+        "pipeline": hasattr(model, "steps"),
+        "steps": [[name, _saved.encode(step)] for name, step in kept],
+        "learnt": {name: getattr(classifier, name) for name in _saved.LEARNT},
+    }
+    arrays = {"classes": _plain(classifier.classes_)}
+    if hasattr(classifier, "feature_names_in_"):
+        arrays["feature_names"] = _plain(classifier.feature_names_in_)
+    _read_estimators(json.loads(json.dumps(document)), arrays)  # or it could not be loaded
+    for name, tensor in classifier.net_.module_.state_dict().items():
+        arrays[_NETWORK + name] = tensor.cpu().numpy()
+        if not np.isfinite(arrays[_NETWORK + name]).all():
+            raise ValueError(
+                f"The network's weights are not finite ({name}): the training diverged. Lower lr "
+                "or set max_grad_norm, and fit again."
+            )
+    write_model_file(path, document, arrays)
+
+
+def _kept_steps(model: BaseEstimator) -> list[tuple[str, BaseEstimator]]:
+    """Return the named steps that predicting needs: an ImageLoader, perhaps, and a classifier."""
     steps = model.steps if hasattr(model, "steps") else [("", model)]
     kept = [(name, step) for name, step in steps if not hasattr(step, "fit_resample")]
     for name, step in kept:
+        if hasattr(step, "refit"):
+            raise TypeError(
+                f"save_model writes the model that a search found, not the {type(step).__name__} "
+                "itself: give its best_estimator_, like save_model(search.best_estimator_, path)."
+            )
         if not isinstance(step, (ImageLoader, CNNClassifier)):
             raise TypeError(
                 f"save_model writes ImageLoader, samplers and wbcclf's classifiers, not "
                 f"{type(step).__name__} (step {name!r}). Use joblib.dump for such a pipeline."
             )
-    classifier = kept[-1][1] if kept else None
-    if not isinstance(classifier, CNNClassifier):
-        raise TypeError(f"The last step of the model must be a CNNClassifier, got {classifier!r}.")
-    check_is_fitted(classifier)
-    from wbcclf.classifiers._network import check_built  # brings torch
-
-    check_built(classifier)
-    learnt = {name: getattr(classifier, name) for name in _LEARNT}
-    document = {
-        "backbone": backbones.get_backbone(classifier.backbone).name,
-        "pipeline": hasattr(model, "steps"),
-        "steps": [[name, _encode(step)] for name, step in kept],
-        "learnt": learnt,
-    }
-    arrays = {"classes": _plain(classifier.classes_)}
-    if hasattr(classifier, "feature_names_in_"):
-        arrays["feature_names"] = _plain(classifier.feature_names_in_)
-    for name, tensor in classifier.net_.module_.state_dict().items():
-        arrays[f"network/{name}"] = tensor.cpu().numpy()
-    write_model_file(path, document, arrays)
+    if not kept or not isinstance(kept[-1][1], CNNClassifier):
+        raise TypeError(f"The last step of the model must be a CNNClassifier, got {model!r}.")
+    return kept
 
 
 def load_model(path: str | os.PathLike) -> BaseEstimator:
     """Read a model that :func:`save_model` wrote. Safe for files from others: no code is run.
+
+    The file names no folder, no file and no code. It may name a backbone of a package that is
+    installed here for that (an entry point ``wbcclf.backbones``), which is imported then. Time and
+    memory are bounded by the size of the file, unless such a package's network costs more by
+    itself.
 
     Parameters
     ----------
@@ -138,111 +135,80 @@ def load_model(path: str | os.PathLike) -> BaseEstimator:
     Raises
     ------
     wbcclf.exceptions.ModelFormatError
-        If the file is no such model, is damaged, or was written by a newer format.
-    FileNotFoundError
-        If there is no such file.
+        If the file is no such model, is damaged, was written by a newer format, or has a backbone
+        that is not there: the message says what to register or to install.
+    OSError
+        If the file cannot be opened or read (FileNotFoundError, PermissionError and the like).
     """
     try:
         with open_model_file(path) as (document, arrays):
-            steps = [(name, _decode(step)) for name, step in document["steps"]]
-            if not isinstance(steps[-1][1], CNNClassifier):
-                raise ValueError("the last step is no classifier")
-            for _, step in steps:
-                step._validate_params()
-            _restore(steps[-1][1], document["learnt"], arrays)
+            steps = _read_estimators(document, arrays)
+            _restore(steps[-1][1], document, arrays)
         return Pipeline(steps) if document["pipeline"] else steps[-1][1]
     except ModelFormatError:
         raise
-    except _DAMAGED as error:
+    except Exception as error:  # what is damaged or made up says so in all ways that there are
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a place before the start
+            raise
         raise ModelFormatError(
             f"{os.fspath(path)} is not a model written by wbcclf.save_model, or is damaged "
-            f"({type(error).__name__}: {error}). Files of joblib.dump are read with joblib.load, "
-            "and only if you trust who made them."
+            f"({type(error).__name__}: {error!s:.300}). Files of joblib.dump are read with "
+            "joblib.load, and only if you trust who made them."
         ) from error
 
 
-def _encode(value: Any) -> Any:
-    """Return a parameter, or an estimator with its parameters, as JSON; tuples become lists."""
-    if isinstance(value, BaseEstimator) and _CLASSES.get(type(value).__name__) is type(value):
-        params = {}
-        for name, param in value.get_params(deep=False).items():
-            if name in _OF_THE_MACHINE:
-                continue
-            try:
-                params[name] = _encode(param)
-            except TypeError as error:
-                if name not in _NOT_NEEDED and not isinstance(value, Augmenter):
-                    raise TypeError(
-                        f"{type(value).__name__}({name}={param!r}) cannot be written to a model "
-                        "file. Use joblib.dump for such a model."
-                    ) from error
-                warnings.warn(
-                    f"{type(value).__name__}({name}={param!r}) cannot be written to a model file "
-                    "and is left at its default; predictions do not depend on it.",
-                    UserWarning,
-                    stacklevel=3,
-                )
-        if "optimizer" not in params:  # what it was given is nothing for the default one
-            params.pop("optimizer_params", None)
-        return {"class": type(value).__name__, "params": params}
-    if isinstance(value, dict):
-        return {"dict": [[_encode(key), _encode(item)] for key, item in value.items()]}
-    if isinstance(value, (list, tuple)):
-        return [_encode(item) for item in value]
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    raise TypeError(f"{type(value).__name__} has no form in JSON.")
+def _read_estimators(
+    document: dict, arrays: Mapping[str, np.ndarray]
+) -> list[tuple[str, BaseEstimator]]:
+    """Return the steps of a model, with all that they learnt but for the network."""
+    steps = _saved.read_steps(document)
+    _saved.set_learnt(
+        steps[-1][1], document["learnt"], arrays["classes"], arrays.get("feature_names")
+    )
+    return steps
 
 
-def _decode(value: Any) -> Any:
-    if isinstance(value, dict) and "class" in value:
-        cls = _CLASSES[value["class"]]
-        params = {name: _decode(param) for name, param in value["params"].items()}
-        unknown = sorted(params.keys() - cls._get_param_names())
-        if unknown:
-            raise ModelFormatError(
-                f"The model file gives {cls.__name__} the parameter {unknown[0]!r}, which this "
-                "version of wbcclf does not know: update wbcclf."
-            )
-        return cls(**params)  # what an older version did not know yet is at its default
-    if isinstance(value, dict):
-        return {_decode(key): _decode(item) for key, item in value["dict"]}
-    if isinstance(value, list):
-        return tuple(_decode(item) for item in value)
-    return value
+def _restore(classifier: CNNClassifier, document: dict, arrays: Arrays) -> None:
+    """Give a classifier its network."""
+    theirs = {}  # the network's names for tensors, and the file's
+    for name in arrays:
+        if name.startswith(_NETWORK):
+            ours = name.removeprefix(_NETWORK)
+            theirs[_RENAMED.get(ours, ours)] = name
+        elif name not in ("classes", "feature_names"):
+            raise ValueError(f"{name!r:.80} is no part of a model")
+
+    def read(name: str) -> np.ndarray:
+        array = arrays[theirs[name]]
+        if not np.isfinite(array).all():
+            raise ValueError(f"tensor {name!r} is not finite")
+        return array
+
+    _check_backbone(classifier, document)
+    classifier._restore_net({ours: arrays.headers[name] for ours, name in theirs.items()}, read)
+    classifier.weights = _saved.tag_or_none(classifier.weights, classifier.backbone)
+
+
+def _check_backbone(classifier: CNNClassifier, document: dict) -> None:
+    backbone = classifier.backbone
+    try:
+        name = backbone if isinstance(backbone, str) else backbones.get_backbone(backbone).name
+        draft_backbones(name) or backbones.get_backbone(backbone)
+    except (ImportError, ValueError) as error:
+        if isinstance(error, ImportError):  # it says what to install
+            raise ModelFormatError(f"The model cannot be used here: {error}") from error
+        package = document.get("package")
+        offered = "a package offers it" if package is None else f"the package {package!r} offers it"
+        raise ModelFormatError(
+            f"The model's backbone {backbone!r} is not known here. If a script made it, run the "
+            "part of the script that calls wbcclf.backbones.register_backbone with a spec of that "
+            f"name, and load the model after it. If {offered}, install that package if you trust "
+            f"it. ({error!s:.80}...)"
+        ) from error
+    if document.get("backbone", name) != name:  # format 1 does not tell
+        raise ValueError(f"backbone {document['backbone']!r:.80} in a model of {name!r}")
 
 
 def _plain(labels: np.ndarray) -> np.ndarray:
     """Return an object array of strings as a string array, which needs no pickle."""
     return labels.astype(str) if labels.dtype.kind == "O" else labels
-
-
-def _restore(classifier: CNNClassifier, learnt: dict, arrays: Mapping[str, np.ndarray]) -> None:
-    """Give an unfitted classifier what it had learnt."""
-    import torch
-
-    if len(learnt["image_shape_"]) != 3:
-        raise ValueError(f"image_shape_ {learnt['image_shape_']}")
-    classifier.classes_ = arrays["classes"]
-    try:
-        backbones.get_backbone(classifier.backbone)
-    except ValueError as error:
-        raise ModelFormatError(f"The model's backbone is not to be had here: {error}") from error
-    if "feature_names" in arrays:
-        classifier.feature_names_in_ = arrays["feature_names"].astype(object)
-    for name in _LEARNT:
-        value = learnt[name]
-        setattr(classifier, name, tuple(value) if name in _TUPLES else value)
-    state = {
-        name.removeprefix("network/"): torch.from_numpy(array)
-        for name, array in arrays.items()
-        if name.startswith("network/")
-    }
-    classifier._restore_net({_RENAMED.get(name, name): array for name, array in state.items()})
-
-
-_TUPLES = ("image_shape_", "value_range_")

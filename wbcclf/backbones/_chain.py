@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import OrderedDict
 from collections.abc import Iterable
 from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -56,13 +58,25 @@ def build_chain(
     else:
         state = _without_prefix(read_weights(path), own_keys.values())
         if spec.convert is not None:
-            state = spec.convert(state, network)
+            state = _converted(spec, state, network, path)
     # For every tensor of the chain, by its name there: the name that the file uses.
     wanted = {
         name: (own_keys.get(id(tensor), name), tensor)
         for name, tensor in chain.state_dict(keep_vars=True).items()
     }
     return chain, _load(wanted, state, str(path), f"{spec.name}, weights={str(weights)!r}")
+
+
+def _converted(
+    spec: BackboneSpec, state: dict[str, torch.Tensor], network: nn.Module, path: Path
+) -> dict[str, torch.Tensor]:
+    try:
+        return spec.convert(state, network)
+    except Exception as error:  # made for a certain layout, it fails on others in many ways
+        raise WeightsMismatchError(
+            f"{path} holds weights that do not fit {spec.name} ({type(error).__name__}: "
+            f"{error!s:.300}). Are they of another network?"
+        ) from error
 
 
 def _without_prefix(
@@ -74,9 +88,9 @@ def _without_prefix(
         for prefix in ("module.", "_orig_mod.", "model.", "backbone.")
         if not any(key.startswith(prefix) for key in own_keys)
     ]
-    while wrapped := [prefix for prefix in prefixes if any(k.startswith(prefix) for k in state)]:
-        state = {key.removeprefix(wrapped[0]): tensor for key, tensor in state.items()}
-    return state
+    # Once over each name, however often such words are repeated in it.
+    wrapped = re.compile(f"(?:{'|'.join(map(re.escape, prefixes))})*")
+    return {key[wrapped.match(key).end() :]: tensor for key, tensor in state.items()}
 
 
 def _load(

@@ -139,6 +139,27 @@ def get_backbone(backbone: str | ConvNet) -> BackboneSpec:
     return spec
 
 
+def draft_backbones(name: str) -> list[BackboneSpec]:
+    """Return the specs that a name may turn out to stand for, if to find out costs much.
+
+    :func:`get_backbone` builds and runs a network of timm to see how it is laid out. A file that
+    names one is compared with these drafts first.
+    """
+    family, _, rest = name.partition(":")
+    if not rest or name in _LOADED:
+        return []
+    ours = filter(_is_ours, metadata.entry_points(group=_GROUP, name=family))
+    return next((point.load().drafts(rest) for point in ours), [])
+
+
+def backbone_package(name: str) -> str | None:
+    """Return the package whose entry point offers a backbone; None if wbcclf or a script does."""
+    points = metadata.entry_points(group=_GROUP, name=name.partition(":")[0])
+    if name in _BACKBONES or not points or any(map(_is_ours, points)):
+        return None
+    return next((point.dist.name for point in points if point.dist is not None), None)
+
+
 def _load(name: str) -> BackboneSpec | None:
     """Return what an entry point gives for `name`; None without one, or with a warning."""
     family, colon, rest = name.partition(":")

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from sklearn.base import BaseEstimator
 
-from wbcclf._images import Interval, StrOptions
+from wbcclf._images import LONGEST_SIDE, Interval, StrOptions
 from wbcclf.backbones._base import BackboneSpec
 
 if TYPE_CHECKING:
     from torch import nn
 
+_MOST_BLOCKS = LONGEST_SIDE.bit_length() - 1  # after one more no image has a pixel left
 _PUBLISHED = "one of the systems that this package replaces"
 
 
@@ -66,6 +67,11 @@ class ConvNet(BaseEstimator):
             If a parameter is out of its range, or a sequence has not one entry for each block.
         """
         self._validate_params()
+        if len(self.filters) > _MOST_BLOCKS:
+            raise ValueError(
+                f"ConvNet has {len(self.filters)} filters entries, but each block halves the "
+                f"image: give at most {_MOST_BLOCKS}."
+            )
         constraints = self._parameter_constraints
         blocks = zip(
             self._each("filters", constraints["kernel_size"][0]),

@@ -54,16 +54,7 @@ def timm_backbone(name: str) -> BackboneSpec:
     ValueError
         If timm has no such network, or it cannot be laid out as a chain.
     """
-    known = {*timm.list_models(), *timm.list_models(include_tags=True)}
-    if name not in known:
-        near = get_close_matches(name, known, n=1)
-        hint = f" Did you mean 'timm:{near[0]}'?" if near else ""
-        raise ValueError(
-            f"Unknown backbone 'timm:{name}': timm {timm.__version__} has no such network. "
-            f"timm.list_models() lists them.{hint}"
-        )
-    for through_stages in (True, False):
-        spec = _spec(f"timm:{name}", name, through_stages)
+    for spec in _drafts(name):
         try:
             return replace(spec, smallest_size=_smallest_size(spec))
         except ValueError as error:
@@ -73,6 +64,22 @@ def timm_backbone(name: str) -> BackboneSpec:
         f"{str(fault).rstrip('.')}. Take a network of another family, like 'timm:convnext_atto' or "
         "'timm:vit_small_patch14_dinov2'."
     )
+
+
+def _drafts(name: str) -> list[BackboneSpec]:
+    """Return both ways in which a network may be laid out; nothing is built."""
+    known = {*timm.list_models(), *timm.list_models(include_tags=True)}
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        hint = f" Did you mean 'timm:{near[0]}'?" if near else ""
+        raise ValueError(
+            f"Unknown backbone 'timm:{name}': timm {timm.__version__} has no such network. "
+            f"timm.list_models() lists them.{hint}"
+        )
+    return [_spec(f"timm:{name}", name, through_stages) for through_stages in (True, False)]
+
+
+timm_backbone.drafts = _drafts  # for wbcclf.backbones._registry.draft_backbones
 
 
 def _spec(name: str, timm_name: str, through_stages: bool) -> BackboneSpec:

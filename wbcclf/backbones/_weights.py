@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zipfile
 from pathlib import Path
 from urllib.error import URLError
 
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from wbcclf._model_file import open_model_file
+from wbcclf._model_file import open_archive, open_model_file
 from wbcclf.backbones._base import BackboneSpec, WeightsSource
 from wbcclf.exceptions import WeightsMismatchError, WeightsNotFoundError
 
@@ -75,6 +76,8 @@ def _fetch(spec: BackboneSpec, tag: str, source: WeightsSource) -> Path:
     return path
 
 
+# An .npz may be deflated, but weights are noise: no real file shrinks to a twentieth.
+_MOST_INFLATED = 20
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "teacher")
 
 
@@ -95,8 +98,11 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         if path.suffix.lower() == ".safetensors":
             return load_file(path)
         if path.suffix.lower() == ".npz":
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            with open_archive(path, _MOST_INFLATED), np.load(path, allow_pickle=False) as arrays:
                 return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
+        if zipfile.is_zipfile(path):
+            with open_archive(path):  # torch would inflate without an end what it never deflates
+                pass
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zipfile, pickle, numpy, safetensors and torch raise a dozen kinds
         raise WeightsMismatchError(
@@ -124,6 +130,8 @@ def _is_weight(item: tuple) -> bool:
         and torch.is_tensor(tensor)
         and tensor.layout == torch.strided
         and not (tensor.is_meta or tensor.is_quantized or tensor.is_complex())
+        # One number that claims to be a large tensor would be one when it is copied.
+        and tensor.untyped_storage().nbytes() >= tensor.nbytes
     )
 
 

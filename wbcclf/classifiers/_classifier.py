@@ -372,13 +372,13 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
 
         return fit(self, X, y, sample_weight, classes=classes, partial=True)
 
-    def _restore_net(self, state):
-        """Set ``net_`` from a network's state dict, after all other fitted attributes."""
-        from wbcclf.classifiers import _net, _network
+    def _restore_net(self, headers, read):
+        """Set ``net_`` from the tensors of a file, after all other fitted attributes."""
+        from wbcclf.classifiers import _net, _restoring
         from wbcclf.classifiers._schedules import Budget
 
-        network, self.weights_report_ = _network.build_network(self, None, seed=0)
-        network.load_state_dict(state)
+        network = _restoring.restore_network(self, headers, read)
+        self.weights_report_ = None
         random_state = check_random_state(0)
         self.net_ = _net.make_net(self, network, None, Budget(0, 1), random_state, "cpu")
 

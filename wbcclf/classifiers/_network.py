@@ -307,9 +307,14 @@ def build_network(
             len(classifier.classes_),
         )
     network.built_from = _building(classifier)
+    return in_layout_of_training(classifier, network), report
+
+
+def in_layout_of_training(classifier: Any, network: CellNetwork) -> CellNetwork:
+    """Return the network with its kernels in the layout that the optimizer can train."""
     if isinstance(classifier.optimizer, str):  # some of torch's others cannot flatten such kernels
         network = network.to(memory_format=torch.channels_last)
-    return network, report
+    return network
 
 
 def input_size_of(

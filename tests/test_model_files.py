@@ -1,0 +1,487 @@
+"""Model files from others: what they may hold, what they may cost, and what a damaged one gives."""
+
+import io
+import json
+import os
+import resource
+import struct
+import subprocess
+import sys
+import time
+import zipfile
+from collections import OrderedDict
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from fuzz_model_files import damaged, rewritten
+from imblearn.pipeline import Pipeline
+from sklearn.model_selection import GridSearchCV
+
+import wbcclf
+from wbcclf import (
+    Augmenter,
+    CNNClassifier,
+    ConvNet,
+    Head,
+    ImageLoader,
+    SimpleCNNClassifier,
+    load_model,
+    make_blood_cells,
+    save_model,
+)
+from wbcclf.backbones import get_backbone, register_backbone
+from wbcclf.backbones._chain import build_chain
+from wbcclf.exceptions import ModelFormatError, WeightsMismatchError
+
+
+@pytest.fixture(scope="module")
+def cells():
+    return make_blood_cells(12, classes=2, image_size=16, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def model_file(cells, tmp_path_factory):
+    """Write a pipeline with every part that a file may hold."""
+    classifier = CNNClassifier(
+        ConvNet(filters=(4,)),
+        head=Head(hidden=(3,)),
+        dropout=(0.1, 0.2),
+        l2={"head": 0.1},
+        augment=Augmenter(),
+        max_epochs=1,
+        device="cpu",
+        random_state=0,
+    ).fit(cells.images, cells.target)
+    path = tmp_path_factory.mktemp("model") / "m.wbcclf"
+    save_model(Pipeline([("load", ImageLoader(image_size=16)), ("clf", classifier)]), path)
+    return path
+
+
+def changed(path, **members):
+    """Return a model file's bytes with members replaced; a function gets the document to change."""
+    return rewritten(path.read_bytes(), members)
+
+
+def with_document(path, change):
+    with zipfile.ZipFile(path) as archive:
+        document = json.loads(archive.read("model.json"))
+    change(document, document["steps"][0][1]["params"], document["steps"][1][1]["params"])
+    return rewritten(path.read_bytes(), {"model.json": json.dumps(document).encode()})
+
+
+def npy(array):
+    content = io.BytesIO()
+    np.save(content, array)
+    return content.getvalue()
+
+
+def refused(content, tmp_path, match="not a model"):
+    path = tmp_path / "bad"
+    path.write_bytes(content)
+    with pytest.raises(ModelFormatError, match=match):
+        load_model(path)
+
+
+# ---------------------------------------------------------------- what a file may hold
+
+
+@pytest.mark.parametrize(
+    ("step", "name", "value"),
+    [
+        ("loader", "memory", "folder"),
+        ("loader", "spill_dir", "folder"),
+        ("clf", "memory", "folder"),
+        ("clf", "memory", None),
+        ("clf", "checkpoint_dir", "folder"),
+        ("clf", "compile", True),
+        ("clf", "callbacks", [{"class": "Augmenter", "params": {}}]),
+        ("clf", "optimizer", "SGD"),
+        ("clf", "optimizer_params", {"dict": [["betas", {"dict": []}]]}),
+        ("clf", "augment", {"class": "ImageLoader", "params": {}}),
+        ("clf", "augment", {"class": "Augmenter", "params": {"spill_dir": "folder"}}),
+        ("clf", "augment", {"class": "Augmenter", "params": {"zoom": 7}}),
+        ("clf", "backbone", {"class": "Augmenter", "params": {}}),
+        ("clf", "backbone", "timm:" + "a" * 300),
+        ("clf", "head", {"class": "Head", "params": {"hidden": [3.0]}}),
+        ("clf", "head", {"class": "Head", "params": {"batch_norm": ["yes"]}}),
+        ("clf", "dropout", ["0.1", 0.2]),
+        ("clf", "class_weight", {"dict": [[None, 1]]}),
+        ("clf", "device", "meta"),
+        ("clf", "device", "http://there"),
+        ("clf", "input_size", [16, 16, 16]),
+        ("clf", "image_shape", [16, 16, 2]),
+        ("clf", "max_epochs", 0),
+        ("clf", "lr", float("nan")),
+        ("clf", "random_state", {"class": "Augmenter", "params": {}}),
+        ("loader", "image_size", [0, 16]),
+    ],
+)
+def test_a_parameter_that_saving_never_writes_is_refused(step, name, value, model_file, tmp_path):
+    def change(document, loader, clf):
+        {"loader": loader, "clf": clf}[step][name] = value
+
+    refused(with_document(model_file, change), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("image_shape_", [16, 16, 2]),
+        ("image_shape_", [16, 16]),
+        ("image_shape_", [-16, -16, 3]),
+        ("image_shape_", [16.0, 16, 3]),
+        ("n_features_in_", 767),
+        ("n_iter_", 2),
+        ("value_range_", [255.0, 0.0]),
+        ("value_range_", [0.0, float("inf")]),
+        ("value_range_", ["0", "255"]),
+        ("history_", [1]),
+        ("history_", [{"epoch": "1"}]),
+        ("history_", {"epoch": 1}),
+        ("more_", 1),
+    ],
+)
+def test_a_learnt_value_that_cannot_be_is_refused(name, value, model_file, tmp_path):
+    def change(document, loader, clf):
+        document["learnt"][name] = value
+
+    refused(with_document(model_file, change), tmp_path)
+
+
+def document_with(**changes):
+    return lambda document, loader, clf: document.update(changes)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        document_with(pipeline=1),
+        document_with(pipeline=False),
+        document_with(steps=[]),
+        document_with(backbone="vgg16"),
+        document_with(package="a package; rm"),
+        document_with(version=1),
+        document_with(format=True),
+        document_with(more=1),
+        lambda document, loader, clf: document["steps"].reverse(),
+        lambda document, loader, clf: document["steps"][0].__setitem__(0, "clf"),
+        lambda document, loader, clf: document["steps"][0].__setitem__(0, "a__b"),
+        lambda document, loader, clf: document["steps"][0][1].update({"class": "DeepFeatures"}),
+    ],
+)
+def test_a_document_that_saving_never_writes_is_refused(change, model_file, tmp_path):
+    refused(with_document(model_file, change), tmp_path)
+
+
+NO_CHARACTERS = npy(np.array([1, 2**32 - 1], "<u4")).replace(b"'<u4'", b"'<U1'")
+KERNEL = "network/backbone.conv1.0.weight.npy"
+
+
+@pytest.mark.parametrize(
+    ("member", "content"),
+    [
+        ("classes.npy", npy(np.array(["b", "a"]))),
+        ("classes.npy", npy(np.array(["a", "a"]))),
+        ("classes.npy", npy(np.array(["a"]))),
+        ("classes.npy", npy(np.array([["a"], ["b"]]))),
+        ("classes.npy", npy(np.array([0.0, np.nan]))),
+        ("classes.npy", npy(np.array([b"a", b"b"]))),
+        (
+            "classes.npy",
+            npy(np.array([1, 2], "<u4")).replace(b"'<u4'", b"'<U1'")[:-4] + b"\xff" * 4,
+        ),
+        ("feature_names.npy", npy(np.array(["a", "b"]))),
+        ("feature_names.npy", npy(np.arange(768))),
+        ("other.npy", npy(np.zeros(2))),
+        ("other.txt", b"text"),
+        (KERNEL, npy(np.full((4, 3, 3, 3), np.nan, np.float32))),
+        (KERNEL, npy(np.zeros((4, 3, 3, 3)))),
+        (KERNEL, npy(np.zeros((4, 3, 9), np.float32))),
+        (KERNEL, npy(np.zeros((4, 3, 3, 3), np.float32))[:-1]),
+    ],
+)
+def test_an_array_that_saving_never_writes_is_refused(member, content, model_file, tmp_path):
+    refused(changed(model_file, **{member: content}), tmp_path)
+
+
+def test_a_file_given_as_weights_stays_on_its_machine(cells, tmp_path):
+    state = get_backbone("simple_cnn").build().state_dict()
+    torch.save(state, tmp_path / "start.pth")
+    clf = SimpleCNNClassifier(weights=str(tmp_path / "start.pth"), max_epochs=1, device="cpu")
+    save_model(clf.fit(cells.images, cells.target), tmp_path / "m")
+    assert b"start.pth" not in (tmp_path / "m").read_bytes()
+    assert load_model(tmp_path / "m").weights is None
+
+    content = (tmp_path / "m").read_bytes()  # older versions wrote the path
+    document = json.loads(zipfile.ZipFile(tmp_path / "m").read("model.json"))
+    document["steps"][0][1]["params"] |= {"weights": "/etc/passwd", "cache_gb": 1e9}
+    (tmp_path / "old").write_bytes(
+        rewritten(content, {"model.json": json.dumps(document).encode()})
+    )
+    loaded = load_model(tmp_path / "old")
+    assert (loaded.weights, loaded.cache_gb) == (None, 2.0)
+
+
+def test_saving_refuses_what_loading_would(cells, tmp_path):
+    clf = SimpleCNNClassifier(max_epochs=1, device="cpu").fit(cells.images, cells.target)
+    with torch.no_grad():
+        clf.net_.module_.head[2].weight[0, 0] = np.nan
+    with pytest.raises(ValueError, match=r"not finite \(head\.2\.weight\).*Lower lr"):
+        save_model(clf, tmp_path / "m")
+    clf.set_params(max_epochs=-1)
+    with pytest.raises(ValueError, match="max_epochs"):
+        save_model(clf, tmp_path / "m")
+    assert not list(tmp_path.iterdir())
+
+
+# ---------------------------------------------------------------- what a file may cost
+
+
+def inflated(path, member, start, filling):
+    """Write 600 MB that take 3 MB in a zip."""
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open(member, "w") as file,
+    ):
+        file.write(start)
+        for _ in range(600):
+            file.write(filling * 2**20)
+
+
+def extra_fields(path, _):
+    """Write a zip's directory that zipfile needs a minute for."""
+    extra = bytes(65532)
+    entry = struct.pack("<4s24x3H12x", b"PK\1\2", 0, len(extra), 0) + extra
+    directory = entry * 150
+    end = struct.pack("<4s4x2H2L2x", b"PK\5\6", 150, 150, len(directory), 0)
+    path.write_bytes(directory + end)
+
+
+def parameters(**params):
+    def write(path, model_file):
+        path.write_bytes(with_document(model_file, lambda _, loader, clf: clf.update(params)))
+
+    return write
+
+
+ONE_BLOCK = {"class": "ConvNet", "params": {"filters": [4]}}
+
+
+def giant_timm(path, model_file):
+    def change(document, loader, clf):
+        clf["backbone"] = document["backbone"] = "timm:vit_giant_patch14_dinov2"
+
+    path.write_bytes(with_document(model_file, change))
+
+
+def convnet(**params):
+    return parameters(backbone={"class": "ConvNet", "params": params})
+
+
+def head(hidden):
+    return parameters(head={"class": "Head", "params": {"hidden": hidden}}, dropout=0.1)
+
+
+COSTLY = {
+    "filters": convnet(filters=[8000, 8000]),
+    "many blocks": convnet(filters=[1] * 500_000),
+    "kernel": convnet(filters=[4], kernel_size=3001),
+    "hidden": head([10**8]),
+    "many layers": head([1] * 500_000),
+    "hidden overflow": head([2**62, 2**62]),
+    "input": parameters(
+        input_size=20_000, backbone={"class": "ConvNet", "params": {"filters": [4]}}
+    ),
+    "timm": giant_timm,
+    "extra fields": extra_fields,
+    "spaces": lambda path, _: inflated(path, "model.json", b"", b" "),
+    "deep": lambda path, _: path.write_bytes(
+        rewritten(_.read_bytes(), {"model.json": b"[" * 4_000_000})
+    ),
+    "steps": lambda path, model: path.write_bytes(
+        with_document(model, lambda doc, *_: doc.update(steps=doc["steps"] * 2_000))
+    ),
+    "text": lambda path, model: path.write_bytes(
+        with_document(model, lambda doc, *_: doc.update(backbone="x" * 3_000_000))
+    ),
+}
+MEASURE = """
+import resource, sys, time
+import timm, torch, torchvision
+import wbcclf, wbcclf.classifiers._restoring, wbcclf.classifiers._net, wbcclf.backbones._timm
+from wbcclf.exceptions import ModelFormatError
+wbcclf.load_model(sys.argv[1])  # what is imported by the first one
+torch.set_num_threads(1)
+for path in sys.argv[2:]:
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    try:
+        wbcclf.load_model(path)
+        outcome = "loaded"
+    except ModelFormatError:
+        outcome = "refused"
+    seconds = time.process_time() - start
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(outcome, seconds, (after - before) / 1000, path, flush=True)
+"""
+
+
+def test_a_small_file_costs_little(model_file, tmp_path):
+    paths = []
+    for name, write in COSTLY.items():
+        paths.append(tmp_path / name)
+        write(paths[-1], model_file)
+        assert paths[-1].stat().st_size < 10e6
+    # In a process of its own: peaks of memory are of the whole process.
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(model_file), *map(str, paths)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(paths), done.stderr
+    for line in lines:
+        outcome, seconds, megabytes, *_ = line.split(" ", 3)
+        # Loading at 20,000 pixels is right, and costs nothing: the file's network takes any size.
+        assert outcome == ("loaded" if line.endswith("input") else "refused"), line
+        assert float(seconds) < 1, line  # of the processor: others may use the machine, too
+        assert float(megabytes) < 500, line
+
+
+def test_weights_cost_no_more_than_their_file(model_file, tmp_path):
+    spec, lazy = get_backbone("simple_cnn"), get_backbone("mlp")
+    header = npy(np.zeros(1, np.float32)).replace(b"(1,), }        ", b"(157286400,), }")
+    inflated(tmp_path / "zeros.npz", "a.npy", header[:128], b"\0")
+    torch.save({"conv1.0.weight": torch.zeros(2)}, tmp_path / "stored.pth")
+    with zipfile.ZipFile(tmp_path / "stored.pth") as stored:
+        with zipfile.ZipFile(tmp_path / "deflated.pth", "w", zipfile.ZIP_DEFLATED) as deflated:
+            for name in stored.namelist():
+                deflated.writestr(name, stored.read(name) + bytes(100_000))
+    torch.save({"dense1.1.weight": torch.zeros(1).expand(128, 10**9)}, tmp_path / "expanded.pth")
+    torch.save({"module." * 10**5 + "a": torch.zeros(1)}, tmp_path / "prefixes.pth")
+    extra_fields(tmp_path / "extra.npz", None)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.process_time()
+    for path in sorted({*tmp_path.iterdir()} - {tmp_path / "stored.pth"}):
+        with pytest.raises(WeightsMismatchError):
+            build_chain(lazy if path.stem == "expanded" else spec, path)
+    assert time.process_time() - start < 2
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000
+
+
+def test_a_compressed_npz_of_real_weights_loads(tmp_path):
+    state = get_backbone("simple_cnn").build().state_dict()
+    np.savez_compressed(tmp_path / "w.npz", **{name: t.numpy() for name, t in state.items()})
+    assert not build_chain(get_backbone("simple_cnn"), tmp_path / "w.npz")[1].missing
+
+
+# ---------------------------------------------------------------- damaged files
+
+
+def test_damaged_files_are_model_format_errors(model_file, tmp_path):
+    path = tmp_path / "damaged"
+    outcomes = {"loaded": 0, "refused": 0}
+    for content in damaged(model_file.read_bytes(), seed=0, number=150):
+        path.write_bytes(content)
+        try:
+            load_model(path)
+            outcomes["loaded"] += 1
+        except ModelFormatError:
+            outcomes["refused"] += 1
+    assert outcomes["refused"] > 100, outcomes
+
+
+def test_errors_of_the_file_system_pass(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        load_model(tmp_path / "none")
+    with pytest.raises(IsADirectoryError):
+        load_model(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ModelFormatError, match="a pipe or a device"):
+        load_model(tmp_path / "pipe")
+
+
+# ---------------------------------------------------------------- what the errors tell
+
+
+def test_a_file_names_the_version_that_wrote_it(model_file, tmp_path):
+    document = json.loads(zipfile.ZipFile(model_file).read("model.json"))
+    assert document["version"] == wbcclf.__version__
+    newer = with_document(model_file, document_with(format=99, version="7.1"))
+    refused(newer, tmp_path, match=r"written by wbcclf 7\.1 in format 99; .* update wbcclf")
+
+
+def test_a_search_names_its_best_estimator(cells, tmp_path):
+    search = GridSearchCV(SimpleCNNClassifier(max_epochs=1, device="cpu"), {"lr": [1e-3]}, cv=2)
+    with pytest.raises(TypeError, match=r"GridSearchCV.*search\.best_estimator_"):
+        save_model(search, tmp_path / "m")
+    search.fit(cells.images, cells.target)
+    save_model(search.best_estimator_, tmp_path / "m")
+    assert load_model(tmp_path / "m").n_iter_ == 1
+
+
+def test_a_network_of_a_script_says_what_to_register(cells, tmp_path):
+    register_backbone(replace(get_backbone("simple_cnn"), name="my_cells"))
+    clf = CNNClassifier("my_cells", max_epochs=1, device="cpu").fit(cells.images, cells.target)
+    save_model(clf, tmp_path / "m")
+    elsewhere = (
+        "import sys\n"
+        "from dataclasses import replace\n"
+        "from wbcclf import load_model\n"
+        "from wbcclf.backbones import get_backbone, register_backbone\n"
+        "try:\n"
+        "    load_model(sys.argv[1])\n"
+        "except ValueError as error:\n"
+        "    print(error)\n"
+        "register_backbone(replace(get_backbone('simple_cnn'), name='my_cells'))\n"
+        "print(load_model(sys.argv[1]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", elsewhere, str(tmp_path / "m")], capture_output=True, text=True
+    )
+    assert "'my_cells' is not known here. If a script made it, run the part" in done.stdout
+    assert "register_backbone with a spec of that name" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("CNNClassifier("), done.stderr
+
+
+# ---------------------------------------------------------------- networks
+
+
+def build_looking_at_values():
+    network = get_backbone("simple_cnn").build()
+    network.width = int(network.conv1[0].weight.abs().sum().item() >= 0)  # fails on meta
+    return network
+
+
+def blocks_without_others(network):
+    return OrderedDict((name, part) for name, part in network.named_children())
+
+
+def test_a_network_that_cannot_be_laid_out_without_values_loads(cells, tmp_path):
+    spec = replace(
+        get_backbone("simple_cnn"),
+        name="looks_at_values",
+        build=build_looking_at_values,
+        blocks=blocks_without_others,
+    )
+    register_backbone(spec)
+    clf = CNNClassifier(spec.name, max_epochs=1, device="cpu").fit(cells.images, cells.target)
+    save_model(clf, tmp_path / "m")
+    np.testing.assert_array_equal(
+        load_model(tmp_path / "m").predict_proba(cells.images), clf.predict_proba(cells.images)
+    )
+
+
+@pytest.mark.parametrize("backbone", ["mlp", "wide_deep", "timm:resnet10t"])
+def test_networks_with_odd_parts_come_back(backbone, cells, tmp_path):
+    if backbone.startswith("timm"):
+        pytest.importorskip("timm")
+    clf = CNNClassifier(backbone, max_epochs=1, device="cpu", random_state=0)
+    save_model(clf.fit(cells.images, cells.target), tmp_path / "m")
+    loaded = load_model(tmp_path / "m")
+    np.testing.assert_array_equal(
+        loaded.predict_proba(cells.images), clf.predict_proba(cells.images)
+    )
+    assert loaded.partial_fit(cells.images, cells.target).n_iter_ == 2

@@ -1,0 +1,323 @@
+"""What a model file says of estimators and of what `fit` learnt, and which values it may hold.
+
+Saving leaves out, or refuses, what loading would not take: both ask the tables of this file.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+
+from wbcclf import backbones, classifiers
+from wbcclf._images import CHANNELS, LONGEST_SIDE
+from wbcclf.backbones import ConvNet
+from wbcclf.classifiers import CNNClassifier, Head
+from wbcclf.datasets import ImageLoader
+from wbcclf.exceptions import ModelFormatError
+from wbcclf.sampling import Augmenter
+
+# The estimators that a file may name.
+_CLASSES: dict[str, type] = {
+    cls.__name__: cls
+    for cls in (ImageLoader, Head, ConvNet, Augmenter, *vars(classifiers).values())
+    if isinstance(cls, type) and not issubclass(cls, classifiers.DeepFeatures)
+}
+
+# ---------------------------------------------------------------- the tables
+
+Check = Callable[[Any], bool]
+
+
+def _is(*types: type) -> Check:
+    """Take values of exactly these types: True is no int here."""
+    return lambda value: type(value) in types
+
+
+def _tuple_of(item: Check) -> Check:
+    return lambda value: type(value) is tuple and all(map(item, value))
+
+
+def _dict_of(key: Check, item: Check) -> Check:
+    return lambda value: (
+        type(value) is dict and all(map(key, value)) and all(map(item, value.values()))
+    )
+
+
+_number = _is(int, float)
+_scalar = _is(bool, int, float, str, type(None))
+_label = _is(bool, int, float, str)
+
+
+def _side(value: Any) -> bool:
+    return type(value) is int and 1 <= value <= LONGEST_SIDE
+
+
+def _size(value: Any) -> bool:
+    return _tuple_of(_side)(value) and len(value) == 2
+
+
+def _image_shape(value: Any) -> bool:
+    return (
+        _tuple_of(_is(int))(value) and len(value) == 3 and min(value) >= 1 and value[2] in CHANNELS
+    )
+
+
+# Parameters that hold more than one value, and what. The estimators' own constraints say which
+# single values a parameter takes, and these which of the others.
+_PARAMETERS: dict[str, Check] = {
+    "augment": _is(Augmenter),
+    "backbone": _is(ConvNet),
+    "batch_norm": _tuple_of(_is(bool)),
+    "callbacks": lambda value: value == (),
+    "class_weight": _dict_of(_label, _number),
+    "dropout": _tuple_of(_number),
+    "filters": _tuple_of(_is(int)),
+    "head": _is(Head),
+    "hidden": _tuple_of(_is(int)),
+    "image_shape": _image_shape,
+    "image_size": _size,
+    "input_size": _size,
+    "kernel_size": _tuple_of(_is(int)),
+    "l1": _dict_of(_is(str), _number),
+    "l2": _dict_of(_is(str), _number),
+    "lr_schedule_params": _dict_of(_is(str), _scalar),
+    "optimizer_params": _dict_of(
+        _is(str), lambda value: _scalar(value) or _tuple_of(_number)(value)
+    ),
+    "sampling_strategy": _dict_of(_label, _is(int)),
+}
+# What a text may be, beyond those that the estimators' constraints list.
+_TEXTS = {
+    "backbone": re.compile(r"[^\s]{1,200}"),
+    "device": re.compile(r"auto|(?!meta)[a-z]{2,20}(:\d{1,4})?"),
+}
+# Parameters that belong to the machine and not to the model: folders, a compiler, sizes. No version
+# has written the first ones.
+_NEVER_WRITTEN = {"checkpoint_dir", "compile", "memory", "spill_dir"}
+_OF_THE_MACHINE = _NEVER_WRITTEN | {"cache_gb", "memory_gb", "n_jobs"}
+# Parameters that only training needs; the others must be in the file.
+_NOT_NEEDED = {
+    "augment",
+    "callbacks",
+    "class_weight",
+    "lr_schedule_params",
+    "optimizer",
+    "optimizer_params",
+    "random_state",
+}
+
+
+def _value_range(value: Any) -> bool:
+    # Both are the same if all pixels were.
+    if not (_tuple_of(_number)(value) and len(value) == 2):
+        return False
+    return -math.inf < value[0] <= value[1] < math.inf
+
+
+# What `fit` learns besides classes, feature names and the network's weights. A training that went
+# wrong has losses that are not finite.
+LEARNT: dict[str, Check] = {
+    "image_shape_": _image_shape,
+    "value_range_": _value_range,
+    "n_features_in_": _is(int),
+    "history_": _tuple_of(_dict_of(_is(str), _number)),
+    "n_iter_": _is(int),
+}
+
+# ---------------------------------------------------------------- estimators
+
+
+def encode(value: Any) -> Any:
+    """Return a parameter, or an estimator with its parameters, as JSON; tuples become lists."""
+    if isinstance(value, BaseEstimator) and _CLASSES.get(type(value).__name__) is type(value):
+        return {"class": type(value).__name__, "params": _encode_parameters(value)}
+    if isinstance(value, dict):
+        return {"dict": [[encode(key), encode(item)] for key, item in value.items()]}
+    if isinstance(value, (list, tuple)):
+        return [encode(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if _scalar(value):
+        return value
+    raise TypeError(f"{type(value).__name__} has no form in JSON.")
+
+
+def _encode_parameters(estimator: BaseEstimator) -> dict[str, Any]:
+    params = {}
+    for name, param in estimator.get_params(deep=False).items():
+        if name in _OF_THE_MACHINE:
+            continue
+        if name == "weights":
+            param = tag_or_none(param, estimator.backbone)
+        try:
+            encoded = encode(param)
+            _check_parameter(name, decode(encoded))
+        except TypeError as error:
+            fault = (
+                f"{type(estimator).__name__}({name}={param!r}) cannot be written to a model file"
+            )
+            if name not in _NOT_NEEDED and not isinstance(estimator, Augmenter):
+                raise TypeError(f"{fault}. Use joblib.dump for such a model.") from error
+            warnings.warn(
+                f"{fault} and is left at its default; predictions do not depend on it.",
+                UserWarning,
+                stacklevel=5,
+            )
+        else:
+            params[name] = encoded
+    if "optimizer" not in params:  # what it was given is nothing for the default one
+        params.pop("optimizer_params", None)
+    return params
+
+
+def tag_or_none(weights: Any, backbone: Any) -> str | None:
+    """Return the tag of a backbone's weights; None for a file, which belongs to the machine."""
+    return weights if weights in backbones.get_backbone(backbone).weights else None
+
+
+def decode(value: Any) -> Any:
+    """Return the parameter or estimator that :func:`encode` made JSON of.
+
+    Raises
+    ------
+    ModelFormatError
+        If an estimator has a parameter that this version does not know.
+    TypeError, ValueError, KeyError
+        If it is anything that saving does not write.
+    """
+    if isinstance(value, dict) and value.keys() == {"class", "params"}:
+        return _decode_estimator(value["class"], value["params"])
+    if isinstance(value, dict):
+        return {_key(key): decode(item) for key, item in value["dict"]}
+    if isinstance(value, list):
+        return tuple(map(decode, value))
+    return value
+
+
+def _key(value: Any) -> Any:
+    if not _label(value):
+        raise TypeError(f"{value!r:.40} is no key")
+    return value
+
+
+def _decode_estimator(name: str, encoded: dict[str, Any]) -> BaseEstimator:
+    cls = _CLASSES[name]
+    unknown = sorted(encoded.keys() - cls._get_param_names())
+    if unknown:
+        raise ModelFormatError(
+            f"The model file gives {name} the parameter {unknown[0]!r:.80}, which this version of "
+            "wbcclf does not know: update wbcclf."
+        )
+    params = {}
+    for param, value in encoded.items():
+        if param in _NEVER_WRITTEN:
+            raise ValueError(f"{param} belongs to the machine; save_model does not write it")
+        if param in _OF_THE_MACHINE:  # older versions wrote it
+            continue
+        params[param] = decode(value)
+        _check_parameter(param, params[param])
+    estimator = cls(**params)  # what an older version did not know yet is at its default
+    estimator._validate_params()
+    return estimator
+
+
+def _check_parameter(name: str, value: Any) -> None:
+    if isinstance(value, str):
+        is_allowed = name not in _TEXTS or _TEXTS[name].fullmatch(value)
+    else:
+        is_allowed = _scalar(value) or (name in _PARAMETERS and _PARAMETERS[name](value))
+    if not is_allowed:
+        raise TypeError(f"{name}={value!r:.80} is not among the values that a model file holds")
+
+
+# ---------------------------------------------------------------- the document
+
+
+_DOCUMENT: dict[str, Check] = {
+    "format": _is(int),
+    "version": _is(str),
+    "backbone": _is(str),
+    "package": lambda value: value is None or bool(re.fullmatch(r"[\w.-]{1,100}", value)),
+    "pipeline": _is(bool),
+    "steps": _is(list),
+    "learnt": _is(dict),
+}
+
+
+def read_steps(document: dict) -> list[tuple[str, BaseEstimator]]:
+    """Return the unfitted steps of a model: a classifier, perhaps after an ImageLoader.
+
+    Raises
+    ------
+    TypeError, ValueError, KeyError
+        If the document is anything that saving does not write.
+    """
+    unknown = document.keys() - _DOCUMENT.keys()
+    for name, is_allowed in _DOCUMENT.items():
+        if name in document and not is_allowed(document[name]):
+            raise ValueError(f"{name} is {document[name]!r:.80}")
+    if unknown:
+        raise ValueError(f"{min(unknown)!r:.80} is no part of a model")
+    steps = document["steps"]
+    # Counted first: each step costs more to make than to write down.
+    if not 1 <= len(steps) <= 1 + document["pipeline"]:
+        raise ValueError(f"{len(steps)} steps, pipeline {document['pipeline']}")
+    names = [name for name, _ in steps]
+    are_names = all(isinstance(name, str) and "__" not in name for name in names)
+    if not are_names or len({*names}) < len(names):
+        raise ValueError(f"the names of the steps are {names!r:.80}")
+    estimators = [decode(step) for _, step in steps]
+    if not isinstance(estimators[-1], CNNClassifier) or not all(
+        isinstance(step, ImageLoader) for step in estimators[:-1]
+    ):
+        raise ValueError("the steps are not an ImageLoader and a classifier")
+    return list(zip(names, estimators, strict=True))
+
+
+def _are_classes(labels: np.ndarray) -> bool:
+    return (
+        labels.ndim == 1
+        and len(labels) >= 2
+        and bool((labels[:-1] < labels[1:]).all())  # sorted, none twice, none NaN
+        and (labels.dtype.kind != "f" or bool(np.isfinite(labels).all()))
+    )
+
+
+def set_learnt(
+    classifier: CNNClassifier, learnt: dict, classes: np.ndarray, feature_names: np.ndarray | None
+) -> None:
+    """Give an unfitted classifier what it had learnt, but for its network.
+
+    Raises
+    ------
+    ValueError
+        If that is anything that `fit` does not learn.
+    """
+    learnt = {n: tuple(value) if type(value) is list else value for n, value in learnt.items()}
+    if learnt.keys() != LEARNT.keys():
+        raise ValueError(f"learnt are {', '.join(sorted(learnt)):.200}")
+    for name, is_allowed in LEARNT.items():
+        if not is_allowed(learnt[name]):
+            raise ValueError(f"{name}={learnt[name]!r:.80} cannot have been learnt")
+    classes.tolist()  # fails for characters that there are not
+    n_features = learnt["n_features_in_"]
+    consistent = {
+        "n_features_in_": n_features == math.prod(learnt["image_shape_"]),
+        "n_iter_": learnt["n_iter_"] == len(learnt["history_"]),
+        "classes_": _are_classes(classes),
+        "feature_names_in_": feature_names is None
+        or (feature_names.dtype.kind == "U" and feature_names.shape == (n_features,)),
+    }
+    for name, is_consistent in consistent.items():
+        if not is_consistent:
+            raise ValueError(f"{name} cannot have been learnt")
+    learnt["history_"] = list(learnt["history_"])
+    vars(classifier).update(learnt, classes_=classes)
+    if feature_names is not None:
+        classifier.feature_names_in_ = np.array(feature_names.tolist(), dtype=object)
