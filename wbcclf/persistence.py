@@ -190,23 +190,27 @@ def _restore(classifier: CNNClassifier, document: dict, arrays: Arrays) -> None:
 
 
 def _check_backbone(classifier: CNNClassifier, document: dict) -> None:
-    backbone = classifier.backbone
-    try:
-        name = backbone if isinstance(backbone, str) else backbones.get_backbone(backbone).name
-        draft_backbones(name) or backbones.get_backbone(backbone)
-    except (ImportError, ValueError) as error:
-        if isinstance(error, ImportError):  # it says what to install
-            raise ModelFormatError(f"The model cannot be used here: {error}") from error
-        package = document.get("package")
-        offered = "a package offers it" if package is None else f"the package {package!r} offers it"
-        raise ModelFormatError(
-            f"The model's backbone {backbone!r} is not known here. If a script made it, run the "
-            "part of the script that calls wbcclf.backbones.register_backbone with a spec of that "
-            f"name, and load the model after it. If {offered}, install that package if you trust "
-            f"it. ({error!s:.80}...)"
-        ) from error
+    name = classifier.backbone
+    if isinstance(name, str):
+        _check_known(name, document.get("package"))
+    else:
+        name = backbones.get_backbone(name).name
     if document.get("backbone", name) != name:  # format 1 does not tell
         raise ValueError(f"backbone {document['backbone']!r:.80} in a model of {name!r}")
+
+
+def _check_known(name: str, package: str | None) -> None:
+    try:
+        draft_backbones(name) or backbones.get_backbone(name)
+    except ImportError as error:  # it says what to install
+        raise ModelFormatError(f"The model cannot be used here: {error}") from error
+    except ValueError as error:
+        offered = "a package offers it" if package is None else f"the package {package!r} offers it"
+        raise ModelFormatError(
+            f"The model's backbone {name!r} is not known here. If a script made it, run the part "
+            "of the script that calls wbcclf.backbones.register_backbone with a spec of that name, "
+            f"and load the model after it. If {offered}, install that package if you trust it."
+        ) from error
 
 
 def _plain(labels: np.ndarray) -> np.ndarray:

@@ -139,7 +139,7 @@ def get_backbone(backbone: str | ConvNet) -> BackboneSpec:
     return spec
 
 
-def draft_backbones(name: str) -> list[BackboneSpec]:
+def draft_backbones(name: str) -> tuple[BackboneSpec, ...]:
     """Return the specs that a name may turn out to stand for, if to find out costs much.
 
     :func:`get_backbone` builds and runs a network of timm to see how it is laid out. A file that
@@ -147,9 +147,9 @@ def draft_backbones(name: str) -> list[BackboneSpec]:
     """
     family, _, rest = name.partition(":")
     if not rest or name in _LOADED:
-        return []
+        return ()
     ours = filter(_is_ours, metadata.entry_points(group=_GROUP, name=family))
-    return next((point.load().drafts(rest) for point in ours), [])
+    return next((point.load().drafts(rest) for point in ours), ())
 
 
 def backbone_package(name: str) -> str | None:

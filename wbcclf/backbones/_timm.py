@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import replace
 from difflib import get_close_matches
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +66,8 @@ def timm_backbone(name: str) -> BackboneSpec:
     )
 
 
-def _drafts(name: str) -> list[BackboneSpec]:
+@cache
+def _drafts(name: str) -> tuple[BackboneSpec, ...]:
     """Return both ways in which a network may be laid out; nothing is built."""
     known = {*timm.list_models(), *timm.list_models(include_tags=True)}
     if name not in known:
@@ -76,7 +77,7 @@ def _drafts(name: str) -> list[BackboneSpec]:
             f"Unknown backbone 'timm:{name}': timm {timm.__version__} has no such network. "
             f"timm.list_models() lists them.{hint}"
         )
-    return [_spec(f"timm:{name}", name, through_stages) for through_stages in (True, False)]
+    return tuple(_spec(f"timm:{name}", name, through_stages) for through_stages in (True, False))
 
 
 timm_backbone.drafts = _drafts  # for wbcclf.backbones._registry.draft_backbones

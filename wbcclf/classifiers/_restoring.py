@@ -71,7 +71,7 @@ def restore_network(
         If the file's tensors are not those of the network.
     """
     backbone = classifier.backbone
-    drafts = draft_backbones(backbone) if isinstance(backbone, str) else []
+    drafts = draft_backbones(backbone) if isinstance(backbone, str) else ()
     differences = [_difference(_chain_on_meta(spec), headers, "backbone.") for spec in drafts]
     if differences and all(differences):
         raise ValueError(differences[0])
