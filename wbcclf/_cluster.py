@@ -18,7 +18,7 @@ import numpy as np
 from sklearn.utils import Bunch
 
 import wbcclf
-from wbcclf.classifiers._store import Store
+from wbcclf._store import Store
 from wbcclf.inspection import predict_files
 
 # Raised whenever the content of a part changes its meaning.

@@ -1,16 +1,16 @@
-"""Files that are whole or not there, and folders that keep what was computed."""
+"""Files that are whole or not there, and files that never make the reader wait."""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import joblib
-from sklearn.utils.validation import check_memory
+MAX_BYTES = 2**30
 
 
 @contextmanager
@@ -33,30 +33,36 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def as_memory(memory: Any, mmap_mode: str | None = None) -> Any:
-    """Return a joblib.Memory for a `memory` parameter: None, a folder, or one already.
+def read_regular(path: str | os.PathLike) -> bytes:
+    """Return the content of a regular file of at most 1 GiB.
+
+    Anything else is refused: to open a pipe or to read a terminal may take for ever, and to open a
+    device may change it. Some files of the kernel call themselves regular; these are empty by their
+    size, whatever they would give (/proc/kmsg, for ever), or larger than the limit (/proc/kcore).
 
     Raises
     ------
     OSError
-        If the folder cannot be written to.
+        If the file is not there, not regular, too large or cannot be read.
     ValueError
-        If it is none of these, or an empty name.
+        If there is a NUL character in the path.
     """
-    if isinstance(memory, (str, os.PathLike)):
-        folder = os.fspath(memory)
-        if not folder:
-            raise ValueError("memory='' is no folder. Name one, or give None.")
-        try:
-            return joblib.Memory(folder, mmap_mode=mmap_mode, verbose=0)
-        except OSError as error:
-            raise OSError(
-                error.errno,
-                f"memory={folder!r} cannot be written to ({error.strerror}). Name another folder",
-            ) from error
-    try:
-        return check_memory(memory)
-    except ValueError:
-        raise ValueError(
-            f"memory must be None, a folder or a joblib.Memory, got {memory!r}."
-        ) from None
+    _check_regular(os.stat(path), path)
+    with open(path, "rb", opener=_open_at_once) as file:
+        status = os.fstat(file.fileno())
+        _check_regular(status, path)  # it may have been replaced since
+        # No more than the size, since a file may grow faster than it is read.
+        return file.read(status.st_size) or b""  # None where reading would have to wait
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # which Windows lacks
+
+
+def _check_regular(status: os.stat_result, path: str | os.PathLike) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "a folder", os.fspath(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+    if status.st_size > MAX_BYTES:
+        raise OSError(errno.EFBIG, "larger than 1 GiB", os.fspath(path))

@@ -29,6 +29,10 @@ class SkippedFileWarning(UserWarning):
     """Files were left out while loading; the message names them."""
 
 
+class DuplicateImageWarning(UserWarning):
+    """A file stands byte for byte in several classes, groups or splits; the message names it."""
+
+
 class TrainingInterruptedWarning(UserWarning):
     """Training ended before its last epoch, by Ctrl-C or a callback; the model is kept."""
 

@@ -1,6 +1,7 @@
 """One file, one RGB array: formats, modes, orientations, broken files."""
 
 import io
+import logging
 import struct
 import threading
 import warnings
@@ -338,6 +339,67 @@ def test_damage_gives_an_image_or_one_kind_of_error(kind, place, content):
     assert image.ndim == 3 and image.shape[2] == 3
 
 
+def checked_again(png):
+    """Return a PNG with right checksums, so that its decoder gets to see the damage."""
+    position, png = 8, bytearray(png)
+    while position + 12 <= len(png):
+        (length,) = struct.unpack_from(">I", png, position)
+        end = position + 8 + length
+        if end + 4 > len(png):
+            break
+        struct.pack_into(">I", png, end, zlib.crc32(png[position + 4 : end]))
+        position = end + 4
+    return bytes(png)
+
+
+ODD = WHOLE | {
+    "png with a broken profile": encoded(MODES["RGB"], "PNG", icc_profile=b"none"),
+    "16-bit png": cv2.imencode(".png", sixteen_bits(3))[1].tobytes(),
+    "16-bit lzw": cv2.imencode(".tiff", sixteen_bits(3))[1].tobytes(),
+    "group 4": encoded(MODES["1"], "TIFF", compression="group4"),
+    "deflate": encoded(MODES["RGB"], "TIFF", compression="tiff_deflate"),
+    "jpeg in tiff": encoded(MODES["RGB"], "TIFF", compression="jpeg"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_decoders_print_nothing_about_damage(kind, capfd, caplog):
+    rng = np.random.default_rng(0)
+    whole = np.frombuffer(ODD[kind], np.uint8)
+    decoded = 0
+    for _ in range(150):
+        damaged = whole.copy()
+        damaged[rng.integers(len(whole), size=rng.integers(1, 6))] ^= np.uint8(1 << rng.integers(8))
+        data = damaged.tobytes()
+        if "png" in kind:
+            data = checked_again(data)
+        try:
+            decoded += decode_image(data, (8, 8), max_pixels=10**6).any()
+        except ImageReadError:
+            pass
+    assert decoded < 150
+    assert capfd.readouterr() == ("", "")
+    assert caplog.records == []
+
+
+def test_metadata_do_not_decide_whether_an_image_can_be_read(recwarn):
+    rubbish = b"\xff\xed\x00\x1aPhotoshop 3.0\x008BIM" + bytes(6)  # ends within its first entry
+    rubbish += b"\xff\xe1\x00\x1eExif\0\0II*\0\x08\0\0\0\x05\0" + b"\xff" * 10
+    jpeg = WHOLE["jpeg"][:2] + rubbish + WHOLE["jpeg"][2:]
+    np.testing.assert_array_equal(decode_image(jpeg), decode_image(WHOLE["jpeg"]))
+    text = zlib.compress(bytes(10**8))  # more than Pillow takes
+    png = WHOLE["png"][:33] + png_chunk(b"zTXt", b"Comment\0\0" + text) + WHOLE["png"][33:]
+    np.testing.assert_array_equal(decode_image(png), RGB)
+    assert not recwarn.list
+
+
+def test_an_offset_of_64_bits_is_an_error():
+    tiff = bytearray(encoded(MODES["RGB"], "TIFF", big_tiff=True))
+    tiff[8:16] = b"\xff" * 8
+    with pytest.raises(ImageReadError, match="ends within its header"):
+        decode_image(bytes(tiff))
+
+
 # --- too large ----------------------------------------------------------------------------------
 
 
@@ -412,6 +474,16 @@ def test_shrinking_is_close_to_the_exact_average(size):
     assert np.abs(got.astype(int) - exact).mean() < 0.5
 
 
+@pytest.mark.parametrize(
+    ("sides", "size"), [((1, 2_000_000), (8, 20_000)), ((2_000_000, 1), (20_000, 8))]
+)
+def test_a_long_strip_needs_no_more_memory_than_it_has_pixels(sides, size):
+    strip = encoded(Image.new("L", sides, 200), "PNG")
+    got = decode_image(strip, size)  # 2,000,000 by 20,000 pixels in between would be 120 GB
+    assert got.shape == (*size, 3)
+    assert (got == 200).all()
+
+
 def test_own_size_changes_nothing():
     np.testing.assert_array_equal(decode_image(WHOLE["png"], (HEIGHT, WIDTH)), RGB)
 
@@ -436,8 +508,10 @@ def get_log_level():
     return (cv2 if hasattr(cv2, "getLogLevel") else cv2.utils.logging).getLogLevel()
 
 
-def test_process_wide_switches_are_restored():
+def test_process_wide_switches_are_restored(capfd):
     level, filters = get_log_level(), list(warnings.filters)
+    broken = bytearray(encoded(MODES["RGB"], "TIFF", compression="tiff_deflate"))
+    broken[40:60] = b"\0" * 20
 
     def work():
         for _ in range(20):
@@ -451,3 +525,10 @@ def test_process_wide_switches_are_restored():
         thread.join()
     assert get_log_level() == level
     assert list(warnings.filters) == filters
+    assert not logging.getLogger("PIL.TiffImagePlugin").disabled
+    with pytest.raises(ImageReadError):
+        decode_image(bytes(broken))
+    assert capfd.readouterr().err == ""
+    with pytest.raises(OSError), Image.open(io.BytesIO(broken)) as image:
+        image.load()
+    assert "ZIPDecode" in capfd.readouterr().err  # libtiff speaks to others as before

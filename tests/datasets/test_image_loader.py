@@ -1,4 +1,4 @@
-"""ImageLoader: paths in, image batch out."""
+"""ImageLoader: paths or images in, image batch out."""
 
 import os
 import pickle
@@ -17,10 +17,11 @@ from sklearn.base import clone
 from sklearn.exceptions import SkipTestWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import estimator_checks
 
+from wbcclf import SimpleCNNClassifier, load_model, make_blood_cells, save_model
 from wbcclf._images import images_to_rows
 from wbcclf.datasets import ImageLoader, list_image_folder, load_image_folder
 from wbcclf.exceptions import ImageReadError
@@ -157,8 +158,13 @@ def test_forms_of_paths(paths, form):
     [
         ("cell.png", TypeError, "a single one"),
         (Path("cell.png"), TypeError, "a single one"),
-        (np.zeros((2, 8, 8, 3), np.uint8), TypeError, "got numbers: shape"),
-        (np.zeros((2, 192)), TypeError, "already need no ImageLoader"),
+        (np.zeros((2, 192)), TypeError, r"got numbers: shape \(2, 192\)"),
+        (np.zeros((2, 8, 8, 3)), TypeError, r"X\[0\] must be uint8 .* got float64"),
+        (np.zeros((2, 8, 8, 4), np.uint8), ValueError, r"X\[0\] .* shape \(8, 8, 4\)"),
+        (np.zeros((2, 8, 8), np.uint8), ValueError, r"shape \(8, 8\). .* X\[..., None\]"),
+        (np.zeros((2, 0, 8, 3), np.uint8), ValueError, r"shape \(0, 8, 3\)"),
+        ([np.zeros((8, 8, 3), np.uint8), "a.png"], ValueError, r"X\[1\] must be an image"),
+        (["a.png", np.zeros((8, 8, 3), np.uint8)], TypeError, r"X\[1\] must be a path"),
         ([1, 2], TypeError, r"X\[0\] must be a path, got 1"),
         (["a.png", None], TypeError, r"X\[1\] must be a path, got None"),
         (np.array([["a", "b"]]), ValueError, r"got \(1, 2\)"),
@@ -170,6 +176,87 @@ def test_what_is_no_array_of_paths(X, error, words):
     for method in (ImageLoader(image_size=8).fit, ImageLoader(image_size=8).transform):
         with pytest.raises(error, match=words):
             method(X)
+
+
+def in_memory(paths):
+    """Return the images of files at their full size, which differ."""
+    images = []
+    for path in paths:
+        with Image.open(path) as image:
+            images.append(np.asarray(image))
+    return images
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Files of pictures in three sizes, in colour and grey."""
+    shapes = [(30, 40, 3), (30, 40, 3), (17, 9, 3), (64, 64, 3)]
+    paths = [str(tmp_path / f"picture {k}.png") for k in range(len(shapes))]
+    for path, shape in zip(paths, shapes, strict=True):
+        Image.fromarray(np.random.RandomState(0).randint(0, 256, shape).astype(np.uint8)).save(path)
+    return paths
+
+
+@pytest.mark.parametrize("size", [8, (20, 30), 64, (64, 64)])
+@pytest.mark.parametrize("n_jobs", [1, 3])
+@pytest.mark.parametrize("spilled", [False, True])
+def test_images_become_what_their_files_become(pictures, tmp_path, size, n_jobs, spilled):
+    loader = ImageLoader(size, n_jobs=n_jobs, spill_dir=tmp_path if spilled else None)
+    expected = loader.fit_transform(pictures)
+    images = in_memory(pictures)
+    ragged = np.empty(len(images), dtype=object)
+    ragged[:] = images
+    for form in (images, tuple(images), ragged, [Image.fromarray(image) for image in images]):
+        got = loader.fit_transform(form)
+        assert got.dtype == np.uint8
+        np.testing.assert_array_equal(got, expected)
+    np.testing.assert_array_equal(loader.transform(np.stack(images[:2])), expected[:2])
+
+
+def test_grey_images_become_rgb_as_their_files_do(tmp_path):
+    grey = np.random.RandomState(0).randint(0, 256, (3, 20, 30, 1)).astype(np.uint8)
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    for path, image in zip(paths, grey, strict=True):
+        Image.fromarray(image[..., 0]).save(path)
+    for size in (None, 8, (40, 30)):
+        loader = ImageLoader(size)
+        np.testing.assert_array_equal(loader.transform(grey), loader.transform(paths))
+
+
+def test_images_of_several_sizes_need_image_size(pictures):
+    with pytest.raises(ValueError, match=r"3 sizes .* 30 x 40 \(2 images, X\[0\]\).*image_size="):
+        ImageLoader().transform(in_memory(pictures))
+    images = in_memory(pictures[:2])
+    got = ImageLoader().transform(images)
+    np.testing.assert_array_equal(got, images)
+    got[:] = 0  # the caller's own
+    assert images[0].any()
+
+
+def test_a_large_jpeg_in_memory_is_nearly_what_its_file_is(tmp_path):
+    y, x = np.mgrid[:400, :300] / 2
+    Image.fromarray(np.stack([y, x, y / 2 + x / 2], axis=2).astype(np.uint8)).save(
+        tmp_path / "large.jpg", quality=95
+    )
+    loader = ImageLoader((60, 40))
+    apart = loader.transform([tmp_path / "large.jpg"]).astype(int)
+    apart -= loader.transform(in_memory([tmp_path / "large.jpg"]))
+    assert np.abs(apart).mean() < 1
+
+
+def test_a_model_of_paths_predicts_images(tmp_path):
+    cells = make_blood_cells(16, classes=2, image_size=24, random_state=0)
+    paths = [str(tmp_path / f"{number}.png") for number in range(16)]
+    for path, image in zip(paths, cells.images, strict=True):
+        Image.fromarray(image).save(path)
+    classifier = SimpleCNNClassifier(max_epochs=1, device="cpu", random_state=0)
+    model = Pipeline([("loader", ImageLoader(image_size=16)), ("classifier", classifier)])
+    model.fit(paths, cells.target)
+    expected = model.predict_proba(paths)
+    save_model(model, tmp_path / "model.wbcclf")
+    for one in (model, load_model(tmp_path / "model.wbcclf")):
+        for X in (paths, cells.images, list(cells.images)):
+            np.testing.assert_array_equal(one.predict_proba(X), expected)
 
 
 def test_no_paths():

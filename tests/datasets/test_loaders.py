@@ -3,7 +3,13 @@
 import csv
 import os
 import re
+import shutil
+import socket
+import sys
+import threading
 import warnings
+from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +20,7 @@ from PIL import Image
 
 from wbcclf.datasets import list_image_folder, load_image_csv, load_image_folder
 from wbcclf.datasets._files import natural_key
-from wbcclf.exceptions import ImageReadError, SkippedFileWarning
+from wbcclf.exceptions import DuplicateImageWarning, ImageReadError, SkippedFileWarning
 
 
 def write(root, names, size=(12, 9)):
@@ -217,17 +223,186 @@ def test_nothing_but_broken_files(tmp_path, on_error):
         load_image_folder(tmp_path, on_error=on_error)
 
 
-def test_file_without_permission(tmp_path, monkeypatch):
-    write(tmp_path, ["1.png", "2.png"])
+@contextmanager
+def unprivileged():
+    """Drop root's right, which CI has, to read every file."""
+    user = os.geteuid()
+    os.seteuid(user or 65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
 
-    def guarded(path, mode):  # root, as whom CI runs, may read every file
-        if path.endswith("1.png"):
-            raise PermissionError(13, "Permission denied", path)
-        return open(path, mode)
 
-    monkeypatch.setattr("wbcclf.datasets._decode.open", guarded, raising=False)
-    cells = load_image_folder(tmp_path, on_error="skip")
-    assert reasons_of(cells) == {"1.png": "cannot be opened (Permission denied)"}
+def within(seconds, function):
+    """Return what a function returns; fail if it takes longer, as when it waits for ever."""
+    result = Future()
+
+    def work():
+        try:
+            result.set_result(function())
+        except Exception as error:
+            result.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    return result.result(seconds)
+
+
+def test_files_and_folders_without_permission(tmp_path, monkeypatch):
+    write(tmp_path, ["a/1.png", "a/2.png", "b/1.png", "b/in/1.png", "c/1.png"])
+    (tmp_path / "a" / "1.png").chmod(0)
+    (tmp_path / "b").chmod(0)
+    (tmp_path / "c" / "into b.png").symlink_to("../b/1.png")
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)  # the folders above are closed to others
+    with unprivileged():
+        cells = load_image_folder(".", on_error="skip")
+    (tmp_path / "b").chmod(0o755)
+    assert cells.paths.tolist() == ["./a/2.png", "./c/1.png"]
+    assert dict(cells.skipped) == {
+        "./a/1.png": "cannot be opened (Permission denied)",
+        "./b": "a folder that cannot be read (Permission denied)",
+        "./c/into b.png": "cannot be opened (Permission denied)",
+    }
+
+
+def test_a_root_without_permission_is_an_error(tmp_path, monkeypatch):
+    write(tmp_path, ["a/1.png"])
+    (tmp_path / "a").chmod(0)
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    with unprivileged(), pytest.raises(PermissionError, match="a'"):
+        load_image_folder("a")
+    (tmp_path / "a").chmod(0o755)
+
+
+def make_what_is_no_file(folder, monkeypatch):
+    """Make links, a pipe, a socket and a giant, all named like images; return the reasons."""
+    folder.mkdir(exist_ok=True)
+    reasons = {
+        "loop.png": "cannot be opened (Too many levels of symbolic links)",
+        "gone.png": "a link to nothing",
+        "pipe.png": "not a regular file",
+        "socket.png": "not a regular file",
+        "zero.png": "not a regular file",
+        "kmsg.png": "the file is empty",
+        "giant.png": "cannot be opened (larger than 1 GiB)",
+    }
+    (folder / "loop.png").symlink_to("loop.png")
+    (folder / "gone.png").symlink_to("nowhere.png")
+    os.mkfifo(folder / "pipe.png")
+    (folder / "zero.png").symlink_to("/dev/zero")
+    (folder / "kmsg.png").symlink_to("/proc/kmsg")  # a regular file, by its own account
+    (folder / "giant.png").touch()
+    os.truncate(folder / "giant.png", 2**40)
+    monkeypatch.chdir(folder)  # the path of a socket is short
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind("socket.png")
+    return reasons
+
+
+def test_only_regular_files_are_opened(tmp_path, monkeypatch):
+    write(tmp_path, ["a/1.png"])
+    reasons = make_what_is_no_file(tmp_path / "a", monkeypatch)
+    cells = within(30, lambda: load_image_folder(tmp_path, on_error="skip"))
+    assert names_of(cells.paths) == ["1.png"]
+    assert reasons_of(cells) == reasons
+    with pytest.raises(ImageReadError, match=r"2 of 3 files .*\n.*giant.png: .*\n.*kmsg.png"):
+        within(30, lambda: load_image_folder(tmp_path))
+
+
+def test_only_regular_files_of_a_table_are_opened(tmp_path, monkeypatch):
+    write(tmp_path, ["1.png"])
+    reasons = make_what_is_no_file(tmp_path, monkeypatch)
+    (tmp_path / "folder.png").mkdir()
+    names = [
+        *reasons,
+        "1.png",
+        "folder.png",
+        "/dev/zero",
+        "no\nsuch\r.png",
+        "nul\0.png",
+        "9" * 5000,
+    ]
+    table = write_table(tmp_path / "t.csv", ("path",), *[(name,) for name in [*names, "x" * 5000]])
+    cells = within(30, lambda: load_image_csv(table, on_error="skip"))
+    assert names_of(cells.paths) == ["1.png"]
+    found = reasons_of(cells)
+    for name in ("loop.png", "pipe.png", "socket.png", "zero.png", "folder.png", "zero"):
+        assert found[name] == "not a regular file"
+    for name in ("kmsg.png", "giant.png"):
+        assert found[name] == reasons[name]
+    for name in ("no\nsuch\r.png", "nul\0.png"):
+        assert found[name] == "no such file"
+    for name in ("9" * 5000, "x" * 5000):
+        assert found[name].startswith("no image of that name")
+
+
+def test_tables_that_are_no_regular_files(tmp_path):
+    write(tmp_path, ["1.png"])
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "folder.csv").mkdir()
+    for name in ("pipe.csv", "folder.csv", "/dev/zero"):
+        for load in (
+            lambda path: load_image_csv(path),
+            lambda path: list_image_folder(tmp_path, groups=Path(path)),
+        ):
+            with pytest.raises(OSError, match=r"not a regular file|a folder"):
+                within(30, lambda load=load, name=name: load(tmp_path / name))
+
+
+def test_names_that_are_no_text(tmp_path):
+    write(tmp_path, ["a/1.png", "a/line\nfeed\r.png"])
+    strange = os.fsdecode(b"\xff\xfe.png")
+    shutil.copy(tmp_path / "a" / "1.png", tmp_path / "a" / strange)
+    (tmp_path / "a" / "broken\x1b[2J\n.png").write_text("text")
+    (tmp_path / "a" / os.fsdecode(b"broken \xff.png")).write_text("text")
+    for _ in range(2):
+        with pytest.warns(SkippedFileWarning) as caught:
+            cells = load_image_folder(tmp_path, on_error="warn", memory=tmp_path / "cache")
+        assert set(names_of(cells.paths)) == {"1.png", "line\nfeed\r.png", strange}
+        _, *lines = str(caught[0].message).splitlines()
+        assert len(lines) == 2  # not broken by a line feed, and nothing for the terminal to obey
+        assert all(line.isprintable() for line in lines)
+        str(caught[0].message).encode()
+
+
+def test_files_that_change_between_listing_and_reading(tmp_path):
+    write(tmp_path, [f"a/{number}.png" for number in range(5)])
+
+    def change(path):  # called for each listed file, before any is read
+        name = os.path.basename(path)
+        if name in ("1.png", "2.png"):
+            os.unlink(path)
+        if name == "2.png":
+            os.mkdir(path)
+        if name == "3.png":
+            os.truncate(path, 0)
+        return name
+
+    cells = load_image_folder(tmp_path, groups=change, on_error="skip")
+    assert names_of(cells.paths) == ["0.png", "4.png"]
+    assert reasons_of(cells) == {
+        "1.png": "no such file",
+        "2.png": "cannot be opened (a folder)",
+        "3.png": "the file is empty",
+    }
+
+
+def test_folders_nested_deeper_than_calls_may_be(tmp_path):
+    write(tmp_path, ["1.png"])
+    folders = [tmp_path]
+    try:
+        for _ in range(sys.getrecursionlimit() + 50):
+            folders.append(folders[-1] / "d")
+            folders[-1].mkdir()
+        shutil.copy(tmp_path / "1.png", folders[-1])
+        listing = list_image_folder(tmp_path, labelled=False)
+        assert len(listing.paths) == 2
+    finally:
+        (folders[-1] / "1.png").unlink(missing_ok=True)
+        for folder in folders[:0:-1]:  # pytest would remove them by as many calls
+            folder.rmdir()
 
 
 def test_folders_without_images(tmp_path):
@@ -245,6 +420,74 @@ def test_root_that_is_no_folder(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match="load_image_csv"):
         load_image_folder(tmp_path / "file")
+
+
+# --- duplicates ---------------------------------------------------------------------------------
+
+
+def copy(root, *names):
+    for name in names[1:]:
+        Path(root, name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(Path(root, names[0]), Path(root, name))
+
+
+@pytest.mark.parametrize("memory", [False, True])
+def test_a_file_in_two_classes_is_named(tmp_path, memory):
+    root = tmp_path / "root"
+    write(root, [f"{'ab'[k % 2]}/{k}.png" for k in range(8)])
+    copy(root, "a/0.png", "a/8.png")
+    copy(root, "a/4.png", "b/9.png", "b/10.png")
+    memory = tmp_path / "cache" if memory else None
+    for _ in range(2):
+        with pytest.warns(DuplicateImageWarning) as caught:
+            cells = load_image_folder(root, memory=memory, image_size=4)
+        assert [warning.filename for warning in caught] == [__file__]
+        assert str(caught[0].message).splitlines()[1:-1] == [
+            f"  {root}/a/4.png = {root}/b/9.png = {root}/b/10.png (classes a, b)"
+        ]
+        assert list(map(names_of, cells.duplicates)) == [
+            ["4.png", "9.png", "10.png"],
+            ["0.png", "8.png"],
+        ]
+
+
+def test_duplicates_in_one_class_are_listed_without_a_warning(tmp_path):
+    write(tmp_path, ["a/1.png", "a/2.png", "b/1.png"])
+    copy(tmp_path, "a/1.png", "a/3.png")
+    assert list(map(names_of, load_image_folder(tmp_path).duplicates)) == [["1.png", "3.png"]]
+
+
+def test_files_of_the_same_size_or_picture_are_no_duplicates(tmp_path):
+    write(tmp_path, ["a/1.bmp", "b/2.bmp"])
+    assert len({path.stat().st_size for path in tmp_path.rglob("*.bmp")}) == 1
+    with Image.open(tmp_path / "a" / "1.bmp") as image:
+        image.save(tmp_path / "b" / "1.png")
+    assert load_image_folder(tmp_path).duplicates == []
+
+
+def test_duplicates_in_two_groups_or_splits_are_named(tmp_path):
+    write(tmp_path, ["TRAIN/a/1.png", "TRAIN/b/2.png", "TEST/a/3.png"])
+    copy(tmp_path, "TRAIN/a/1.png", "TEST/a/4.png")
+    copy(tmp_path, "TRAIN/b/2.png", "TRAIN/b/5.png", "TRAIN/a/5.png")
+    with pytest.warns(DuplicateImageWarning) as caught:
+        cells = load_image_folder(tmp_path, groups=r"(\d)\.png")
+    message = str(caught[0].message)
+    assert "5.png (classes a, b)" in message
+    assert "5.png (groups 2, 5)" in message
+    assert "TEST/a/4.png = " in message and "TRAIN/a/1.png (splits TEST, TRAIN)" in message
+    assert [len(same) for same in cells.duplicates] == [3, 2]
+
+
+def test_a_table_names_duplicates(tmp_path):
+    write(tmp_path, ["1.png", "2.png"])
+    copy(tmp_path, "1.png", "3.png")
+    table = write_table(
+        tmp_path / "t.csv", ("path", "label"), *zip(("1.png", "2.png", "3.png"), "aab", strict=True)
+    )
+    with pytest.warns(DuplicateImageWarning, match=r"1.png = .*3.png \(classes a, b\)") as caught:
+        cells = load_image_csv(table)
+    assert [warning.filename for warning in caught] == [__file__]
+    assert list(map(names_of, cells.duplicates)) == [["1.png", "3.png"]]
 
 
 # --- sizes, threads, parameters -----------------------------------------------------------------
@@ -569,6 +812,16 @@ def test_pbc_at_original_size(wbcclf_data):
         # filters' edges differ.
         expected = np.asarray(image.convert("RGB").resize((90, 90), Image.Resampling.BOX), float)
     assert np.abs(one.images[0] - expected).mean() < 1.5
+
+
+def test_the_picture_that_pbc_has_in_two_classes(wbcclf_data, tmp_path):
+    for name, pattern in (("eosinophil", "EO_2259*"), ("neutrophil", "BNE_1911*")):
+        (tmp_path / name).mkdir()
+        for path in (wbcclf_data / "pbc" / "train" / name).glob(f"{pattern}.jpg"):
+            (tmp_path / name / path.name).symlink_to(path)
+    with pytest.warns(DuplicateImageWarning, match=r"EO_225902.jpg = .*BNE_191112.jpg"):
+        cells = load_image_folder(tmp_path, image_size=32)
+    assert list(map(names_of, cells.duplicates)) == [["EO_225902.jpg", "BNE_191112.jpg"]]
 
 
 def test_file_that_is_no_image(wbcclf_data):

@@ -18,12 +18,11 @@ from rich.console import Console
 from rich.progress import track
 
 from wbcclf import _spill
-from wbcclf._files import as_memory
+from wbcclf._store import Store, store_folder
 from wbcclf.classifiers._data import ImageData, gather
 from wbcclf.classifiers._fingerprint import Fingerprint, arithmetic_used
 from wbcclf.classifiers._heap import keeping_freed_memory
 from wbcclf.classifiers._network import arithmetic, seeded
-from wbcclf.classifiers._store import Store
 from wbcclf.exceptions import OutOfMemoryError
 
 # Images that run through the frozen blocks at a time, always just as many: libraries choose their
@@ -307,10 +306,10 @@ def keep_activations(
 
 def open_store(classifier: Any) -> Store | None:
     """Return the store in the folder `memory` of a CNNClassifier."""
-    location = as_memory(classifier.memory).location
-    if location is None or not classifier.cache_gb:
+    folder = store_folder(classifier.memory)
+    if folder is None or not classifier.cache_gb:
         return None
-    return Store(Path(location) / "wbcclf", classifier.memory_gb * 1e9)
+    return Store(folder, classifier.memory_gb * 1e9)
 
 
 def frozen_part(classifier: Any, n_images: int) -> FrozenPart | None:

@@ -20,6 +20,7 @@ from wbcclf._images import (
     value_range,
 )
 from wbcclf._resampled import sources_of
+from wbcclf._store import Store
 from wbcclf.classifiers._activations import keep_activations, open_store
 from wbcclf.classifiers._callbacks import make_callbacks
 from wbcclf.classifiers._checkpoint import (
@@ -37,7 +38,6 @@ from wbcclf.classifiers._net import make_net, resolve_device, train
 from wbcclf.classifiers._network import CellNetwork, build_network, check_built, freeze_blocks
 from wbcclf.classifiers._schedules import Budget
 from wbcclf.classifiers._split import validation_split, warn_of_doubles
-from wbcclf.classifiers._store import Store
 
 FEWEST_STEPS = 50  # A training of fewer says nothing, whatever its loss.
 LEAST_GAIN = 0.01

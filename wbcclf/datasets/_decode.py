@@ -1,29 +1,32 @@
 """An image file becomes one RGB ``uint8`` array.
 
-OpenCV decodes what it decodes right (JPEG, PNG, 16-bit colour TIFF) and Pillow the rest: CMYK,
-whose inks OpenCV mixes differently, BMP, and TIFF, where OpenCV multiplies transparent pixels by
-their alpha and prints a line for every tag that it does not know.
+Pillow decodes, and prints nothing about damaged files. Of 16 bits in colour it keeps only the upper
+8, so OpenCV decodes these. OpenCV would be a little faster elsewhere, too, but its JPEG and PNG
+decoders write to the error output of the process what they find.
 """
 
 from __future__ import annotations
 
+import ctypes
+import hashlib
 import io
-import os
-import stat
+import logging
 import threading
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 
 import cv2
 import numpy as np
-from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
+from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, _imaging
 
+from wbcclf._files import read_regular
 from wbcclf.datasets._headers import ImageHeader, read_header
 from wbcclf.exceptions import ImageReadError
 
-__all__ = ["DECODER", "MAX_PIXELS", "decode_image", "read_image"]
+__all__ = ["DECODER", "DIGEST_BYTES", "MAX_PIXELS", "decode_image", "read_image", "resize"]
 
-DECODER = 1  # raised with every change of the values that files give: cached ones are then stale
+DECODER = 2  # raised with every change of the values that files give: cached ones are then stale
+DIGEST_BYTES = 16
 
 MAX_PIXELS = 89_478_485  # Pillow's: a quarter of a GiB as 24-bit RGB
 
@@ -37,14 +40,14 @@ PILLOW = {
     "TIFF": TiffImagePlugin.TiffImageFile,
 }
 # Each becomes RGB by way of these modes; all other modes have no agreed brightness.
-TO_RGB = dict.fromkeys(("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "RGBA", "LA"), ("RGB",))
-TO_RGB |= {"PA": ("RGBA", "RGB"), "La": ("LA", "RGB"), "RGBa": ("RGBA", "RGB")}
+TO_RGB = dict.fromkeys(("1", "L", "P", "RGBX", "CMYK", "YCbCr", "RGBA", "LA"), ("RGB",))
+TO_RGB |= {"RGB": (), "PA": ("RGBA", "RGB"), "La": ("LA", "RGB"), "RGBa": ("RGBA", "RGB")}
 
 
 def read_image(
     path: str, image_size: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
-) -> np.ndarray:
-    """Return the image file `path` as an RGB array; see `decode_image`.
+) -> tuple[np.ndarray, bytes]:
+    """Return the image file `path` as an RGB array, and a digest of its bytes; see `decode_image`.
 
     Raises
     ------
@@ -52,19 +55,14 @@ def read_image(
         With the reason only, for the caller to put the file name in front.
     """
     try:
-        # Asked first, because opening a named pipe would wait for ever.
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise ImageReadError("not a file" if not os.path.isdir(path) else "a folder")
-        with open(path, "rb") as file:
-            data = file.read()
+        data = read_regular(path)
     except FileNotFoundError:
         raise ImageReadError("no such file") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
-        if isinstance(error, ImageReadError):
-            raise
         reason = getattr(error, "strerror", None) or str(error)
         raise ImageReadError(f"cannot be opened ({reason})") from error
-    return decode_image(data, image_size, max_pixels)
+    digest = hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
+    return decode_image(data, image_size, max_pixels), digest
 
 
 def decode_image(
@@ -99,42 +97,34 @@ def decode_image(
         raise ImageReadError("16-bit TIFF with a separate plane for each colour: not supported")
     image = None
     if _opencv_is_right(header):
-        image = _decode_opencv(data, header, image_size)
+        image = _decode_opencv(data, header)
     if image is None:
-        image = _decode_pillow(data, header)
+        image = _decode_pillow(header.decoded or data, header, image_size)
+    if header.format == "PNG" and header.bits == 16:
+        # libpng prints what is wrong with a file; but now Pillow has read all of it.
+        image = _decode_opencv(header.decoded, header)
+        if image is None:
+            raise ImageReadError("16-bit PNG that OpenCV cannot decode")
     if header.format != "TIFF":  # both decoders turn a TIFF themselves
         image = _orient(image, header.orientation)
-    return _resize(np.ascontiguousarray(image), image_size)
+    return resize(np.ascontiguousarray(image), image_size)
 
 
 def _opencv_is_right(header: ImageHeader) -> bool:
-    if header.format == "JPEG":
-        return header.channels in (1, 3)
-    if header.format == "TIFF":
-        # Pillow keeps only the upper 8 of 16 bits in colour. OpenCV takes CMYK for RGBA, and mixes
-        # grey with alpha.
-        return header.bits == 16 and header.photometric in (0, 1, 2) and header.channels != 2
-    return header.format == "PNG"
+    """Return whether it is a TIFF that OpenCV decodes and Pillow would not, or to 8 bits only.
+
+    OpenCV takes CMYK for RGBA, and mixes grey with alpha.
+    """
+    is_tiff = header.format == "TIFF" and header.bits == 16
+    return is_tiff and header.photometric in (0, 1, 2) and header.channels != 2
 
 
-REDUCED = {4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
-
-
-def _decode_opencv(
-    data: bytes, header: ImageHeader, image_size: tuple[int, int] | None
-) -> np.ndarray | None:
-    """Return the image, or None where OpenCV gives up, so that Pillow can say why."""
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
-    if header.format == "JPEG":
-        flags = REDUCED.get(_reduction(header, image_size), cv2.IMREAD_COLOR)
-    flags |= cv2.IMREAD_IGNORE_ORIENTATION
-    buffer = np.frombuffer(data, np.uint8)
+def _decode_opencv(data: bytes, header: ImageHeader) -> np.ndarray | None:
+    """Return the image, or None where OpenCV gives up."""
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        if header.format == "TIFF":
-            with _quiet():
-                image = cv2.imdecode(buffer, flags)
-        else:
-            image = cv2.imdecode(buffer, flags)
+        with _quiet():
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
         return None
     if image is None:
@@ -157,13 +147,18 @@ def _reduction(header: ImageHeader, image_size: tuple[int, int] | None) -> int:
     # Orientations 5 to 8 swap the sides.
     height, width = image_size[::-1] if header.orientation >= 5 else image_size
     fits = min(header.height / height, header.width / width) / 2
-    return next((k for k in REDUCED if k <= fits), 1)
+    return next((k for k in (4, 2) if k <= fits), 1)
 
 
-def _decode_pillow(data: bytes, header: ImageHeader) -> np.ndarray:
-    with _quiet():
+def _decode_pillow(
+    data: bytes, header: ImageHeader, image_size: tuple[int, int] | None
+) -> np.ndarray:
+    with _quiet() if header.format == "TIFF" else nullcontext():
         try:
             with PILLOW[header.format](io.BytesIO(data)) as image:
+                if header.format == "JPEG":
+                    factor = _reduction(header, image_size)
+                    image.draft(None, (image.width // factor, image.height // factor))
                 image.load()
                 if image.mode.startswith("I;16"):
                     grey = _to_uint8(np.asarray(image), header)
@@ -203,7 +198,7 @@ def _orient(image: np.ndarray, orientation: int) -> np.ndarray:
     return image
 
 
-def _resize(image: np.ndarray, image_size: tuple[int, int] | None) -> np.ndarray:
+def resize(image: np.ndarray, image_size: tuple[int, int] | None) -> np.ndarray:
     """Stretch an image: average where it shrinks, interpolate where it grows.
 
     A bilinear image of about the original's resolution, k_y by k_x pixels for each one of the
@@ -212,13 +207,17 @@ def _resize(image: np.ndarray, image_size: tuple[int, int] | None) -> np.ndarray
     bilinear filter by 0.2 to 1.2), and takes a third to an eighth of the time of INTER_AREA with
     fractional pixels.
     """
-    if image_size is None or image_size == image.shape[:2]:
+    if image_size is None:
         return image
-    height, width = image_size
-    k_y = max(1, round(image.shape[0] / height))
-    k_x = max(1, round(image.shape[1] / width))
-    fine = cv2.resize(image, (width * k_x, height * k_y), interpolation=cv2.INTER_LINEAR)
-    return cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA)
+    sides = list(zip(image.shape, image_size, strict=False))
+    fine = tuple(new * max(1, round(old / new)) if new < old else old for old, new in sides)
+    # A side that grows comes last: of a long strip, the image between would not fit into memory.
+    small = tuple(map(min, image.shape[:2], image_size))
+    steps = ((fine, cv2.INTER_LINEAR), (small, cv2.INTER_AREA), (image_size, cv2.INTER_LINEAR))
+    for (height, width), method in steps:
+        if image.shape[:2] != (height, width):
+            image = cv2.resize(image, (width, height), interpolation=method)
+    return image
 
 
 LOG_SILENT = 0
@@ -226,14 +225,21 @@ _set_log_level = cv2.utils.logging.setLogLevel  # returns the level before
 _quiet_lock = threading.Lock()
 _quiet_users = 0
 _quiet_undo: list = []
+_tiff_logger = logging.getLogger(TiffImagePlugin.__name__)
+
+# Pillow turns off the warnings of its libtiff, but not the errors, which it raises as well.
+_set_tiff_handler = None
+with suppress(AttributeError, OSError):  # built into Pillow where nothing else can see it
+    _set_tiff_handler = ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler
+    _set_tiff_handler.argtypes, _set_tiff_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
 
 
 @contextmanager
 def _quiet():
-    """Silence Pillow's warnings and OpenCV's log about odd metadata in readable files.
+    """Silence Pillow's warnings and log, libtiff's errors and OpenCV's log about TIFF files.
 
-    Both switches belong to the whole process, so the first thread in turns them off and the last
-    one out restores them.
+    The switches belong to the whole process, so the first thread in turns them off and the last one
+    out restores them.
     """
     global _quiet_users
     with _quiet_lock:
@@ -242,14 +248,19 @@ def _quiet():
             caught = warnings.catch_warnings()
             caught.__enter__()
             warnings.filterwarnings("ignore", module=r"PIL\.")
-            level = _set_log_level(LOG_SILENT)
-            _quiet_undo[:] = [caught, level]
+            handler = _set_tiff_handler(None) if _set_tiff_handler else None
+            level, is_off = _set_log_level(LOG_SILENT), _tiff_logger.disabled
+            _tiff_logger.disabled = True
+            _quiet_undo[:] = [caught, handler, level, is_off]
     try:
         yield
     finally:
         with _quiet_lock:
             _quiet_users -= 1
             if _quiet_users == 0:
-                caught, level = _quiet_undo
+                caught, handler, level, is_off = _quiet_undo
+                _tiff_logger.disabled = is_off
+                if _set_tiff_handler:
+                    _set_tiff_handler(handler)
                 _set_log_level(level)
                 caught.__exit__(None, None, None)

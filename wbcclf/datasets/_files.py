@@ -7,7 +7,7 @@ import re
 from os import PathLike
 from pathlib import Path
 
-__all__ = ["SUFFIXES", "check_folder", "find_images", "natural_key", "some"]
+__all__ = ["SUFFIXES", "check_folder", "find_images", "natural_key", "shown", "some"]
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 
@@ -19,10 +19,15 @@ def natural_key(text: str) -> tuple[list, str]:
     return [int(part) if k % 2 else part for k, part in enumerate(parts)], text
 
 
+def shown(text: str) -> str:
+    """Return a path for a message: as it is, or quoted where it holds what cannot be printed."""
+    return text if text.isprintable() else repr(text)
+
+
 def some(items: list[str], limit: int) -> str:
     """Return the first `limit` items, comma-joined, and how many there are beyond."""
     rest = len(items) - limit
-    return ", ".join(items[:limit]) + (f" and {rest} more" if rest > 0 else "")
+    return ", ".join(map(shown, items[:limit])) + (f" and {rest} more" if rest > 0 else "")
 
 
 def check_folder(root: str | PathLike) -> Path:
@@ -62,50 +67,63 @@ def find_images(
         If `root` does not exist.
     NotADirectoryError
         If `root` is not a folder.
+    OSError
+        If `root` cannot be read.
     """
     root = check_folder(root)
     files: list[tuple[str, ...]] = []
     skipped: list[tuple[str, str]] = []
-    _walk(root, (), {_identity(root)}, files, skipped)
+    seen: set[tuple[int, int]] = set()
+    waiting: list[tuple[str, ...]] = [()]
+    while waiting:  # no recursion, since folders may be nested deeper than Python's calls
+        parts = waiting.pop()
+        folder = os.path.join(root, *parts)
+        try:
+            status = os.stat(folder)
+            entries = _entries(folder)
+        except OSError as error:
+            if not parts:
+                raise
+            skipped.append((folder, f"a folder that cannot be read ({error.strerror})"))
+            continue
+        if (status.st_dev, status.st_ino) in seen:
+            skipped.append((folder, "a link to a folder that is read already"))
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        if not entries and parts:
+            skipped.append((folder, "an empty folder"))
+        for entry in entries:
+            is_folder, reason = _look_at(entry)
+            if reason:
+                skipped.append((os.path.join(folder, entry.name), reason))
+            else:
+                (waiting if is_folder else files).append((*parts, entry.name))
     files.sort(key=lambda parts: [natural_key(part) for part in parts])
     skipped.sort(key=lambda item: [natural_key(part) for part in Path(item[0]).parts])
     return files, skipped
 
 
-def _identity(folder: str | PathLike) -> tuple[int, int]:
-    status = os.stat(folder)
-    return status.st_dev, status.st_ino
+def _entries(folder: str) -> list[os.DirEntry]:
+    """Return what is in a folder, sorted backwards, so that the last is the first to be entered.
 
-
-def _walk(
-    folder: Path,
-    parts: tuple[str, ...],
-    seen: set[tuple[int, int]],
-    files: list[tuple[str, ...]],
-    skipped: list[tuple[str, str]],
-) -> None:
+    In this order it does not depend on the file system which of two links is entered.
+    """
     with os.scandir(folder) as scan:
-        # Sorted, so that it does not depend on the file system which of two links is entered.
-        entries = sorted(scan, key=lambda entry: entry.name)
-    if not entries and parts:
-        skipped.append((os.fspath(folder), "an empty folder"))
-    for entry in entries:
-        inside = (*parts, entry.name)
-        reason = None
-        if entry.name.startswith("."):
-            reason = "hidden (the name starts with a dot)"
-        elif entry.is_dir():
-            identity = _identity(entry)
-            if identity in seen:
-                reason = "a link to a folder that is read already"
-            else:
-                seen.add(identity)
-                _walk(folder / entry.name, inside, seen, files, skipped)
-        elif not entry.is_file():
-            reason = "a link to nothing" if entry.is_symlink() else "not a regular file"
-        elif not entry.name.lower().endswith(SUFFIXES):
-            reason = f"the suffix is none of {', '.join(SUFFIXES)}"
-        else:
-            files.append(inside)
-        if reason:
-            skipped.append((os.fspath(folder / entry.name), reason))
+        return sorted(scan, key=lambda entry: entry.name, reverse=True)
+
+
+def _look_at(entry: os.DirEntry) -> tuple[bool, str | None]:
+    """Return whether an entry is a folder, and why it is left out, or None."""
+    if entry.name.startswith("."):
+        return False, "hidden (the name starts with a dot)"
+    try:
+        if entry.is_dir():
+            return True, None
+        is_file = entry.is_file()
+    except OSError as error:  # a link to itself, or into a folder without permission
+        return False, f"cannot be opened ({error.strerror})"
+    if not is_file:
+        return False, "not a regular file" if os.path.exists(entry) else "a link to nothing"
+    if not entry.name.lower().endswith(SUFFIXES):
+        return False, f"the suffix is none of {', '.join(SUFFIXES)}"
+    return False, None

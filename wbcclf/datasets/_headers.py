@@ -21,6 +21,9 @@ TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 JPEG_STANDALONE = frozenset([0x01, *range(0xD0, 0xD9)])
 JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 JPEG_SCAN, JPEG_APP1, JPEG_END = 0xDA, 0xE1, b"\xff\xd9"
+# Application data and comments, but for what says how the colours are stored (JFIF and Adobe)
+JPEG_METADATA = {*range(0xE0, 0xF0), 0xFE} - {0xE0, 0xEE}
+PNG_DECODED = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 
 # TIFF tags (TIFF 6.0, section 8) and the field types that hold whole numbers
 WIDTH, HEIGHT, BITS, PHOTOMETRIC, ORIENTATION = 256, 257, 258, 262, 274
@@ -47,6 +50,9 @@ class ImageHeader:
         TIFF only: 0 white is zero, 1 black is zero, 2 RGB, 3 palette, 5 CMYK, 6 YCbCr, 8 Lab.
     planar : bool
         TIFF only: whether each channel is stored for itself.
+    decoded : bytes
+        JPEG and PNG only: the file without metadata. Nothing in them changes the pixels, and
+        decoders warn about them, or fail.
     """
 
     format: str
@@ -57,6 +63,7 @@ class ImageHeader:
     orientation: int = 1
     photometric: int | None = None
     planar: bool = False
+    decoded: bytes = b""
 
 
 def read_header(data: bytes, max_pixels: int) -> ImageHeader:
@@ -78,7 +85,7 @@ def read_header(data: bytes, max_pixels: int) -> ImageHeader:
             return _bmp_header(data, max_pixels)
         if data[:4] in TIFF_MAGICS:
             return _tiff_header(data, max_pixels)
-    except (struct.error, IndexError):
+    except (struct.error, IndexError, OverflowError):  # the last: an offset of more than 63 bits
         raise ImageReadError("truncated: the file ends within its header") from None
     raise ImageReadError("not a JPEG, PNG, BMP or TIFF file")
 
@@ -94,7 +101,7 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
 
 
 def _jpeg_header(data: bytes, max_pixels: int) -> ImageHeader:
-    frame, orientation, position = None, 1, 2
+    frame, orientation, position, parts = None, 1, 2, [data[:2]]
     while True:
         # Fill bytes (0xFF) may precede a marker; anything else between segments is skipped, as
         # libjpeg does.
@@ -116,19 +123,22 @@ def _jpeg_header(data: bytes, max_pixels: int) -> ImageHeader:
             frame = (width, height, channels, bits)
         elif marker == JPEG_APP1 and data[position + 2 : position + 8] == b"Exif\0\0":
             orientation = _exif_orientation(data[position + 8 : position + length])
+        if marker not in JPEG_METADATA:
+            parts += b"\xff", data[position - 1 : position + length]
         position += length
     if frame is None:
         raise ImageReadError("broken JPEG: no size before the image data")
     # Searched from the scan on, since the thumbnail in the header has an end marker of its own.
     if data.rfind(JPEG_END, position) < 0:
         raise ImageReadError("truncated: JPEG without an end marker")
-    return ImageHeader("JPEG", *frame, orientation)
+    parts += b"\xff", data[position - 1 :]
+    return ImageHeader("JPEG", *frame, orientation, decoded=b"".join(parts))
 
 
 def _png_header(data: bytes, max_pixels: int) -> ImageHeader:
     width, height, bits = struct.unpack_from(">IIB", data, 16)
     _check_pixels(width, height, max_pixels)
-    orientation, position, kind = 1, 8, b""
+    orientation, position, kind, parts = 1, 8, b"", [PNG_MAGIC]
     view = memoryview(data)
     while kind != b"IEND":
         if position + 12 > len(data):
@@ -141,8 +151,11 @@ def _png_header(data: bytes, max_pixels: int) -> ImageHeader:
             raise ImageReadError(f"broken PNG: wrong checksum in chunk {kind.decode('latin-1')!r}")
         if kind == b"eXIf":
             orientation = _exif_orientation(data[position + 8 : end])
+        if kind in PNG_DECODED:
+            parts.append(view[position : end + 4])
         position = end + 4
-    return ImageHeader("PNG", width, height, bits=bits, orientation=orientation)
+    decoded = b"".join(parts)
+    return ImageHeader("PNG", width, height, 0, bits, orientation, decoded=decoded)
 
 
 def _bmp_header(data: bytes, max_pixels: int) -> ImageHeader:
@@ -220,5 +233,5 @@ def _exif_orientation(exif: bytes) -> int:
     """
     try:
         return _valid_orientation(_tiff_tags(exif))
-    except (struct.error, ImageReadError):
+    except (struct.error, OverflowError, ImageReadError):
         return 1

@@ -1,4 +1,4 @@
-"""ImageLoader: paths in, image batch out."""
+"""ImageLoader: paths or images in, image batch out."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ import os
 from numbers import Integral
 from typing import Any
 
+import joblib
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from wbcclf._images import HasMethods, Interval, _fit_context, check_image_size
+from wbcclf._images import Interval, _fit_context, check_image_size
 from wbcclf.datasets._decode import MAX_PIXELS
-from wbcclf.datasets._reading import check_reading, read_images
+from wbcclf.datasets._reading import check_reading, read_images, stretch_images
 
 __all__ = ["ImageLoader"]
 
 
 class ImageLoader(TransformerMixin, BaseEstimator):
-    """Transform paths of image files into an image batch.
+    """Transform paths of image files, or images of any size, into an image batch.
 
     As the first step of a pipeline it lets cross-validation run on paths, so that only the images
-    of one fold are in memory. It learns nothing: `transform` works without `fit`.
+    of one fold are in memory. It learns nothing: `transform` works without `fit`, and a model that
+    was trained on paths predicts images in memory, too.
 
     Parameters
     ----------
@@ -33,8 +35,8 @@ class ImageLoader(TransformerMixin, BaseEstimator):
     max_pixels : int, default=89478485
         Larger images count as broken; they are recognised before they are decoded.
     memory : None, str, path or joblib.Memory, default=None
-        Folder to keep the decoded images in: in a search, candidates after the first one take the
-        images of a fold from there. See `load_image_folder`.
+        Folder to keep the decoded images of files in: in a search, folds and candidates after the
+        first take them from there. See `load_image_folder`.
     spill_dir : str, path or None, default=None
         An existing folder: the output is a memory-mapped file in it instead of in memory. See
         `load_image_folder`.
@@ -48,6 +50,10 @@ class ImageLoader(TransformerMixin, BaseEstimator):
 
     Notes
     -----
+    Images in memory become what the same images in files become; grey ones become RGB. Only of a
+    JPEG file of at least four times `image_size` on both sides do the pixels differ, by less than
+    a grey level on average, since its decoder makes it smaller first.
+
     A row cannot be left out in the middle of a pipeline, so broken files are always an error here.
     ``list_image_folder`` and ``load_image_folder(..., on_error="skip").skipped`` find them before.
 
@@ -69,7 +75,7 @@ class ImageLoader(TransformerMixin, BaseEstimator):
         "image_size": [Interval(Integral, 1, None, closed="left"), tuple, list, None],
         "n_jobs": [Integral, None],
         "max_pixels": [Interval(Integral, 1, None, closed="left")],
-        "memory": [str, os.PathLike, HasMethods("cache"), None],
+        "memory": [str, os.PathLike, joblib.Memory, None],
         "spill_dir": [str, os.PathLike, None],
         "verbose": ["verbose"],
     }
@@ -97,8 +103,9 @@ class ImageLoader(TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples,) or (n_samples, 1)
-            Paths (str or path objects).
+        X : array-like of shape (n_samples,) or (n_samples, 1), or images
+            Paths (str or path objects); or an image batch (n_samples, height, width, 1 or 3), or a
+            list of such images, which may differ in size, of uint8.
         y : None
             Ignored.
 
@@ -112,19 +119,20 @@ class ImageLoader(TransformerMixin, BaseEstimator):
         ValueError
             If a parameter is out of range or `X` has another shape.
         TypeError
-            If `X` does not hold paths.
+            If `X` holds neither paths nor images of uint8.
         """
         self._check_parameters()
-        _check_paths(X)
+        _check_input(X)
         return self
 
     def transform(self, X: Any) -> np.ndarray:
-        """Read the image files.
+        """Read the image files, or stretch the images.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples,) or (n_samples, 1)
-            Paths (str or path objects).
+        X : array-like of shape (n_samples,) or (n_samples, 1), or images
+            Paths (str or path objects); or an image batch (n_samples, height, width, 1 or 3), or a
+            list of such images, which may differ in size, of uint8.
 
         Returns
         -------
@@ -141,18 +149,26 @@ class ImageLoader(TransformerMixin, BaseEstimator):
         OSError
             If `spill_dir` has no room for the images.
         TypeError
-            If `X` does not hold paths.
+            If `X` holds neither paths nor images of uint8.
         """
         self._validate_params()
         image_size = self._check_parameters()
-        paths = _check_paths(X)
+        paths, images = _check_input(X)
+        if images:
+            return stretch_images(
+                images,
+                image_size,
+                n_jobs=self.n_jobs,
+                verbose=self.verbose,
+                spill_dir=self.spill_dir,
+            )
         if not paths and image_size is None:
             raise ValueError(
                 "X holds no path, and without image_size the size of the images is not known. "
                 "Give image_size=(height, width)."
             )
-        images, _, _ = read_images(
-            paths,
+        return read_images(
+            paths or [],
             image_size,
             n_jobs=self.n_jobs,
             max_pixels=self.max_pixels,
@@ -160,8 +176,7 @@ class ImageLoader(TransformerMixin, BaseEstimator):
             spill_dir=self.spill_dir,
             verbose=self.verbose,
             advice="Leave them out of X: a step of a pipeline cannot drop rows.",
-        )
-        return images
+        ).images
 
     def _check_parameters(self) -> tuple[int, int] | None:
         check_reading("raise", self.n_jobs, self.max_pixels, self.memory, self.spill_dir)
@@ -176,21 +191,26 @@ class ImageLoader(TransformerMixin, BaseEstimator):
         return tags
 
 
-def _check_paths(X: Any) -> list[str]:
-    """Return `X` as a list of paths."""
+def _check_input(X: Any) -> tuple[list[str] | None, list[np.ndarray] | None]:
+    """Return `X` as a list of paths or as a list of images, and None for the other."""
     if isinstance(X, (str, bytes, os.PathLike)):
         raise TypeError(f"X must be an array of paths, got a single one: {X!r}. Give [path].")
     if hasattr(X, "toarray"):
         raise TypeError(
             "X must be an array of paths, got a sparse matrix; sparse is not supported."
         )
-    if not hasattr(X, "shape"):  # NumPy must not turn a list of numbers and paths into text
-        X = np.array(list(X), dtype=object)
+    if not hasattr(X, "shape"):
+        X = list(X)
+        if X and np.ndim(X[0]) >= 2:
+            return None, _check_images(X)
+        X = np.array(X, dtype=object)  # a list of numbers and paths must not become text
     array = np.asarray(X)
+    if array.ndim >= 3 or (array.dtype == object and len(array) and np.ndim(array[0]) >= 2):
+        return None, _check_images(array)
     if array.size and array.dtype.kind in "buifc":
         raise TypeError(
-            f"X must hold paths of image files, got numbers: shape {array.shape}, dtype "
-            f"{array.dtype}. Images that are in memory already need no ImageLoader."
+            "X must hold paths of image files, or images (n_samples, height, width, 1 or 3), got "
+            f"numbers: shape {array.shape}, dtype {array.dtype}."
         )
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
@@ -201,4 +221,20 @@ def _check_paths(X: Any) -> list[str]:
     for index, path in enumerate(array):
         if not isinstance(path, (str, os.PathLike)):
             raise TypeError(f"X[{index}] must be a path, got {path!r} ({type(path).__name__}).")
-    return [os.fspath(path) for path in array]
+    return [os.fspath(path) for path in array], None
+
+
+def _check_images(X: Any) -> list[np.ndarray]:
+    images = [np.asarray(image) for image in X]
+    for index, image in enumerate(images):
+        if image.ndim != 3 or image.shape[2] not in (1, 3) or 0 in image.shape:
+            raise ValueError(
+                f"X[{index}] must be an image (height, width, 1 or 3), got an array of shape "
+                f"{image.shape}. Give grey images without a channel axis as X[..., None]."
+            )
+        if image.dtype != np.uint8:
+            raise TypeError(
+                f"X[{index}] must be uint8 (0-255), as files are read, got {image.dtype}. Convert "
+                "the images, or leave the ImageLoader out."
+            )
+    return images

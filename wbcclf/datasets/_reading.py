@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import count
 from numbers import Integral
 from os import PathLike
-from typing import Any
+from typing import Any, NamedTuple
 
 import joblib
 import numpy as np
-from joblib.memory import MemorizedFunc
 
 from wbcclf import _spill
-from wbcclf._files import as_memory
-from wbcclf.datasets._decode import DECODER, read_image
-from wbcclf.datasets._files import some
+from wbcclf._store import Store, store_folder
+from wbcclf.datasets._decode import DECODER, DIGEST_BYTES, read_image, resize
+from wbcclf.datasets._files import shown, some
 from wbcclf.exceptions import ImageReadError, SkippedFileWarning
 
-__all__ = ["check_reading", "read_images"]
+__all__ = ["Reading", "check_reading", "read_images", "stretch_images", "warn_caller"]
 
 ON_ERROR = ("raise", "warn", "skip")
 MAX_CHUNK = 16  # files handed to a thread at a time: enough to hide the hand-over
@@ -37,8 +40,13 @@ def check_reading(
     _n_threads(n_jobs)
     if not isinstance(max_pixels, Integral) or max_pixels < 1:
         raise ValueError(f"max_pixels must be a positive int, got {max_pixels!r}.")
-    as_memory(memory)
+    _open_store(memory, [])
     _spill.empty((0,), np.uint8, spill_dir)
+
+
+def _open_store(memory: Any, messages: list[str]) -> Store | None:
+    folder = store_folder(memory)
+    return None if folder is None else Store(folder, float("inf"), messages.append)
 
 
 def _n_threads(n_jobs: int | None) -> int:
@@ -48,6 +56,26 @@ def _n_threads(n_jobs: int | None) -> int:
         return int(n_jobs)
     # joblib counts the cores that this process may use (affinity, containers).
     return max(1, joblib.cpu_count() + 1 + int(-1 if n_jobs is None else n_jobs))
+
+
+class Reading(NamedTuple):
+    """What `read_images` makes of a list of files.
+
+    Attributes
+    ----------
+    images : ndarray of shape (n_read, height, width, 3), uint8
+    kept : ndarray of shape (n_read,), int
+        Index of each image's file in the list.
+    digests : list of bytes
+        One for each image: files with the same bytes have the same.
+    failures : list of (path, reason)
+        The files that could not be read.
+    """
+
+    images: np.ndarray
+    kept: np.ndarray
+    digests: list[bytes]
+    failures: list[tuple[str, str]]
 
 
 def read_images(
@@ -62,7 +90,7 @@ def read_images(
     memory: Any = None,
     spill_dir: str | PathLike | None = None,
     advice: str = 'Give on_error="warn" to leave such files out.',
-) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str]]]:
+) -> Reading:
     """Read image files into one batch.
 
     Parameters
@@ -77,14 +105,6 @@ def read_images(
     advice : str
         The last sentence of the error.
 
-    Returns
-    -------
-    images : ndarray of shape (n_read, height, width, 3), uint8
-    kept : ndarray of shape (n_read,), int
-        Index in `paths` of each image.
-    failures : list of (path, reason)
-        `missing`, and the files that could not be read.
-
     Raises
     ------
     ImageReadError
@@ -95,124 +115,137 @@ def read_images(
         If `spill_dir` has no room for the batch.
     """
     n_threads = _n_threads(n_jobs)
-    stamps = [_stamp(path) for path in paths] if memory is not None else None
-    batch_size = image_size or _first_size(paths, max_pixels)
-    key = (paths, stamps, image_size, batch_size, max_pixels, DECODER)
-    (batch, sizes, reasons), kept_before = _recall(memory, key, n_threads, verbose, spill_dir)
-    failed = [index for index, why in enumerate(reasons) if why is not None]
-    if failed and kept_before:
-        if isinstance(batch, np.memmap) and batch.mode != "c":  # the kept file itself
-            mapped, batch = batch, _spill.empty(batch.shape, np.uint8, spill_dir)
-            batch[:] = mapped
-        # A failure may have been the disk's, or of a file whose permissions changed since.
-        for index in failed:
-            _decode_one(paths, index, image_size, max_pixels, batch, sizes, reasons)
-    broken = [(path, why) for path, why in zip(paths, reasons, strict=True) if why is not None]
+    messages: list[str] = []
+    store = _open_store(memory, messages)
+    reader = _Reader(paths, image_size, max_pixels, store, spill_dir)
+    _run(reader.read, len(paths), n_threads, verbose)
+    if store is not None:
+        store.prune()  # of what killed writers left; there is no limit
+    if reader.full is not None:
+        messages.append(
+            f"Nothing more is kept in {store.folder} for now ({reader.full}). Free some room "
+            "there, or give memory another folder."
+        )
+    for message in messages:
+        warn_caller(message, UserWarning)
+    broken = [(path, why) for path, why in zip(paths, reader.reasons, strict=True) if why]
     failures = [*missing, *broken]
     _report(failures, len(paths) + len(missing), on_error, advice)
-    kept = np.array([k for k, why in enumerate(reasons) if why is None], dtype=np.intp)
-    _check_one_size(paths, sizes, kept)
-    if broken:
-        # In place, since a second batch may not fit into memory; but not in a mapped file: it may
-        # be the kept one, and of a private map every changed page would be in memory.
-        out = batch
-        if isinstance(batch, np.memmap):
-            out = _spill.empty((len(kept), *batch.shape[1:]), np.uint8, spill_dir)
+    kept = np.array([k for k, why in enumerate(reader.reasons) if not why], dtype=np.intp)
+    _check_one_size(paths, reader.sizes, kept)
+    images = reader.batch
+    if broken:  # in place, since a second batch may not fit into memory
         for new, old in enumerate(kept):
-            out[new] = batch[old]
-        batch = out[: len(kept)]
-    return batch, kept, failures
+            images[new] = images[old]
+        images = images[: len(kept)]
+    return Reading(images, kept, [reader.digests[k] for k in kept], failures)
 
 
-def _recall(memory: Any, key: tuple, *how: Any) -> tuple[tuple[np.ndarray, list, list], bool]:
-    """Return what `_decode` returns, and whether it was kept by an earlier run in `memory`."""
-    spill_dir = how[-1]
-    decode = as_memory(memory, "c" if spill_dir is not None else None).cache(
-        _decode, ignore=["n_threads", "verbose", "spill_dir"]
-    )
-    if not isinstance(decode, MemorizedFunc):  # no memory, or a kind that joblib does not know
-        return decode(*key, *how), memory is not None
-    is_mapped = decode.mmap_mode is not None
-    # Otherwise joblib returns what it has just written by mapping it, and loses it where the disk
-    # was full. This leaves the way in which kept results are loaded as it is.
-    decode.mmap_mode = None
-    if decode.check_call_in_cache(*key, *how):
-        return decode(*key, *how), True
-    result = decode(*key, *how)
-    if not decode.check_call_in_cache(*key, *how):  # joblib has warned; the half of it goes
-        call = decode.func_id, decode._get_args_id(*key, *how)
-        decode.store_backend.clear_item(call)
-    elif is_mapped:
-        result = decode(*key, *how)  # the kept file serves for the spilled one
-    return result, False
+class _Reader:
+    """Files, and for each its place in the batch, its size, its digest and why it is not read."""
 
+    def __init__(
+        self,
+        paths: Sequence[str],
+        image_size: tuple[int, int] | None,
+        max_pixels: int,
+        store: Store | None,
+        spill_dir: str | PathLike | None,
+    ) -> None:
+        self.paths = paths
+        self.image_size = image_size
+        self.max_pixels = max_pixels
+        self.store = store
+        self.full: OSError | None = None  # why the store takes nothing more
+        size = image_size or _first_size(paths, max_pixels)
+        self.batch = _spill.empty((len(paths), *size, 3), np.uint8, spill_dir)
+        self.sizes = [size] * len(paths)
+        self.digests = [b""] * len(paths)
+        self.reasons = [""] * len(paths)
 
-def _stamp(path: str) -> tuple[int, int, int] | None:
-    """Return what tells that a file is still the same: its size and times of change.
+    def read(self, index: int) -> None:
+        """Fill one place, from the store or else from the file."""
+        key = None if self.store is None else self._key(index)
+        if key is not None and self._recall(index, key):
+            return
+        try:
+            image, digest = read_image(self.paths[index], self.image_size, self.max_pixels)
+        except ImageReadError as error:
+            self.reasons[index] = str(error)
+            return
+        self.sizes[index] = image.shape[:2]
+        self.digests[index] = digest
+        if image.shape != self.batch.shape[1:]:
+            return
+        self.batch[index] = image
+        if key is not None and self.full is None:
+            try:
+                self.store.write(key, digest + image.tobytes())
+            except OSError as error:
+                self.full = error
 
-    The second of these is the file system's own, which no copying tool sets back.
-    """
-    try:
-        found = os.stat(path)
-    except (OSError, ValueError):  # ValueError: a NUL character in the path
-        return None
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    def _recall(self, index: int, key: str) -> bool:
+        entry = self.store.read(key)
+        if entry is None or len(entry) != DIGEST_BYTES + self.batch[index].size:
+            return False
+        self.digests[index] = bytes(entry[:DIGEST_BYTES])
+        self.batch[index].reshape(-1)[:] = np.frombuffer(entry[DIGEST_BYTES:], np.uint8)
+        return True
 
+    def _key(self, index: int) -> str | None:
+        """Return the name of the image in the store, or None for a file that is not there.
 
-def _decode(
-    paths: Sequence[str],
-    stamps: Sequence[tuple[int, int, int] | None] | None,
-    image_size: tuple[int, int] | None,
-    batch_size: tuple[int, int],
-    max_pixels: int,
-    decoder: int,
-    n_threads: int,
-    verbose: int,
-    spill_dir: str | PathLike | None,
-) -> tuple[np.ndarray, list[tuple[int, int] | None], list[str | None]]:
-    """Return the batch of all files, and for each its size and why it could not be read.
-
-    The arguments but the last three are the key that joblib.Memory finds the result by.
-    """
-    batch = _spill.empty((len(paths), *batch_size, 3), np.uint8, spill_dir)
-    sizes: list[tuple[int, int] | None] = [image_size] * len(paths)
-    reasons: list[str | None] = [None] * len(paths)
-
-    def work(index: int) -> None:
-        _decode_one(paths, index, image_size, max_pixels, batch, sizes, reasons)
-
-    _run(work, len(paths), n_threads, verbose)
-    return batch, sizes, reasons
-
-
-def _decode_one(
-    paths: Sequence[str],
-    index: int,
-    image_size: tuple[int, int] | None,
-    max_pixels: int,
-    batch: np.ndarray,
-    sizes: list[tuple[int, int] | None],
-    reasons: list[str | None],
-) -> None:
-    """Read one file into its place, or the reason why not."""
-    try:
-        image = read_image(paths[index], image_size, max_pixels)
-    except ImageReadError as error:
-        reasons[index] = str(error)
-        return
-    reasons[index] = None
-    sizes[index] = image.shape[:2]
-    if image.shape == batch.shape[1:]:
-        batch[index] = image
+        A file is the same by its size and times of change. The second of these is the file
+        system's own, which no copying tool sets back.
+        """
+        path = self.paths[index]
+        try:
+            found = os.stat(path)
+        except (OSError, ValueError):  # ValueError: a NUL character in the path
+            return None
+        stamp = (found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        how = (self.image_size, self.batch.shape[1:], int(self.max_pixels), DECODER)
+        name = json.dumps([os.path.abspath(path), stamp, how])
+        return f"images/{hashlib.sha256(name.encode()).hexdigest()[:40]}"
 
 
 def _first_size(paths: Sequence[str], max_pixels: int) -> tuple[int, int]:
     for path in paths:
         try:
-            return read_image(path, None, max_pixels).shape[:2]
+            return read_image(path, None, max_pixels)[0].shape[:2]
         except ImageReadError:
             continue
     return 0, 0
+
+
+def stretch_images(
+    images: Sequence[np.ndarray],
+    image_size: tuple[int, int] | None,
+    *,
+    n_jobs: int | None,
+    verbose: int,
+    spill_dir: str | PathLike | None,
+) -> np.ndarray:
+    """Return images (height, width, 1 or 3) as a batch, stretched as those of files are.
+
+    Raises
+    ------
+    ValueError
+        If the sizes differ and `image_size` is None.
+    """
+    size = image_size or images[0].shape[:2]
+    sizes = [image_size or image.shape[:2] for image in images]
+    _check_one_size([f"X[{k}]" for k in range(len(images))], sizes, range(len(images)))
+    batch = _spill.empty((len(images), *size, 3), np.uint8, spill_dir)
+
+    def work(index: int) -> None:
+        image = images[index]
+        if image.shape[2] == 1:
+            image = np.repeat(image, 3, axis=2)
+        batch[index] = resize(np.ascontiguousarray(image), image_size)
+
+    _run(work, len(images), _n_threads(n_jobs), verbose)
+    return batch
 
 
 def _run(work: Callable[[int], None], n_items: int, n_threads: int, verbose: int) -> None:
@@ -251,29 +284,40 @@ def _progress(n_items: int, verbose: int) -> Any:
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Eta())
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("Reading images", total=n_items)
+        task = bar.add_task("Images", total=n_items)
         yield lambda done: bar.advance(task, done)
+
+
+def warn_caller(message: str, category: type[Warning]) -> None:
+    """Warn at the line that called the package, be it through a pipeline of scikit-learn.
+
+    From Python 3.12 on, warnings.warn does this with its skip_file_prefixes.
+    """
+    inner = ("wbcclf", "sklearn", "imblearn")
+    for level in count(2):
+        module = sys._getframe(level - 1).f_globals.get("__name__", "")
+        if module.split(".")[0] not in inner:
+            warnings.warn(message, category, stacklevel=level)
+            return
 
 
 def _report(failures: list[tuple[str, str]], n_files: int, on_error: str, advice: str) -> None:
     if not failures:
         return
-    listed = "\n".join(f"  {path}: {reason}" for path, reason in failures[:5])
+    listed = "\n".join(f"  {shown(path)}: {reason}" for path, reason in failures[:5])
     if len(failures) > 5:
         listed += f"\n  and {len(failures) - 5} more"
-    count = f"{len(failures)} of {n_files} files cannot be read as images"
+    n_broken = f"{len(failures)} of {n_files} files cannot be read as images"
     if len(failures) == n_files:
-        raise ImageReadError(f"{count}, so that there is nothing to load:\n{listed}")
+        raise ImageReadError(f"{n_broken}, so that there is nothing to load:\n{listed}")
     if on_error == "raise":
-        raise ImageReadError(f"{count}:\n{listed}\n{advice}")
+        raise ImageReadError(f"{n_broken}:\n{listed}\n{advice}")
     if on_error == "warn":
-        # 4: past this function, read_images and the loader, to the caller's line.
-        message = f"{count} and are left out:\n{listed}"
-        warnings.warn(message, SkippedFileWarning, stacklevel=4)
+        warn_caller(f"{n_broken} and are left out:\n{listed}", SkippedFileWarning)
 
 
 def _check_one_size(
-    paths: Sequence[str], sizes: Sequence[tuple[int, int] | None], kept: np.ndarray
+    paths: Sequence[str], sizes: Sequence[tuple[int, int]], kept: Sequence[int]
 ) -> None:
     counts = Counter(sizes[k] for k in kept)
     if len(counts) < 2:

@@ -97,7 +97,7 @@ class _FileFinder:
     def __init__(self, root: str | PathLike) -> None:
         self.root = root
         self._by_stem: dict[str, list[str]] | None = None
-        self._by_number: dict[int, list[str]] = defaultdict(list)
+        self._by_number: dict[str, list[str]] = defaultdict(list)
 
     def find(self, cell: str) -> str:
         """Return the path of the file that `cell` means; ImageReadError with the reason if none."""
@@ -108,7 +108,8 @@ class _FileFinder:
             if os.path.isfile(path):
                 return path
         if "/" in cell or "\\" in cell or cell.lower().endswith(SUFFIXES):
-            raise ImageReadError("no such file")
+            there = os.path.lexists(os.path.join(self.root, cell))
+            raise ImageReadError("not a regular file" if there else "no such file")
         return self._find_stem(cell)
 
     def _find_stem(self, stem: str) -> str:
@@ -116,7 +117,7 @@ class _FileFinder:
             self._build_index()
         found = self._by_stem.get(stem, [])
         if not found and re.fullmatch("[0-9]+", stem):
-            found = self._by_number.get(int(stem), [])
+            found = self._by_number.get(stem.lstrip("0"), [])
         if not found:
             raise ImageReadError(f"no image of that name or number in {os.fspath(self.root)}")
         if len(found) > 1:
@@ -130,4 +131,4 @@ class _FileFinder:
             self._by_stem[stem].append(os.path.join(*parts))
             number = re.search("[0-9]+$", stem)
             if number:
-                self._by_number[int(number.group())].append(os.path.join(*parts))
+                self._by_number[number.group().lstrip("0")].append(os.path.join(*parts))

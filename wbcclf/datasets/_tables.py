@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import posixpath
 import re
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from wbcclf._files import read_regular
 
 __all__ = ["PATH_COLUMNS", "Table", "assign_groups"]
 
@@ -38,14 +41,13 @@ class Table:
     def __init__(self, csv_file: str | PathLike) -> None:
         self.path = Path(csv_file)
         try:
-            with self.path.open(encoding="utf-8-sig", newline="") as file:
-                header = file.readline()
-                # csv.Sniffer guesses from the cells and is fooled by commas in them.
-                delimiter = max(",;\t", key=header.count)
-                file.seek(0)
-                reader = csv.reader(file, delimiter=delimiter)
-                self.columns = [name.strip() for name in next(reader, [])]
-                self.rows = [(reader.line_num, self._row(cells)) for cells in reader if any(cells)]
+            file = io.StringIO(read_regular(csv_file).decode("utf-8-sig"), newline="")
+            # csv.Sniffer guesses from the cells and is fooled by commas in them.
+            delimiter = max(",;\t", key=file.readline().count)
+            file.seek(0)
+            reader = csv.reader(file, delimiter=delimiter)
+            self.columns = [name.strip() for name in next(reader, [])]
+            self.rows = [(reader.line_num, self._row(cells)) for cells in reader if any(cells)]
         except (UnicodeDecodeError, csv.Error) as error:
             raise ValueError(
                 f"{self.path} cannot be read as a CSV file ({error}). Save it as CSV UTF-8."

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from wbcclf.classifiers._store import Store
+from wbcclf._store import Store
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ def test_processes_write_read_and_remove_at_once(tmp_path):
 
 def test_a_killed_writer_leaves_no_wrong_entry(tmp_path):
     code = (
-        "import sys; from wbcclf.classifiers._store import Store\n"
+        "import sys; from wbcclf._store import Store\n"
         "store = Store(sys.argv[1], 1e12)\n"
         "for turn in range(10**9):\n"
         "    store.write(str(turn % 20), bytes([turn % 20]) * 3_000_000)\n"

@@ -7,14 +7,42 @@ import tempfile
 import time
 import warnings
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import joblib
 
 from wbcclf._files import replacing
 
 # Files without it are not the store's, and stay.
 SUFFIX = ".entry"
+
+
+def store_folder(memory: Any) -> Path | None:
+    """Return where a store lies for a `memory` parameter: None, a folder or a joblib.Memory.
+
+    Of the latter only the place is used.
+
+    Raises
+    ------
+    ValueError
+        If it is none of these, or an empty name.
+    """
+    if isinstance(memory, joblib.Memory):
+        memory = memory.location
+    if memory is None:
+        return None
+    if not isinstance(memory, (str, os.PathLike)):
+        raise ValueError(f"memory must be None, a folder or a joblib.Memory, got {memory!r}.")
+    if not os.fspath(memory):
+        raise ValueError("memory='' is no folder. Name one, or give None.")
+    return Path(memory) / "wbcclf"
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, UserWarning, stacklevel=3)
 
 
 class Store:
@@ -31,6 +59,8 @@ class Store:
         Made if it is not there.
     limit : float
         Bytes that the files may take; :meth:`prune` removes those that were not used for longest.
+    warn : callable
+        Gets the text of a warning. A thread collects it for the one that can name a line of code.
 
     Raises
     ------
@@ -38,9 +68,12 @@ class Store:
         If the folder cannot be written to.
     """
 
-    def __init__(self, folder: str | os.PathLike, limit: float) -> None:
+    def __init__(
+        self, folder: str | os.PathLike, limit: float, warn: Callable[[str], object] = _warn
+    ) -> None:
         self.folder = Path(folder)
         self.limit = limit
+        self.warn = warn
         self._written = 0  # bytes since the last look at the folder
         self._is_damaged = False
         try:
@@ -76,11 +109,9 @@ class Store:
             return entry
         if not self._is_damaged:
             self._is_damaged = True
-            warnings.warn(
+            self.warn(
                 f"Damaged files in {self.folder} (the first is {path.name}) are removed; what they "
-                "held is computed anew.",
-                UserWarning,
-                stacklevel=2,
+                "held is computed anew."
             )
         with suppress(OSError):
             path.unlink()

@@ -1,9 +1,8 @@
-"""Images from folders and from tables."""
+"""Images from folders."""
 
 from __future__ import annotations
 
 import os
-from collections import Counter
 from os import PathLike
 from typing import Any
 
@@ -11,15 +10,13 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from wbcclf._images import check_image_size
+from wbcclf.datasets._bunch import make_bunch
 from wbcclf.datasets._decode import MAX_PIXELS
-from wbcclf.datasets._files import SUFFIXES, check_folder, find_images, some
+from wbcclf.datasets._files import SUFFIXES, find_images, some
 from wbcclf.datasets._reading import check_reading, read_images
-from wbcclf.datasets._rows import match_rows
-from wbcclf.datasets._tables import PATH_COLUMNS, Table, assign_groups
+from wbcclf.datasets._tables import assign_groups
 
-__all__ = ["list_image_folder", "load_image_csv", "load_image_folder"]
-
-LABEL_COLUMNS = ("label", "class", "category", "target", "cell_type", "type")
+__all__ = ["list_image_folder", "load_image_folder"]
 
 
 def list_image_folder(root: str | PathLike, *, labelled: bool = True, groups: Any = None) -> Bunch:
@@ -66,7 +63,7 @@ def list_image_folder(root: str | PathLike, *, labelled: bool = True, groups: An
             Folders between `root` and the class folder, joined by ``/``; None if there are none.
         skipped : list of (path, reason)
             Everything left out: hidden files and folders, files that are not images by their
-            suffix, empty folders, broken links.
+            suffix, empty folders and those that cannot be read, broken links, pipes, devices.
 
     Raises
     ------
@@ -101,9 +98,8 @@ def list_image_folder(root: str | PathLike, *, labelled: bool = True, groups: An
     target = split = target_names = None
     if labelled:
         _check_layout(root, files)
-    if (
-        labelled and len(files[0]) > 1
-    ):  # the layout is checked: if one image lies in a class folder, all do
+    # The layout is checked: if one image lies in a class folder, all do.
+    if labelled and len(files[0]) > 1:
         target = np.array([parts[-2] for parts in files])
         target_names = sorted(set(target.tolist()))
         if any(len(parts) > 2 for parts in files):
@@ -181,13 +177,13 @@ def load_image_folder(
     max_pixels : int, default=89478485
         Larger images count as broken; they are recognised before they are decoded.
     memory : None, str, path or joblib.Memory, default=None
-        Folder to keep the decoded images in, for later runs over the same paths to use instead of
-        decoding. A file is taken for the same by its size and times of change. Files that could not
-        be read are tried again.
+        Folder to keep each decoded image in, for later runs to use instead of decoding the file; of
+        a joblib.Memory, its place. A file is taken for the same by its path, size and times of
+        change. What is kept is checked, and cannot run code. It grows without a limit, but for the
+        ``memory_gb`` of a classifier that is given the same folder.
     spill_dir : str, path or None, default=None
         An existing folder: `images` is a memory-mapped file in it, so that they need not fit into
-        memory. The file is removed when the array is. With a folder as `memory`, `images` of a
-        later run are mapped from there; a joblib.Memory maps them by its own ``mmap_mode``.
+        memory. The file is removed when the array is.
     verbose : int, default=0
         1 shows a progress bar on stderr.
 
@@ -200,6 +196,9 @@ def load_image_folder(
             RGB, 0-255.
         target, target_names, paths, groups, split
             As in `list_image_folder`, for the images that were read.
+        duplicates : list of list of str
+            The files that are byte for byte the same, a list of paths for each image. First those
+            in several classes, then those in several groups or splits; both are warned of.
         skipped : list of (path, reason)
             Everything left out, broken files included.
         DESCR : str
@@ -219,6 +218,13 @@ def load_image_folder(
     TypeError
         If `groups` is of another type.
 
+    Warns
+    -----
+    SkippedFileWarning
+        With ``on_error="warn"``, of files that cannot be read.
+    DuplicateImageWarning
+        If the same file, byte for byte, is in several classes, groups or splits.
+
     See Also
     --------
     ImageLoader : The same as a transformer, for cross-validation on paths.
@@ -233,7 +239,7 @@ def load_image_folder(
     ...     for name in ("monocyte/1.png", "neutrophil/2.png"):
     ...         path = Path(root, name)
     ...         path.parent.mkdir(exist_ok=True)
-    ...         Image.new("RGB", (8, 6)).save(path)
+    ...         Image.new("RGB", (8, 6), path.parent.name == "monocyte" and "blue").save(path)
     ...     cells = load_image_folder(root, image_size=(32, 32))
     >>> cells.images.shape, cells.images.dtype, cells.target_names
     ((2, 32, 32, 3), dtype('uint8'), ['monocyte', 'neutrophil'])
@@ -241,7 +247,7 @@ def load_image_folder(
     size = check_image_size(image_size)
     check_reading(on_error, n_jobs, max_pixels, memory, spill_dir)
     listing = list_image_folder(root, labelled=labelled, groups=groups)
-    images, kept, failures = read_images(
+    read = read_images(
         listing.paths.tolist(),
         size,
         n_jobs=n_jobs,
@@ -251,167 +257,12 @@ def load_image_folder(
         memory=memory,
         spill_dir=spill_dir,
     )
-    target = _take(listing.target, kept)
-    skipped = listing.skipped + failures
-    return Bunch(
-        images=images,
-        target=target,
-        target_names=None if target is None else sorted(set(target.tolist())),
-        paths=listing.paths[kept],
-        groups=_take(listing.groups, kept),
-        split=_take(listing.split, kept),
-        skipped=skipped,
-        DESCR=_describe(root, images, target, skipped),
-    )
-
-
-def _take(values: np.ndarray | None, kept: np.ndarray) -> np.ndarray | None:
-    return None if values is None else values[kept]
-
-
-def _describe(
-    source: str | PathLike,
-    images: np.ndarray,
-    target: np.ndarray | None,
-    skipped: list[tuple[str, str]],
-) -> str:
-    n_images, height, width, _ = images.shape
-    lines = [f"{n_images} images of {height} x {width} pixels (RGB) from {os.fspath(source)}."]
-    if target is None:
-        lines.append("Unlabelled.")
-    else:
-        lines += [f"  {name}: {count}" for name, count in sorted(Counter(target.tolist()).items())]
-    lines.append(f"{len(skipped)} files or rows left out.")
-    return "\n".join(lines)
-
-
-def load_image_csv(
-    csv_file: str | PathLike,
-    *,
-    path_column: str | None = None,
-    label_column: str | None = None,
-    group_column: str | None = None,
-    root: str | PathLike | None = None,
-    image_size: int | tuple[int, int] | None = None,
-    on_error: str = "raise",
-    n_jobs: int | None = None,
-    max_pixels: int = MAX_PIXELS,
-    memory: Any = None,
-    spill_dir: str | PathLike | None = None,
-    verbose: int = 0,
-) -> Bunch:
-    """Load the images that a CSV file lists, with their labels and groups.
-
-    Rows without a label, and rows with several (joined by commas: more than one cell in the
-    image), are left out. A file that two rows name is loaded once.
-
-    Parameters
-    ----------
-    csv_file : str or path
-        UTF-8, with a header line; fields separated by comma, semicolon or tab.
-    path_column : str or None, default=None
-        Column with the image files. A cell is a path relative to `root`, a file name without
-        suffix (``BloodImage_00003``), or a number that ends one (``3``); the latter two are
-        searched in all folders below `root` and must fit a single file. None takes the first of
-        path, file, filename, image, image_path that there is, in upper or lower case.
-    label_column : str or None, default=None
-        Column with the class. None takes the first of label, class, category, target, cell_type,
-        type; without any of them the images are unlabelled.
-    group_column : str or None, default=None
-        Column with the group (cell, slide or patient). None gives no groups.
-    root : str, path or None, default=None
-        Folder that the paths are relative to; None means the folder of the CSV file.
-    image_size : int, tuple of (height, width), or None, default=None
-        As in `load_image_folder`.
-    on_error : {"raise", "warn", "skip"}, default="raise"
-        What to do about files that are missing or cannot be read; see `load_image_folder`.
-    n_jobs : int or None, default=None
-        Threads; None or -1 means one per available core.
-    max_pixels : int, default=89478485
-        Larger images count as broken.
-    memory : None, str, path or joblib.Memory, default=None
-        Where to keep the decoded images; see `load_image_folder`.
-    spill_dir : str, path or None, default=None
-        Where to put the images instead of in memory; see `load_image_folder`.
-    verbose : int, default=0
-        1 shows a progress bar on stderr.
-
-    Returns
-    -------
-    Bunch
-        With the attributes
-
-        images : ndarray of shape (n_images, height, width, 3), uint8
-            RGB, 0-255, in the order of the rows.
-        target : ndarray of shape (n_images,), str, or None
-        target_names : list of str, or None
-            The classes, sorted.
-        paths : ndarray of shape (n_images,), str
-        groups : ndarray of shape (n_images,), str, or None
-        skipped : list of (path, reason)
-            Everything left out.
-        DESCR : str
-            A summary.
-
-    Raises
-    ------
-    ImageReadError
-        If a file is missing or cannot be read and `on_error` is "raise", or if none can be read.
-    ValueError
-        If a column is missing, no row has exactly one label, two rows give one file different
-        labels or groups, a row has no group, the sizes differ and `image_size` is None, or a
-        parameter is out of range.
-    FileNotFoundError
-        If `csv_file` or `root` does not exist.
-    NotADirectoryError
-        If `root` is not a folder.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> from PIL import Image
-    >>> from wbcclf.datasets import load_image_csv
-    >>> with tempfile.TemporaryDirectory() as root:
-    ...     for number in range(3):
-    ...         Image.new("RGB", (8, 6)).save(Path(root, f"cell_{number}.png"))
-    ...     table = Path(root, "labels.csv")
-    ...     with table.open("w") as file:
-    ...         print("Image,Category", "0,MONOCYTE", "1,", "2,NEUTROPHIL", sep=chr(10), file=file)
-    ...     cells = load_image_csv(table)
-    >>> cells.images.shape, cells.target.tolist(), [reason for _, reason in cells.skipped]
-    ((2, 6, 8, 3), ['MONOCYTE', 'NEUTROPHIL'], ['no label'])
-    """
-    size = check_image_size(image_size)
-    check_reading(on_error, n_jobs, max_pixels, memory, spill_dir)
-    table = Table(csv_file)
-    path_column = table.column(path_column, PATH_COLUMNS, "path")
-    label_column = table.find_column(label_column, LABEL_COLUMNS, "label")
-    group_column = table.find_column(group_column, (), "group")
-    folder = table.path.parent if root is None else check_folder(root)
-    rows = match_rows(table, folder, path_column, label_column, group_column)
-    if not rows.paths and not rows.missing:
-        reasons = some([f"{path} ({reason})" for path, reason in rows.skipped], 3)
-        raise ValueError(f"{table.path} has no row to load. Left out: {reasons or 'nothing'}.")
-    images, kept, failures = read_images(
-        rows.paths,
-        size,
-        n_jobs=n_jobs,
-        max_pixels=max_pixels,
-        verbose=verbose,
-        on_error=on_error,
-        memory=memory,
-        spill_dir=spill_dir,
-        missing=rows.missing,
-    )
-    target = np.array(rows.labels)[kept] if label_column else None
-    skipped = rows.skipped + failures
-    return Bunch(
-        images=images,
-        target=target,
-        target_names=None if target is None else sorted(set(target.tolist())),
-        paths=np.array(rows.paths)[kept],
-        groups=np.array(rows.groups)[kept] if group_column else None,
-        skipped=skipped,
-        DESCR=_describe(csv_file, images, target, skipped),
+    return make_bunch(
+        root,
+        read,
+        listing.paths,
+        listing.target,
+        listing.groups,
+        listing.skipped,
+        split=listing.split,
     )
