@@ -10,14 +10,10 @@ from sklearn.utils import Bunch
 from wbcclf._images import check_image_size
 from wbcclf.datasets._bunch import make_bunch
 from wbcclf.datasets._decode import MAX_PIXELS
-from wbcclf.datasets._files import check_folder, some
 from wbcclf.datasets._reading import check_reading, read_images
-from wbcclf.datasets._rows import match_rows
-from wbcclf.datasets._tables import PATH_COLUMNS, Table
+from wbcclf.datasets._rows import list_rows
 
 __all__ = ["load_image_csv"]
-
-LABEL_COLUMNS = ("label", "class", "category", "target", "cell_type", "type")
 
 
 def load_image_csv(
@@ -130,15 +126,7 @@ def load_image_csv(
     """
     size = check_image_size(image_size)
     check_reading(on_error, n_jobs, max_pixels, memory, spill_dir)
-    table = Table(csv_file)
-    path_column = table.column(path_column, PATH_COLUMNS, "path")
-    label_column = table.find_column(label_column, LABEL_COLUMNS, "label")
-    group_column = table.find_column(group_column, (), "group")
-    folder = table.path.parent if root is None else check_folder(root)
-    rows = match_rows(table, folder, path_column, label_column, group_column)
-    if not rows.paths and not rows.missing:
-        reasons = some([f"{path} ({reason})" for path, reason in rows.skipped], 3)
-        raise ValueError(f"{table.path} has no row to load. Left out: {reasons or 'nothing'}.")
+    rows = list_rows(csv_file, path_column, label_column, group_column, root)
     read = read_images(
         rows.paths,
         size,
@@ -154,7 +142,7 @@ def load_image_csv(
         csv_file,
         read,
         rows.paths,
-        rows.labels if label_column else None,
-        rows.groups if group_column else None,
+        rows.labels,
+        rows.groups,
         rows.skipped,
     )

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 
-from wbcclf.datasets._files import SUFFIXES, find_images, some
-from wbcclf.datasets._tables import Table
+from wbcclf.datasets._files import SUFFIXES, check_folder, find_images, some
+from wbcclf.datasets._tables import LABEL_COLUMNS, PATH_COLUMNS, Table
 from wbcclf.exceptions import ImageReadError
 
-__all__ = ["Rows", "match_rows"]
+__all__ = ["Rows", "list_rows", "match_rows"]
 
 
 @dataclass
@@ -22,8 +22,10 @@ class Rows:
 
     Attributes
     ----------
-    paths, labels, groups : list of str
-        One entry a usable row; labels and groups are "" where there is no such column.
+    paths : list of str
+        One a usable row.
+    labels, groups : list of str, or None
+        One a usable row; None if there is no such column.
     skipped : list of (path, reason)
         Rows left out for what the table says.
     missing : list of (path, reason)
@@ -31,10 +33,30 @@ class Rows:
     """
 
     paths: list[str] = field(default_factory=list)
-    labels: list[str] = field(default_factory=list)
-    groups: list[str] = field(default_factory=list)
+    labels: list[str] | None = field(default_factory=list)
+    groups: list[str] | None = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     missing: list[tuple[str, str]] = field(default_factory=list)
+
+
+def list_rows(
+    csv_file: str | PathLike,
+    path_column: str | None,
+    label_column: str | None,
+    group_column: str | None,
+    root: str | PathLike | None,
+) -> Rows:
+    """Return what a table lists, without opening an image; see `load_image_csv`."""
+    table = Table(csv_file)
+    path_column = table.column(path_column, PATH_COLUMNS, "path")
+    label_column = table.find_column(label_column, LABEL_COLUMNS, "label")
+    group_column = table.find_column(group_column, (), "group")
+    folder = table.path.parent if root is None else check_folder(root)
+    rows = match_rows(table, folder, path_column, label_column, group_column)
+    if not rows.paths and not rows.missing:
+        reasons = some([f"{path} ({reason})" for path, reason in rows.skipped], 3)
+        raise ValueError(f"{table.path} has no row to load. Left out: {reasons or 'nothing'}.")
+    return rows
 
 
 def match_rows(
@@ -80,6 +102,10 @@ def match_rows(
         rows.paths.append(path)
         rows.labels.append(label)
         rows.groups.append(group)
+    if not label_column:
+        rows.labels = None
+    if not group_column:
+        rows.groups = None
     return rows
 
 

@@ -16,9 +16,10 @@ import numpy as np
 
 from wbcclf._files import read_regular
 
-__all__ = ["PATH_COLUMNS", "Table", "assign_groups"]
+__all__ = ["LABEL_COLUMNS", "PATH_COLUMNS", "Table", "assign_groups"]
 
 PATH_COLUMNS = ("path", "file", "filename", "image", "image_path")
+LABEL_COLUMNS = ("label", "class", "category", "target", "cell_type", "type")
 GROUP_COLUMNS = ("group", "cell_id", "patient", "slide", "original_id")
 
 
