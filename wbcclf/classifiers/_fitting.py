@@ -87,7 +87,7 @@ def fit(
     return clf
 
 
-def check_fit(classifier: Any, image_shape: tuple[int, int, int], classes: Any) -> None:
+def check_fit(classifier: Any, image_shape: tuple[int, int, int], classes: Any) -> CellNetwork:
     """Fail as `fit` would on images of this shape and these classes, before any are read.
 
     All but the images themselves is looked at: parameters and what they name (blocks, weights,
@@ -100,6 +100,11 @@ def check_fit(classifier: Any, image_shape: tuple[int, int, int], classes: Any) 
     image_shape : (height, width, channels)
     classes : array-like of shape (n_classes,)
         The labels.
+
+    Returns
+    -------
+    CellNetwork
+        What `fit` would train.
     """
     trial = clone(classifier)
     trial._validate_params()
@@ -112,6 +117,7 @@ def check_fit(classifier: Any, image_shape: tuple[int, int, int], classes: Any) 
         warnings.simplefilter("ignore")
         open_store(trial)
         _set_net(trial, False, 0, check_random_state(0), data, None, False)
+    return trial.net_.module_
 
 
 def _check_data(
