@@ -201,7 +201,7 @@ def expected(model, folder, tmp_path_factory):
     output = tmp_path_factory.mktemp("expected") / "predictions.csv"
     done = predict(model, folder, output)
     assert done.returncode == 0, done.stderr
-    assert output.read_text().count("\n") == 998
+    assert output.read_text().count("\n") == 1001
     return output.read_bytes(), done.stderr
 
 
@@ -210,7 +210,7 @@ def test_a_cluster_predicts_what_the_shell_does(cluster, client, model, folder, 
     done = predict(model, folder, output, "--scheduler", cluster.address)
     assert done.returncode == 0, done.stderr
     assert output.read_bytes() == expected[0]
-    assert "left out: 3 files" in done.stderr
+    assert "left out, 3 of 1000 images" in done.stderr
     assert os.listdir(tmp_path) == ["predictions.csv"]
 
 
@@ -255,13 +255,17 @@ def test_a_killed_shell_and_a_killed_worker_lose_nothing(
     assert os.listdir(tmp_path) == ["predictions.csv"]
 
 
-def test_a_folder_of_parts_may_hold_other_things(cluster, client, model, folder, tmp_path):
+def test_single_files_are_predicted_and_parts_lie_beside_other_things(
+    cluster, client, model, folder, tmp_path
+):
     output = tmp_path / "predictions.csv"
     note = tmp_path / "predictions.csv.parts" / "note.txt"
     note.parent.mkdir()
     note.touch()
-    done = predict(model, folder, output, "--scheduler", cluster.address)
+    first, second = (str(folder / name) for name in ("0001.png", "0000.png"))
+    done = predict(model, first, output, second, "--scheduler", cluster.address)
     assert done.returncode == 0, done.stderr
+    assert [line.split(",")[0] for line in output.read_text().splitlines()[1:]] == [first, second]
     assert os.listdir(note.parent) == ["note.txt"]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from wbcclf.backbones import describe, list_backbones
-from wbcclf.cli._shared import out
+from wbcclf.cli._console import out
 
 
 def backbones(
@@ -19,4 +19,5 @@ def backbones(
 
     Example: wbcclf backbones vgg16
     """
-    out.print("\n".join(list_backbones()) if name is None else str(describe(name)))
+    for line in list_backbones() if name is None else str(describe(name)).split("\n"):
+        out.print(line)

@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 import wbcclf
+from wbcclf.cli._console import out, warn
 from wbcclf.cli._evaluate import evaluate
+from wbcclf.cli._output import require
 from wbcclf.cli._predict import predict
-from wbcclf.cli._shared import out, require, warn
 from wbcclf.cli._train import train
 
 
@@ -43,4 +44,4 @@ def demo(
         warn("no confusion matrix is drawn without matplotlib: pip install 'wbcclf[plot]'.")
         plot = None
     evaluate(model, output / "test", output=output / "evaluation.json", plot=plot)
-    predict(model, output / "unlabelled", output=output / "predictions.csv")
+    predict(model, [output / "unlabelled"], output=output / "predictions.csv")

@@ -5,45 +5,60 @@ from __future__ import annotations
 import json
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.table import Table
 from sklearn.utils import Bunch
 
 import wbcclf
 from wbcclf._files import replacing
-from wbcclf.cli._shared import (
-    CHUNK,
-    ModelFile,
-    OnError,
-    OnErrorOption,
-    check_output,
-    collect,
-    list_labelled,
-    out,
-    require,
-)
+from wbcclf.cli._classes import match_classes, parse_map
+from wbcclf.cli._console import out, print_table, warn
+from wbcclf.cli._output import check_output, require, save
+from wbcclf.cli._shared import CHUNK, ModelFile, OnError, OnErrorOption, collect
+from wbcclf.cli._source import LabelColumn, LabelledImages, PathColumn, Root, Source
 from wbcclf.inspection import EvaluationDisplay, evaluate_predictions, predict_files
+
+# The figures that are not of one class.
+OVERALL = ("n_samples", "accuracy", "accuracy_interval", "balanced_accuracy", "macro_f1")
 
 
 def evaluate(
     model_file: ModelFile,
-    folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folder with one folder of images per class.")
-    ],
+    images: LabelledImages,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write the figures to this JSON file.")
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Write the figures to this JSON file, and which files were left out.",
+        ),
     ] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Draw the confusion matrix to this PNG, SVG or PDF file.")
     ] = None,
+    map_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            metavar="NAME=CLASS",
+            help="A class of the images, and the model's class that it is. May be repeated, also "
+            "for several names of one class. Names that differ in upper and lower case alone "
+            "need none. Images of classes that the model does not know count as wrong, and "
+            "the accuracy without them is printed, too.",
+        ),
+    ] = None,
+    path_column: PathColumn = None,
+    label_column: LabelColumn = None,
+    root: Root = None,
     on_error: OnErrorOption = OnError.stop,
 ) -> None:
-    """Compare a model's predictions with the labels of a folder of class folders.
+    """Compare a model's predictions with the labels of images.
 
     Example: wbcclf evaluate model.wbcclf cells/test --plot confusion.png
+
+    Example: wbcclf evaluate model.wbcclf other/cells --map SNE=neutrophil --map BNE=neutrophil
     """
     for path in (output, plot):
         if path is not None:
@@ -56,55 +71,78 @@ def evaluate(
         plot is None or plot.suffix.lower() in (".png", ".svg", ".pdf"),
         f"--plot {plot}: the suffix must be .png, .svg or .pdf.",
     )
+    renamed = parse_map(map_ or [])
     model = wbcclf.load_model(model_file)
-    listing = list_labelled(folder)
-    known = [str(label) for label in model.classes_]  # folder names are text
-    unseen = sorted(set(listing.target_names) - set(known))
-    require(
-        not unseen,
-        f"{folder} holds classes that the model was not trained on: {', '.join(unseen)}. It knows "
-        f"{', '.join(known)}.",
-    )
+    listing = Source(images, path_column, label_column, root).list()
+    known = [str(label) for label in model.classes_]  # names of folders are text
+    class_of = match_classes(listing.target_names, known, renamed)
     chunks = predict_files(model, listing.paths.tolist(), chunk_size=CHUNK)
-    found = collect(chunks, listing, on_error)
+    all_in = f"{output} names all." if output is not None else "--output FILE names all."
+    found, broken = collect(chunks, listing, on_error, all_in)
     label_of = dict(zip(listing.paths.tolist(), listing.target.tolist(), strict=True))
-    result = evaluate_predictions(
-        [label_of[path] for path in found.paths], found.labels.astype(str)
-    )
+    y_true = np.array([class_of[label_of[path]] for path in found.paths])
+    y_pred = found.labels.astype(str)
+    is_known = np.isin(y_true, known)
+    result = evaluate_predictions(y_true, y_pred)
+    result.unknown_classes = sorted(set(y_true[~is_known].tolist()))
+    if result.unknown_classes:
+        known_only = evaluate_predictions(y_true[is_known], y_pred[is_known])
+        result.known_classes_only = {name: known_only[name] for name in OVERALL}
     print_evaluation(result)
     if output is not None:
-        figures = {
-            key: value.tolist() if isinstance(value, np.ndarray) else value
-            for key, value in result.items()
-        }
-        with replacing(output) as temporary:
-            temporary.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        left_out = [{"file": path, "reason": reason} for path, reason in broken + listing.skipped]
+        figures = result | {"left_out": left_out}
+        save(output, lambda path: write_json(path, figures))
         out.print(f"Figures: {output}")
     if plot is not None:
-        from matplotlib.figure import Figure
-
-        display = EvaluationDisplay(result)
-        # Not a pyplot figure: nothing can open a window.
-        display.plot(ax=Figure(figsize=display.figsize, layout="constrained").add_subplot())
-        with replacing(plot) as temporary:
-            display.figure_.savefig(temporary)
+        save(plot, lambda path: draw(path, result))
         out.print(f"Confusion matrix: {plot}")
 
 
+def write_json(path: Path, figures: dict[str, Any]) -> None:
+    text = json.dumps(figures, indent=1, default=np.ndarray.tolist)
+    with replacing(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def draw(path: Path, result: Bunch) -> None:
+    from matplotlib.figure import Figure
+
+    display = EvaluationDisplay(result)
+    # Not a pyplot figure: nothing can open a window.
+    display.plot(ax=Figure(figsize=display.figsize, layout="constrained").add_subplot())
+    with replacing(path) as temporary:
+        display.figure_.savefig(temporary)
+
+
 def print_evaluation(result: Bunch) -> None:
-    low, high = result.accuracy_interval
-    table = Table("class", "images", "precision", "recall", "F1")
-    for row in zip(
-        result.classes, result.support, result.precision, result.recall, result.f1, strict=True
-    ):
-        table.add_row(str(row[0]), str(row[1]), *(f"{figure:.3f}" for figure in row[2:]))
-    out.print(table)
+    columns = (result.classes, result.support, result.precision, result.recall, result.f1)
+    rows = [
+        [label, support, *(f"{figure:.3f}" for figure in figures)]
+        for label, support, *figures in zip(*columns, strict=True)
+    ]
+    print_table(["class", "images", "precision", "recall", "F1"], rows)
+    if result.unknown_classes:
+        n_unknown = result.n_samples - result.known_classes_only["n_samples"]
+        warn(
+            f"the model does not know {', '.join(result.unknown_classes)}: their {n_unknown} "
+            "images count as wrong. If they are classes of the model by other names, say so with "
+            "--map NAME=CLASS."
+        )
+        print_overall("All images: ", result)
+        print_overall("Images of the classes that the model knows: ", result.known_classes_only)
+    else:
+        print_overall("", result)
+    rows = [
+        [label, *counts] for label, counts in zip(result.classes, result.confusion, strict=True)
+    ]
+    print_table(["true \\ predicted", *result.classes], rows)
+
+
+def print_overall(of: str, figures: dict[str, Any]) -> None:
+    low, high = figures["accuracy_interval"]
     out.print(
-        f"accuracy {result.accuracy:.3f} (95% interval {low:.3f} to {high:.3f} if every image is "
-        f"another cell), balanced accuracy {result.balanced_accuracy:.3f}, macro-F1 "
-        f"{result.macro_f1:.3f}, {result.n_samples} images"
+        f"{of}accuracy {figures['accuracy']:.3f} (95% interval {low:.3f} to {high:.3f} if every "
+        f"image is another cell), balanced accuracy {figures['balanced_accuracy']:.3f}, macro-F1 "
+        f"{figures['macro_f1']:.3f}, {figures['n_samples']} images"
     )
-    matrix = Table("true \\ predicted", *(str(label) for label in result.classes))
-    for label, counts in zip(result.classes, result.confusion, strict=True):
-        matrix.add_row(str(label), *(str(count) for count in counts))
-    out.print(matrix)

@@ -4,26 +4,40 @@ from __future__ import annotations
 
 import sys
 import warnings
+from typing import Annotated
 
 import typer
 
+import wbcclf
 from wbcclf.cli._backbones import backbones
+from wbcclf.cli._console import err, one_line, out, warn
 from wbcclf.cli._demo import demo
 from wbcclf.cli._evaluate import evaluate
 from wbcclf.cli._predict import predict
 from wbcclf.cli._recipes import recipes
-from wbcclf.cli._shared import err, warn
 from wbcclf.cli._train import train
 from wbcclf.exceptions import TrainingInterruptedWarning
 
-app = typer.Typer(
-    help="Classify white blood cell images. Start with: wbcclf demo",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
-for command in (train, recipes, backbones, evaluate, predict, demo):
+
+def show_version(asked: bool) -> None:
+    if asked:
+        out.print(f"wbcclf {wbcclf.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", is_eager=True, callback=show_version),
+    ] = False,
+) -> None:
+    """Classify white blood cell images. Start with `wbcclf demo`."""
+
+
+for command in (train, evaluate, predict, demo, recipes, backbones):
     app.command()(command)
 
 
@@ -51,7 +65,7 @@ def main() -> None:
         # say what to do; both are for a person at a shell, who has no use for a stack of calls.
         text = error.format_message() if hasattr(error, "format_message") else str(error)
         usage = " See wbcclf --help." if hasattr(error, "format_message") else ""
-        text = " ".join(text.split()) or type(error).__name__
+        text = one_line(text) or type(error).__name__
         err.print(f"wbcclf: error: {text}{usage}")
         code = getattr(error, "exit_code", 1)
     if interrupted or code:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
 from collections import Counter
 from contextlib import suppress
@@ -10,26 +9,22 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from sklearn.utils import Bunch
 
 import wbcclf
 from wbcclf._cluster import parts_folder, predict_on_cluster
-from wbcclf._files import replacing
-from wbcclf.cli._shared import (
-    CHUNK,
-    ModelFile,
-    OnError,
-    OnErrorOption,
-    check_output,
-    collect,
-    counts_text,
-    out,
-)
+from wbcclf.cli._console import out
+from wbcclf.cli._output import check_output, require, save, warn_of_formulas, write_csv
+from wbcclf.cli._shared import CHUNK, ModelFile, OnError, OnErrorOption, collect, counts_text
 from wbcclf.inspection import predict_files
 
 
 def predict(
     model_file: ModelFile,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with images.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(metavar="IMAGES", help="A folder with images, or image files."),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="CSV file to write.")] = Path(
         "predictions.csv"
     ),
@@ -38,43 +33,81 @@ def predict(
         typer.Option(
             metavar="ADDRESS",
             help="Predict on the workers of this Dask scheduler (tcp://HOST:8786), which must see "
-            "MODEL and DIR under the same names. Parts that are done lie in OUTPUT.parts until the "
-            "end: the same command goes on from there.",
+            "MODEL and IMAGES under the same names. Parts that are done lie in OUTPUT.parts until "
+            "the end: the same command goes on from there.",
         ),
     ] = None,
     on_error: OnErrorOption = OnError.warn,
 ) -> None:
-    """Predict all images of a folder, those in its subfolders included, into a CSV file.
+    """Predict images into a CSV file: a folder with its subfolders, or files.
 
-    One line per file in the order of their names: file, label, and one probability per class.
+    Columns: file, label, error, and one probability per class. A file that
+    was left out has no label, and the reason in the column error.
+
+    Names are written as they are. A spreadsheet may take one that begins with
+    =, +, - or @ for a formula: import the column as text.
 
     Example: wbcclf predict model.wbcclf unlabelled/ -o predictions.csv
+
+    Example: wbcclf predict model.wbcclf a.jpg b.jpg -o predictions.csv
     """
     check_output(output)
     model = wbcclf.load_model(model_file)
-    listing = wbcclf.list_image_folder(folder, labelled=False)
-    paths = listing.paths.tolist()
+    listing = list_images(images)
+    paths = listing.paths
     parts = parts_folder(output, model_file)
     if scheduler is None:
         chunks = predict_files(model, paths, chunk_size=CHUNK)
     else:
         chunks = predict_on_cluster(scheduler, model_file, paths, parts, chunk_size=CHUNK)
-    found = collect(chunks, listing, on_error)
-    lines = [["file", "label", *model.classes_.tolist()]]
-    lines += [
-        [Path(path).relative_to(folder).as_posix(), label, *(f"{share:.6f}" for share in shares)]
+    found, broken = collect(chunks, listing, on_error, f"The column error of {output} names all.")
+    classes = model.classes_.tolist()
+    row_of = {
+        path: [label, "", *(f"{share:.6f}" for share in shares)]
         for path, label, shares in zip(found.paths, found.labels, found.probabilities, strict=True)
+    }
+    nothing = [""] * len(classes)
+    row_of |= {path: ["", reason, *nothing] for path, reason in broken + listing.skipped}
+    files = paths + [path for path, _ in listing.skipped]
+    names = [
+        (Path(path).relative_to(listing.root) if listing.root else Path(path)).as_posix()
+        for path in files
     ]
-    # surrogateescape: file names are bytes, and not all are UTF-8.
-    with (
-        replacing(output) as temporary,
-        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
-    ):
-        csv.writer(file, lineterminator="\n").writerows(lines)
+    lines = [["file", "label", "error", *classes]]
+    lines += [[name, *row_of[path]] for name, path in zip(names, files, strict=True)]
+    save(output, lambda path: write_csv(path, lines))
     if scheduler is not None:
         shutil.rmtree(parts, ignore_errors=True)  # the same command may run twice
         with suppress(OSError):  # other things are in it
             parts.parent.rmdir()
+    warn_of_formulas(output, [*names, *map(str, classes)])
     counts = Counter(found.labels.tolist())
     out.print(f"{len(found.paths)} images: {counts_text(counts)}")
     out.print(f"Predictions: {output}")
+
+
+def list_images(given: list[Path]) -> Bunch:
+    """Return the files of folders and single files.
+
+    Returns
+    -------
+    Bunch
+        With the attributes
+
+        paths : list of str
+        skipped, missing : list of (path, reason)
+            What of the folders is no image; missing is empty.
+        root : Path or None
+            The folder, if one and nothing else was given.
+    """
+    paths, skipped = [], []
+    for path in given:
+        if path.is_dir():
+            listing = wbcclf.list_image_folder(path, labelled=False)
+            paths += listing.paths.tolist()
+            skipped += listing.skipped
+        else:
+            require(path.exists(), f"{path} does not exist.")
+            paths.append(str(path))
+    one_folder = len(given) == 1 and given[0].is_dir()
+    return Bunch(paths=paths, skipped=skipped, missing=[], root=given[0] if one_folder else None)

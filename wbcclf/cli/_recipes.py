@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from rich.table import Table
-
-from wbcclf.cli._shared import out
+from wbcclf.cli._console import out, print_table
 from wbcclf.recipes import get_recipe, list_recipes
 
 
@@ -13,10 +11,7 @@ def recipes() -> None:
 
     Example: wbcclf recipes
     """
-    table = Table("recipe", "system", "published accuracy", box=None)
-    table.columns[0].no_wrap = True
-    for name in list_recipes():
-        recipe = get_recipe(name)
-        table.add_row(name, recipe.system, recipe.published)
-    out.print(table)
+    known = [(name, get_recipe(name)) for name in list_recipes()]
+    rows = [[name, recipe.system, recipe.published] for name, recipe in known]
+    print_table(["recipe", "system", "published accuracy"], rows, box=None)
     out.print("(leaky), (artefact): not what the system achieves on cells it has not seen.")

@@ -1,29 +1,25 @@
-"""What the commands of the shell share: checks before the work, and what they print."""
+"""What several commands do: leave out broken files and say so, and collect predictions."""
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.progress import track
 from sklearn.utils import Bunch
 
-import wbcclf
+from wbcclf.cli._console import err, warn
 from wbcclf.exceptions import ImageReadError
 
-# Without markup: a class may be called "[red]".
-out = Console(highlight=False, soft_wrap=True, markup=False)
-err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
-
-
 CHUNK = 256  # files that are in memory at a time, or are a worker's part of a prediction
+N_NAMED = 20  # files that a message names
+
+Skipped = list[tuple[str, str]]  # (path, reason)
 
 
 class OnError(StrEnum):
@@ -40,67 +36,63 @@ ModelFile = Annotated[
 OnErrorOption = Annotated[
     OnError,
     typer.Option(
-        help="Files that cannot be read: stop, or leave them out, with a warning or silently."
+        help="Images that cannot be read: raise an error that names them, leave them out with a "
+        "warning, or skip them without one."
     ),
 ]
 
 
-def list_labelled(folder: Path, groups: Any = None) -> Bunch:
-    """Return the files of a folder of class folders; several sets (TRAIN, TEST) are an error."""
-    listing = wbcclf.list_image_folder(folder, groups=groups)
-    require(listing.target is not None, f"{folder} has no class folders: there are no labels.")
-    sets = [] if listing.split is None else sorted(set(listing.split.tolist()))
-    require(
-        len(sets) < 2,
-        f"{folder} holds several sets of class folders ({', '.join(sets)}), which would be mixed: "
-        f"give one of them, like {folder / sets[-1] if sets else folder}.",
+def check_broken(broken: Skipped, n_images: int, on_error: OnError) -> None:
+    """Fail on images that cannot be read if they are to stop the command, or if they are all."""
+    if broken and (on_error is OnError.stop or len(broken) == n_images):
+        advice = "" if len(broken) == n_images else " Leave them out with --on-error warn."
+        raise ImageReadError(
+            f"{len(broken)} of {n_images} images cannot be read: {named(broken)}.{advice}"
+        )
+
+
+def report_left_out(
+    broken: Skipped, others: Skipped, n_images: int, on_error: OnError, all_in: str
+) -> None:
+    """Warn of files that were left out, images that cannot be read first; say where all are."""
+    if on_error is OnError.skip:
+        return
+    for files, what in (
+        (broken, f"left out, {len(broken)} of {n_images} images that cannot be read"),
+        (others, f"also left out, {len(others)}" if broken else f"left out, {len(others)}"),
+    ):
+        if files:
+            rest = f" {all_in}" if len(files) > N_NAMED else ""
+            warn(f"{what}: {named(files)}.{rest}")
+
+
+def named(files: Skipped) -> str:
+    """Return the first files with their reasons, and how many more there are."""
+    first = "; ".join(f"{path} ({reason})" for path, reason in files[:N_NAMED])
+    return first + (f"; and {len(files) - N_NAMED} more" if len(files) > N_NAMED else "")
+
+
+def collect(
+    chunks: Iterator[Bunch], listing: Bunch, on_error: OnError, all_in: str
+) -> tuple[Bunch, Skipped]:
+    """Return the predictions of all readable images, and the others as `on_error` says."""
+    n_images = len(listing.paths) + len(listing.missing)
+    if listing.missing:
+        check_broken(listing.missing, n_images, on_error)
+    shown = track(
+        chunks, description="Predicting", total=-(-len(listing.paths) // CHUNK), console=err
     )
-    return listing
-
-
-def collect(chunks: Iterator[Bunch], listing: Bunch, on_error: OnError) -> Bunch:
-    """Return the predictions of all readable files; name the others as `on_error` says."""
-    n_files = len(listing.paths)
-    shown = track(chunks, description="Predicting", total=-(-n_files // CHUNK), console=err)
     done = list(shown)
-    broken = [item for chunk in done for item in chunk.skipped]
-    if broken and (on_error is OnError.stop or len(broken) == n_files):
-        raise ImageReadError(f"{named(broken)}: cannot be read as images.")
-    if on_error is not OnError.skip:
-        report_skipped(listing.skipped + broken)
-    return Bunch(
+    broken = listing.missing + [item for chunk in done for item in chunk.skipped]
+    check_broken(broken, n_images, on_error)
+    report_left_out(broken, listing.skipped, n_images, on_error, all_in)
+    found = Bunch(
         paths=[path for chunk in done for path in chunk.paths],
         labels=np.concatenate([chunk.labels for chunk in done]),
         probabilities=np.concatenate([chunk.probabilities for chunk in done]),
     )
-
-
-def check_output(path: Path) -> None:
-    """Fail before the work starts, not after it, if the result cannot be written."""
-    require(path.parent.is_dir(), f"{path}: the folder {path.parent} does not exist.")
-    require(not path.is_dir(), f"{path} is a folder; give a file name.")
-    require(os.access(path.parent, os.W_OK), f"{path}: the folder {path.parent} is read-only.")
+    return found, broken
 
 
 def counts_text(counts: Counter) -> str:
     return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
-
-
-def report_skipped(skipped: list[tuple[str, str]]) -> None:
-    if skipped:
-        warn(f"left out: {named(skipped)}")
-
-
-def named(files: list[tuple[str, str]]) -> str:
-    """Return how many files there are, and the first with their reasons."""
-    named = "; ".join(f"{path} ({reason})" for path, reason in files[:5])
-    return f"{len(files)} files: {named}" + (" and more" if len(files) > 5 else "")
-
-
-def warn(message: Any, *_: Any, **__: Any) -> None:
-    err.print(f"wbcclf: warning: {' '.join(str(message).split())}")
-
-
-def require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)

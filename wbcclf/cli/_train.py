@@ -14,18 +14,18 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils import Bunch
 
 import wbcclf
-from wbcclf.backbones import get_backbone
+from wbcclf.cli import _defaults
+from wbcclf.cli._console import out, warn
+from wbcclf.cli._output import check_output, check_space, require, save, write_csv
 from wbcclf.cli._shared import (
+    N_NAMED,
     OnError,
     OnErrorOption,
-    check_output,
+    check_broken,
     counts_text,
-    list_labelled,
-    out,
-    report_skipped,
-    require,
-    warn,
+    report_left_out,
 )
+from wbcclf.cli._source import LabelColumn, LabelledImages, PathColumn, Root, Source
 from wbcclf.recipes import get_recipe, make_recipe
 
 
@@ -38,18 +38,13 @@ class Balance(StrEnum):
     smote = "smote"
 
 
-def _option(default: str, text: str, **limits: int) -> Any:
+def _option(default: Any, text: str, **limits: int) -> Any:
     """Return an option that is None unless it is given, because a recipe has its own default."""
-    return typer.Option(show_default=default, help=text, **limits)
+    return typer.Option(show_default=str(default), help=text, **limits)
 
 
 def train(
-    folder: Annotated[
-        Path,
-        typer.Argument(
-            metavar="DIR", help="Folder with one folder of images per class (DIR/neutrophil/1.jpg)."
-        ),
-    ],
+    images: LabelledImages,
     output: Annotated[Path, typer.Option("-o", "--output", help="Model file to write.")] = Path(
         "model.wbcclf"
     ),
@@ -61,7 +56,7 @@ def train(
         ),
     ] = None,
     backbone: Annotated[
-        str | None, _option("simple_cnn", "A network; `wbcclf backbones` lists them.")
+        str | None, _option(_defaults.BACKBONE, "A network; `wbcclf backbones` lists them.")
     ] = None,
     weights: Annotated[
         str | None,
@@ -73,17 +68,45 @@ def train(
     ] = None,
     image_size: Annotated[
         int | None,
-        _option("96", "Images are stretched to this height and width in pixels.", min=8),
+        _option(
+            _defaults.IMAGE_SIZE,
+            "Images are stretched to this height and width in pixels.",
+            min=8,
+        ),
     ] = None,
-    epochs: Annotated[int | None, _option("10", "Passes over the images.", min=1)] = None,
-    batch_size: Annotated[int | None, _option("32", "Images per training step.", min=1)] = None,
+    epochs: Annotated[
+        int | None,
+        _option(
+            _defaults.CLASSIFIER["max_epochs"],
+            "Passes over the images, with the copies that --balance adds.",
+            min=1,
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            help="Train for this many steps instead of --epochs: as long with --balance as "
+            "without.",
+            min=1,
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        _option(_defaults.CLASSIFIER["batch_size"], "Images per training step.", min=1),
+    ] = None,
     lr: Annotated[
         float | None,
-        _option("0.003, with weights 0.0003", "The highest learning rate, in one cycle."),
+        _option(
+            f"{_defaults.LR:g}, with weights {_defaults.LR_WITH_WEIGHTS:g}",
+            "The highest learning rate, in one cycle.",
+        ),
     ] = None,
     augment: Annotated[
         bool | None,
-        _option("augment", "Change images at random in every epoch (turn, shift, colours)."),
+        _option(
+            "augment" if _defaults.AUGMENT else "no-augment",
+            "Change images at random in every epoch (turn, shift, colours).",
+        ),
     ] = None,
     balance: Annotated[
         Balance | None,
@@ -109,33 +132,47 @@ def train(
         ),
     ] = None,
     group_column: Annotated[
-        str | None, typer.Option(help="Column of that CSV file, if it is not called group.")
+        str | None,
+        typer.Option(
+            help="Column of that CSV file, if it is not called group. If IMAGES is a CSV file, its "
+            "own column, without --groups."
+        ),
     ] = None,
+    path_column: PathColumn = None,
+    label_column: LabelColumn = None,
+    root: Root = None,
     precision: Annotated[
         str | None,
         _option("float32", "float32; bfloat16, faster on recent CPUs and GPUs; auto: the faster."),
     ] = None,
-    seed: Annotated[int | None, _option("0", "Same seed, same model.", min=0)] = None,
+    seed: Annotated[int | None, _option(_defaults.SEED, "Same seed, same model.", min=0)] = None,
     device: Annotated[str | None, _option("auto", "auto, cpu, cuda, cuda:1, mps.")] = None,
     on_error: OnErrorOption = OnError.stop,
 ) -> None:
-    """Train a classifier on a folder of class folders and write it to a file.
+    """Train a classifier on labelled images and write it to a file.
 
     Example: wbcclf train cells/train -o model.wbcclf --epochs 10
 
+    Example: wbcclf train labels.csv --label-column cell --group-column patient
+
     Example: wbcclf train cells/train --recipe pbc-cnn-3block
+
+    If the model cannot be written in the end, it is kept in the current
+    folder or in the system's folder for temporary files.
     """
-    # What can be known to be wrong without building the network is checked before thousands of
-    # images are read.
+    from wbcclf.classifiers._fitting import check_fit  # brings torch
+
+    # What can be known to be wrong is found before thousands of images are read.
     check_output(output)
-    require(group_column is None or groups is not None, "--group-column needs --groups.")
-    groups_of = (groups, "path", group_column) if group_column else groups
+    require(epochs is None or steps is None, "--epochs and --steps cannot be given together.")
+    source = Source(images, path_column, label_column, root, groups, group_column)
     if unfrozen_layers is not None and unfrozen_layers.isdecimal():
         unfrozen_layers = int(unfrozen_layers)
     given = {
         "weights": weights,
         "unfrozen_layers": unfrozen_layers,
         "max_epochs": epochs,
+        "max_steps": steps,
         "batch_size": batch_size,
         "lr": lr,
         "early_stopping": early_stopping,
@@ -146,8 +183,8 @@ def train(
     if weights == "random":
         given["weights"] = None
     if recipe is None:
-        pipeline = make_pipeline(backbone or "simple_cnn", augment, balance, seed or 0, given)
-        image_size = image_size or 96
+        pipeline = make_pipeline(backbone, augment, balance, seed, given)
+        image_size = image_size or _defaults.IMAGE_SIZE
     else:
         fixed = {"--backbone": backbone, "--(no-)augment": augment, "--balance": balance}
         clash = [option for option, value in fixed.items() if value is not None]
@@ -162,21 +199,21 @@ def train(
             recipe, random_state=seed, clf__input_size=image_size, clf__verbose=1, **overrides
         )
     classifier = pipeline[-1]
-    check_classifier(classifier)
-    listing = list_labelled(folder, groups_of)
+    listing = source.list()
+    names = listing.target_names
+    require(len(names) > 1, f"{images} holds one class only, {names[0]}; there must be two.")
     by_group = classifier.early_stopping and listing.groups is not None
-    if groups is not None and not by_group:
-        warn("--groups has no effect without --early-stopping.")
+    if listing.groups is not None and not by_group:
+        warn("groups have no effect without --early-stopping.")
     if by_group:
         held_paths = listing.paths[hold_out(listing, classifier.validation_fraction, seed or 0)]
-    cells = wbcclf.load_image_folder(
-        folder,
-        image_size=image_size,
-        on_error="raise" if on_error is OnError.stop else "skip",
-        verbose=1,
-    )
-    if on_error is not OnError.skip:
-        report_skipped(cells.skipped)
+    network = check_fit(classifier, (image_size, image_size, 3), names)
+    check_space(output, sum(tensor.nbytes for tensor in network.state_dict().values()))
+    del network
+    cells = source.load(image_size)
+    known = set(listing.skipped)
+    broken = [item for item in cells.skipped if item not in known]
+    report_broken(broken, listing, on_error, output)
     counts = Counter(cells.target.tolist())
     out.print(f"{len(cells.target)} images of {len(counts)} classes: {counts_text(counts)}")
     if by_group:
@@ -190,27 +227,36 @@ def train(
     else:
         pipeline.fit(cells.images, cells.target)
     loader = wbcclf.ImageLoader(image_size=image_size)
-    wbcclf.save_model(Pipeline([("loader", loader), ("classifier", classifier)]), output)
+    model = Pipeline([("loader", loader), ("classifier", classifier)])
+    save(output, lambda path: wbcclf.save_model(model, path))
     history = classifier.history_
     last = history[-1] if history else {}
     figures = ", ".join(f"{name} {value:.3f}" for name, value in last.items() if "_" in name)
-    out.print(f"Trained {len(history)} of {classifier.max_epochs} epochs: {figures}")
+    trained = f"{len(history)} of {classifier.max_epochs} epochs"
+    if steps is not None:
+        trained = f"{classifier.n_steps_} of {steps} steps"
+    out.print(f"Trained {trained}: {figures}")
     out.print(f"Model: {output}")
 
 
 def make_pipeline(
-    backbone: str, augment: bool | None, balance: Balance | None, seed: int, given: dict
+    backbone: str | None,
+    augment: bool | None,
+    balance: Balance | None,
+    seed: int | None,
+    given: dict,
 ) -> Pipeline:
     """Return what is trained without a recipe: samplers as `balance` says, and the classifier."""
-    lr = 3e-3 if given.get("weights") is None else 3e-4  # pretrained features are easily unlearnt
-    defaults = {"max_epochs": 10, "lr": lr, "weight_decay": 0.05}
+    seed = _defaults.SEED if seed is None else seed
+    lr = _defaults.LR if given.get("weights") is None else _defaults.LR_WITH_WEIGHTS
+    augment = _defaults.AUGMENT if augment is None else augment
     classifier = wbcclf.CNNClassifier(
-        backbone,
+        backbone or _defaults.BACKBONE,
         class_weight="balanced" if balance is Balance.weights else None,
-        augment=None if augment is False else wbcclf.Augmenter(),
+        augment=wbcclf.Augmenter() if augment else None,
         random_state=seed,
         verbose=1,
-        **(defaults | given),
+        **(_defaults.CLASSIFIER | {"lr": lr} | given),
     )
     samplers = []
     if balance is Balance.copies:
@@ -224,16 +270,14 @@ def make_pipeline(
     return Pipeline([*samplers, ("clf", classifier)])
 
 
-def check_classifier(classifier: wbcclf.CNNClassifier) -> None:
-    """Fail on parameters that `fit` would refuse only after the images are read."""
-    from wbcclf.backbones._weights import find_weights
-    from wbcclf.classifiers._net import resolve_device
-
-    classifier._validate_params()
-    spec = get_backbone(classifier.backbone)
-    if classifier.weights is not None:
-        find_weights(spec, classifier.weights)
-    resolve_device(classifier.device, fitted=False)
+def report_broken(broken: list, listing: Bunch, on_error: OnError, output: Path) -> None:
+    """Say what was left out; if it is too much for a message, put all of it beside the model."""
+    n_images = len(listing.paths) + len(listing.missing)
+    check_broken(broken, n_images, on_error)
+    table = output.with_name(f"{output.name}.left-out.csv")
+    report_left_out(broken, listing.skipped, n_images, on_error, f"{table} names all.")
+    if on_error is not OnError.skip and max(len(broken), len(listing.skipped)) > N_NAMED:
+        save(table, lambda path: write_csv(path, [["file", "error"], *broken, *listing.skipped]))
 
 
 def hold_out(listing: Bunch, fraction: float, seed: int) -> np.ndarray:

@@ -1,0 +1,83 @@
+"""The shell's commands, called as a shell calls them, and a model trained by one."""
+
+import csv
+import subprocess
+import sys
+import warnings
+
+import pytest
+from PIL import Image
+
+import wbcclf
+from wbcclf import cli
+
+
+@pytest.fixture(scope="session")
+def run():
+    """Return a function that runs `wbcclf` in a process of its own."""
+
+    def run(*arguments, **options):
+        return subprocess.run(
+            [sys.executable, "-c", "from wbcclf.cli import main; main()", *map(str, arguments)],
+            **({"capture_output": True, "text": True, "timeout": 300, "check": False} | options),
+        )
+
+    return run
+
+
+@pytest.fixture
+def call(capsys, monkeypatch):
+    """Return a function that runs `wbcclf` in this process: (exit code, stdout, stderr)."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["wbcclf", *map(str, arguments)])
+        # main() shows warnings on one line by replacing this hook for the whole process.
+        monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def read_csv():
+    """Return a function that reads a CSV file into a list of dicts."""
+
+    def read(path):
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def write_cells():
+    """Return a function that writes synthetic cells of two classes into a folder."""
+
+    def write(root, n_samples, seed, labelled=True):
+        cells = wbcclf.make_blood_cells(n_samples, classes=2, image_size=32, random_state=seed)
+        for number, (image, label) in enumerate(zip(cells.images, cells.target, strict=True)):
+            path = root / (label if labelled else ".") / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+        return cells
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, run, write_cells):
+    """Return a folder with train/, test/, new/ and a model trained through the command line."""
+    root = tmp_path_factory.mktemp("cli")
+    write_cells(root / "train", 60, 0)
+    write_cells(root / "test", 20, 1)
+    write_cells(root / "new", 12, 2, labelled=False)
+    done = run("train", root / "train", "-o", root / "m.wbcclf", "--image-size", 32, "--epochs", 4)
+    assert done.returncode == 0, done.stderr
+    assert "60 images of 2 classes: lymphocyte 30, neutrophil 30" in done.stdout
+    return root

@@ -1,0 +1,138 @@
+"""Images from tables, folders and single files; and what is wrong before any is read."""
+
+import csv
+import json
+
+import pytest
+import torch
+
+import wbcclf
+from wbcclf.backbones import get_backbone
+
+
+@pytest.fixture
+def table(trained, tmp_path):
+    """Return a function that writes a table of the images of train/ or test/."""
+
+    def write(folder, header=("path", "label", "group")):
+        root = trained / folder
+        path = tmp_path / f"{folder}_{header[0]}.csv"
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(header)
+            for image in sorted(root.rglob("*.png")):
+                relative = image.relative_to(root).as_posix()
+                writer.writerow([relative, image.parent.name, int(image.stem) // 3])
+        return path
+
+    return write
+
+
+def test_a_table_is_evaluated_as_a_folder_is(trained, table, tmp_path, call):
+    figures = {}
+    for name, arguments in {
+        "folder": [trained / "test"],
+        "table": [table("test"), "--root", trained / "test"],
+        "columns": [
+            *(table("test", ("here", "cell", "group")), "--root", trained / "test"),
+            *("--path-column", "here", "--label-column", "cell"),
+        ],
+    }.items():
+        output = tmp_path / f"{name}.json"
+        code, _, err = call("evaluate", trained / "m.wbcclf", *arguments, "-o", output)
+        assert code == 0, err
+        figures[name] = json.loads(output.read_text())
+    assert figures["folder"] == figures["table"] == figures["columns"]
+
+
+@pytest.mark.parametrize("given", ["column", "pattern"])
+def test_a_model_is_trained_from_a_table_with_its_groups(
+    given, trained, table, tmp_path, monkeypatch, call
+):
+    seen = {}
+    fit = wbcclf.CNNClassifier.fit
+
+    def spy(self, X, y, **params):
+        seen.update(train=X, **params)
+        return fit(self, X, y, **params)
+
+    monkeypatch.setattr(wbcclf.CNNClassifier, "fit", spy)
+    groups = {"column": ("--group-column", "group"), "pattern": ("--groups", r"(\d+)\.png")}[given]
+    code, out, err = call(
+        *("train", table("train"), "--root", trained / "train", "-o", tmp_path / "m"),
+        *("--image-size", 32, "--epochs", 1, "--early-stopping", *groups),
+    )
+    assert code == 0, err
+    assert "60 images of 2 classes: lymphocyte 30, neutrophil 30" in out
+    assert len(seen["X_val"]) + len(seen["train"]) == 60
+    paths = sorted(map(str, (trained / "train").rglob("*.png")))
+    images = wbcclf.ImageLoader(image_size=32).transform(paths)
+    watched = {image.tobytes() for image in seen["X_val"]}
+    held = [path for path, image in zip(paths, images, strict=True) if image.tobytes() in watched]
+    groups = {int(path.rsplit("/", 1)[1][:-4]) // 3 for path in held}
+    assert (len(held) == 3 * len(groups)) == (given == "column")
+
+
+def test_options_of_tables_are_refused_for_folders(trained, tmp_path, call):
+    code, _, err = call("train", trained / "train", "--label-column", "x", "-o", tmp_path / "m")
+    assert code == 1 and "--label-column: " in err and "is not a CSV file" in err
+    (tmp_path / "t.csv").write_text("path,cell\na.png,x\n")
+    code, _, err = call("train", tmp_path / "t.csv", "-o", tmp_path / "m")
+    assert code == 1 and "name it with --label-column" in err
+
+
+def test_single_files_are_predicted(trained, tmp_path, monkeypatch, call, read_csv):
+    output = tmp_path / "out.csv"
+    whole = tmp_path / "whole.csv"
+    model = trained / "m.wbcclf"
+    assert call("predict", model, trained / "new", "-o", whole)[0] == 0
+    expected = {row["file"]: row for row in read_csv(whole)}
+    monkeypatch.chdir(trained / "new")
+    assert call("predict", model, "3.png", "-o", output)[0] == 0
+    assert read_csv(output) == [expected["3.png"]]
+    assert call("predict", model, "7.png", "1.png", trained / "test", "-o", output)[0] == 0
+    rows = read_csv(output)
+    assert rows[:2] == [expected["7.png"], expected["1.png"]]
+    assert len(rows) == 22 and rows[2]["file"] == f"{trained}/test/lymphocyte/0.png"
+    code, _, err = call("predict", model, "3.png", "gone.png", "-o", output)
+    assert code == 1 and "gone.png does not exist" in err
+
+
+@pytest.fixture(scope="module")
+def unreadable(tmp_path_factory):
+    """Return a folder of class folders with files that are no images: reading them is an error."""
+    root = tmp_path_factory.mktemp("unreadable")
+    for name in ("lymphocyte", "neutrophil"):
+        (root / name).mkdir()
+        (root / name / "1.png").write_bytes(b"no image")
+    torch.save(get_backbone("cnn_3block").build().state_dict(), root / "other.pt")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--unfrozen-layers", "block9"), "'block9' is not a block"),
+        (("--unfrozen-layers", "99"), "99"),
+        (("--recipe", "pbc-cnn8", "--unfrozen-layers", "block9"), "'block9' is not a block"),
+        (("--recipe", "field-cnn", "--image-size", "8"), "too small"),
+        (("--weights", "gone.pt"), "gone.pt"),
+        (("--weights", "OTHER"), "other.pt"),
+        (("--weights", "imagenet"), "imagenet"),
+        (("--backbone", "cnn9"), "cnn9"),
+        (("--device", "cuda:99"), "cuda:99"),
+        (("--precision", "float16"), "float16"),
+        (("--lr", "-1"), "'lr'"),
+        (("--epochs", "1", "--steps", "3"), "--epochs and --steps"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_can_be_known_to_be_wrong_is_found_before_reading(
+    arguments, expected, unreadable, tmp_path, call
+):
+    arguments = [
+        str(unreadable / "other.pt") if argument == "OTHER" else argument for argument in arguments
+    ]
+    code, _, err = call("train", unreadable, "-o", tmp_path / "m", *arguments)
+    assert code == 1 and expected in err and "cannot be read as" not in err
+    assert "Reading images" not in err and "2 of 2 images" not in err

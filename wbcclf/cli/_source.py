@@ -1,0 +1,157 @@
+"""Where labelled images come from: a folder of class folders, or a CSV file."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from sklearn.utils import Bunch
+
+import wbcclf
+from wbcclf.cli._output import require
+from wbcclf.cli._shared import named
+from wbcclf.datasets._rows import list_rows
+from wbcclf.datasets._tables import assign_groups
+from wbcclf.exceptions import ImageReadError
+
+LabelledImages = Annotated[
+    Path,
+    typer.Argument(
+        metavar="IMAGES",
+        help="Folder with one folder of images per class (IMAGES/neutrophil/1.jpg), or a CSV file "
+        "with a path and a label per image.",
+    ),
+]
+PathColumn = Annotated[
+    str | None,
+    typer.Option(
+        show_default="path, file, filename, image or image_path",
+        help="Column of the CSV file with the image files.",
+    ),
+]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option(
+        show_default="label, class, category, target, cell_type or type",
+        help="Column of the CSV file with the classes.",
+    ),
+]
+Root = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        show_default="the CSV file's",
+        help="Folder that the paths in the CSV file start from.",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Labelled images, as the options of a command describe them."""
+
+    path: Path
+    path_column: str | None = None
+    label_column: str | None = None
+    root: Path | None = None
+    groups: str | None = None
+    group_column: str | None = None
+
+    def __post_init__(self) -> None:
+        """Fail on options that do not go together."""
+        if self._is_table():
+            return
+        of_tables = {
+            "--path-column": self.path_column,
+            "--label-column": self.label_column,
+            "--root": self.root,
+        }
+        given = [option for option, value in of_tables.items() if value is not None]
+        require(not given, f"{', '.join(given)}: {self.path} is not a CSV file.")
+        require(
+            self.group_column is None or self.groups is not None, "--group-column needs --groups."
+        )
+
+    def list(self) -> Bunch:
+        """Return the images without opening them.
+
+        Returns
+        -------
+        Bunch
+            As :func:`wbcclf.list_image_folder`, and
+
+            missing : list of (path, reason)
+                Rows of the CSV file without an image.
+        """
+        return self._list_table() if self._is_table() else self._list_folder()
+
+    def load(self, image_size: int) -> Bunch:
+        """Return the images that can be read, as the loaders do."""
+        if self._is_table():
+            return wbcclf.load_image_csv(
+                self.path,
+                path_column=self.path_column,
+                label_column=self.label_column,
+                group_column=self._own_group_column(),
+                root=self.root,
+                image_size=image_size,
+                on_error="skip",
+                verbose=1,
+            )
+        return wbcclf.load_image_folder(
+            self.path, image_size=image_size, groups=self._groups(), on_error="skip", verbose=1
+        )
+
+    def _is_table(self) -> bool:
+        return self.path.is_file()
+
+    def _own_group_column(self) -> str | None:
+        return self.group_column if self.groups is None else None
+
+    def _groups(self) -> str | tuple[str, str, str] | None:
+        """Return `groups` as the loaders take them."""
+        if self.groups is None or self.group_column is None:
+            return self.groups
+        return self.groups, "path", self.group_column
+
+    def _list_folder(self) -> Bunch:
+        listing = wbcclf.list_image_folder(self.path, groups=self._groups())
+        require(
+            listing.target is not None, f"{self.path} has no class folders: there are no labels."
+        )
+        sets = [] if listing.split is None else sorted(set(listing.split.tolist()))
+        require(
+            len(sets) < 2,
+            f"{self.path} holds several sets of class folders ({', '.join(sets)}), which would be "
+            f"mixed: give one of them, like {self.path / sets[-1] if sets else self.path}.",
+        )
+        listing.missing = []
+        return listing
+
+    def _list_table(self) -> Bunch:
+        rows = list_rows(
+            self.path, self.path_column, self.label_column, self._own_group_column(), self.root
+        )
+        require(
+            rows.labels is not None,
+            f"{self.path} has no column label, class or the like: name it with --label-column.",
+        )
+        if not rows.paths:
+            raise ImageReadError(f"{self.path} names no image: {named(rows.missing)}.")
+        groups = rows.groups
+        if self.groups is not None:
+            root = self.path.parent if self.root is None else self.root
+            below = [Path(os.path.relpath(path, root)).parts for path in rows.paths]
+            groups = assign_groups(self._groups(), root, below)
+        return Bunch(
+            paths=np.array(rows.paths),
+            target=np.array(rows.labels),
+            target_names=sorted(set(rows.labels)),
+            groups=None if groups is None else np.array(groups),
+            skipped=rows.skipped,
+            missing=rows.missing,
+        )
