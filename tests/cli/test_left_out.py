@@ -88,3 +88,14 @@ def test_a_table_that_names_missing_files_is_read_as_asked(trained, tmp_path, ca
     assert code == 0, err
     left_out = json.loads(figures.read_text())["left_out"]
     assert [item["reason"] for item in left_out] == ["no such file", "no label"]
+
+
+@pytest.mark.filterwarnings("always::wbcclf.exceptions.DuplicateImageWarning")
+def test_train_passes_on_what_the_loaders_warn_of(trained, tmp_path, call):
+    root = shutil.copytree(trained / "test", tmp_path / "test")
+    shutil.copy(next((root / "neutrophil").iterdir()), root / "lymphocyte" / "same.png")
+    arguments = ("train", root, "-o", tmp_path / "m", "--image-size", 32, "--epochs", 1)
+    code, _, err = call(*arguments)
+    assert code == 0, err
+    [line] = [line for line in err.splitlines() if line.startswith("wbcclf: warning:")]
+    assert "byte for byte the same" in line and "same.png" in line
