@@ -1,4 +1,4 @@
-"""Cross-validate augmentation, SMOTE and a network on unequal classes, cell by cell.
+"""Cross-validate augmentation and a network on unequal classes, cell by cell.
 
 Run: python examples/cross_validate_imbalanced.py
 """
@@ -6,15 +6,14 @@ Run: python examples/cross_validate_imbalanced.py
 from imblearn.pipeline import Pipeline
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
-from wbcclf import SMOTE, Augmenter, SimpleCNNClassifier, make_blood_cells
+from wbcclf import Augmenter, SimpleCNNClassifier, make_blood_cells
 from wbcclf.inspection import evaluate_predictions
 
 # Four classes, the largest four times as large as the smallest; two pictures of every cell.
 cells = make_blood_cells(80, classes=4, image_size=48, imbalance=4.0, n_copies=1, random_state=0)
 model = Pipeline(
     [
-        ("copies", Augmenter(n_copies=1, random_state=0)),
-        ("smote", SMOTE(random_state=0)),
+        ("copies", Augmenter(sampling_strategy="auto", random_state=0)),
         ("classifier", SimpleCNNClassifier(max_epochs=5, lr=3e-3, random_state=0)),
     ]
 )
