@@ -42,7 +42,7 @@ def cells():
         (under_sampling.TomekLinks(), "all"),
         (FunctionSampler(func=lambda X, y: (X[::2], y[::2])), "auto"),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__ if hasattr(value, "fit_resample") else str(value),
 )
 def test_an_ensemble_takes_it_as_it_takes_the_sampler(sampler, strategy, cells):
     images, target = cells
