@@ -33,22 +33,20 @@ IMAGES_PER_SECOND = {
     (64, True): 967,
     (96, False): 655,
     (96, True): 600,
-    (128, False): 428,
-    (128, True): 395,
 }
-BASE = {"image_size": 96, "lr": 3e-3, "weight_decay": 0.05, "augment": Augmenter()}
+BASE = {"image_size": 96, "lr": 3e-3, "weight_decay": 0.05}
 TURNS = Augmenter(
     rotation="quarter", shift=0, zoom=0, brightness=0, contrast=0, saturation=0, hue=0
 )
+# The first three settle the augmentation; the others are measured on top of the best of these.
 OPTIONS = {
-    "base: 96 px, augmenter, one-cycle to 3e-3, average pooling": {},
+    "full augmentation": {"augment": Augmenter()},
     "no augmentation": {"augment": None},
-    "flips and quarter turns alone": {"augment": TURNS},
-    "64 px": {"image_size": 64},
-    "label smoothing 0.1": {"label_smoothing": 0.1},
-    "max pooling": {"head": Head("max")},
-    "one-cycle to 1e-3": {"lr": 1e-3},
-    "128 px": {"image_size": 128},
+    "flips and quarter turns": {"augment": TURNS},
+    "label smoothing 0.1": {"augment": TURNS, "label_smoothing": 0.1},
+    "max pooling": {"augment": TURNS, "head": Head("max")},
+    "64 px": {"augment": TURNS, "image_size": 64},
+    "one-cycle to 1e-3": {"augment": TURNS, "lr": 1e-3},
 }
 
 

@@ -8,6 +8,8 @@ from PIL import Image
 
 import wbcclf
 from wbcclf.backbones import describe, list_backbones
+from wbcclf.cli import _defaults
+from wbcclf.cli._train import default_steps
 
 
 def test_evaluate_writes_figures_that_agree_with_the_table(trained, call):
@@ -154,6 +156,20 @@ def test_a_recipe_with_groups_validates_on_whole_groups(trained, tmp_path, call,
     assert len(held) == 12 and len({path[-5] for path in held}) == 2
 
 
+def test_a_training_is_3000_steps_or_ten_passes_long(trained, tmp_path, call, monkeypatch):
+    assert (default_steps(20_000, 32), default_steps(9_600, 32)) == (10 * 625, 3000)
+    monkeypatch.setattr(_defaults, "STEPS", 25)  # the test has no minutes
+    code, out, err = call(
+        *("train", trained / "train", "-o", tmp_path / "m.wbcclf", "--image-size", 8),
+        *("--backbone", "cnn8", "--balance", "copies", "--batch-size", 60),
+    )
+    assert code == 0, err
+    assert "Trained 25 of 25 steps" in out
+    classifier = wbcclf.load_model(tmp_path / "m.wbcclf")["classifier"]
+    assert classifier.n_steps_ == 25
+    assert (classifier.augment.rotation, classifier.augment.hue) == ("quarter", 0)
+
+
 @pytest.mark.parametrize("given", [("--balance", "copies"), ("--recipe", "field-cnn")])
 def test_steps_are_a_budget_of_training(given, trained, tmp_path, call):
     arguments = ("train", trained / "train", "-o", tmp_path / "m.wbcclf", "--image-size", 32)
@@ -204,8 +220,8 @@ def error_cases(root):
         ),
         "misspelt recipe": (["train", train, "--recipe", "pbc-cnn9"], "Did you mean 'pbc-cnn8'"),
         "recipe and network": (
-            ["train", train, "--recipe", "pbc-mlp", "--backbone", "vgg16", "--no-augment"],
-            "--backbone, --(no-)augment cannot be given with --recipe",
+            ["train", train, "--recipe", "pbc-mlp", "--backbone", "vgg16", "--augment", "none"],
+            "--backbone, --augment cannot be given with --recipe",
         ),
         "unknown backbone to describe": (["backbones", "cnn9"], "Did you mean 'cnn8'"),
         "unseen label": (["evaluate", model, root / "unseen"], "knows none of"),

@@ -6,9 +6,13 @@ from typing import Any
 
 BACKBONE = "simple_cnn"
 IMAGE_SIZE = 96
-AUGMENT = True
+AUGMENT = "turns"
 LR = 3e-3
 LR_WITH_WEIGHTS = 3e-4  # pretrained features are easily unlearnt
 SEED = 0
+# A training has so many steps, three minutes or so on 2 CPU cores, or so many passes over the
+# images if that is longer: ten passes over a few hundred images teach a network little.
+STEPS = 3000
+EPOCHS = 10
 # Parameters of the classifier.
-CLASSIFIER: dict[str, Any] = {"max_epochs": 10, "batch_size": 32, "weight_decay": 0.05}
+CLASSIFIER: dict[str, Any] = {"batch_size": 32, "weight_decay": 0.05}

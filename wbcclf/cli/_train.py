@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from enum import StrEnum
 from pathlib import Path
@@ -27,6 +28,24 @@ from wbcclf.cli._shared import (
 )
 from wbcclf.cli._source import LabelColumn, LabelledImages, PathColumn, Root, Source
 from wbcclf.recipes import get_recipe, make_recipe
+
+
+class Augment(StrEnum):
+    """How every training batch is changed."""
+
+    none = "none"
+    turns = "turns"
+    full = "full"
+
+
+# Flips and right angles move pixels and change none.
+AUGMENTERS = {
+    Augment.none: None,
+    Augment.turns: wbcclf.Augmenter(
+        rotation="quarter", shift=0, zoom=0, brightness=0, contrast=0, saturation=0, hue=0
+    ),
+    Augment.full: wbcclf.Augmenter(),
+}
 
 
 class Balance(StrEnum):
@@ -77,7 +96,7 @@ def train(
     epochs: Annotated[
         int | None,
         _option(
-            _defaults.CLASSIFIER["max_epochs"],
+            f"{_defaults.EPOCHS}, or {_defaults.STEPS} steps if that is more",
             "Passes over the images, with the copies that --balance adds.",
             min=1,
         ),
@@ -102,10 +121,11 @@ def train(
         ),
     ] = None,
     augment: Annotated[
-        bool | None,
+        Augment | None,
         _option(
-            "augment" if _defaults.AUGMENT else "no-augment",
-            "Change images at random in every epoch (turn, shift, colours).",
+            _defaults.AUGMENT,
+            "Change images at random in every epoch: flips and quarter turns; or in full, with "
+            "any angle, shift, zoom, brightness and colours.",
         ),
     ] = None,
     balance: Annotated[
@@ -186,7 +206,7 @@ def train(
         pipeline = make_pipeline(backbone, augment, balance, seed, given)
         image_size = image_size or _defaults.IMAGE_SIZE
     else:
-        fixed = {"--backbone": backbone, "--(no-)augment": augment, "--balance": balance}
+        fixed = {"--backbone": backbone, "--augment": augment, "--balance": balance}
         clash = [option for option, value in fixed.items() if value is not None]
         require(
             not clash,
@@ -216,6 +236,9 @@ def train(
     report_broken(broken, listing, on_error, output)
     counts = Counter(cells.target.tolist())
     out.print(f"{len(cells.target)} images of {len(counts)} classes: {counts_text(counts)}")
+    if recipe is None and epochs is None and steps is None:
+        steps = default_steps(len(cells.target), classifier.batch_size)
+        classifier.set_params(max_steps=steps)
     if by_group:
         held = np.isin(cells.paths, held_paths)
         pipeline.fit(
@@ -239,9 +262,14 @@ def train(
     out.print(f"Model: {output}")
 
 
+def default_steps(n_images: int, batch_size: int) -> int:
+    """Return the steps of a training, which copies that --balance adds do not change."""
+    return max(_defaults.STEPS, _defaults.EPOCHS * math.ceil(n_images / batch_size))
+
+
 def make_pipeline(
     backbone: str | None,
-    augment: bool | None,
+    augment: Augment | None,
     balance: Balance | None,
     seed: int | None,
     given: dict,
@@ -249,11 +277,10 @@ def make_pipeline(
     """Return what is trained without a recipe: samplers as `balance` says, and the classifier."""
     seed = _defaults.SEED if seed is None else seed
     lr = _defaults.LR if given.get("weights") is None else _defaults.LR_WITH_WEIGHTS
-    augment = _defaults.AUGMENT if augment is None else augment
     classifier = wbcclf.CNNClassifier(
         backbone or _defaults.BACKBONE,
         class_weight="balanced" if balance is Balance.weights else None,
-        augment=wbcclf.Augmenter() if augment else None,
+        augment=AUGMENTERS[augment or Augment(_defaults.AUGMENT)],
         random_state=seed,
         verbose=1,
         **(_defaults.CLASSIFIER | {"lr": lr} | given),
