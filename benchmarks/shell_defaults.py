@@ -38,11 +38,15 @@ BASE = {"image_size": 96, "lr": 3e-3, "weight_decay": 0.05}
 TURNS = Augmenter(
     rotation="quarter", shift=0, zoom=0, brightness=0, contrast=0, saturation=0, hue=0
 )
-# The first three settle the augmentation; the others are measured on top of the best of these.
+# The first five settle the augmentation; the others are measured on top of one of these.
 OPTIONS = {
     "full augmentation": {"augment": Augmenter()},
     "no augmentation": {"augment": None},
     "flips and quarter turns": {"augment": TURNS},
+    "full, but quarter turns": {"augment": Augmenter(rotation="quarter")},
+    "full, but no colours": {
+        "augment": Augmenter(brightness=0, contrast=0, saturation=0, hue=0),
+    },
     "label smoothing 0.1": {"augment": TURNS, "label_smoothing": 0.1},
     "max pooling": {"augment": TURNS, "head": Head("max")},
     "64 px": {"augment": TURNS, "image_size": 64},

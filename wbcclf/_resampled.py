@@ -258,6 +258,26 @@ def sources_of(X: Any, images: np.ndarray, y: Any = None) -> Sources | None:
     return None if record is None else record.of_places(marks, y)
 
 
+def have_common_sources(X: Any, images: np.ndarray, X_val: Any, val: np.ndarray) -> np.ndarray:
+    """Return which rows of `X_val` share a source with a row of `X`, as far as records tell.
+
+    Parameters
+    ----------
+    X, X_val : array-like
+        As they were handed over. Only parts of one resampled batch can be compared.
+    images, val : ndarray of shape (n_samples, ...)
+        The numbers in them.
+    """
+    record = _record(X) if _was_resampled(X) else None
+    nothing = np.zeros(len(val), dtype=bool)
+    if record is None or not _was_resampled(X_val) or _record(X_val) is not record:
+        return nothing
+    trained, validated = record.of_rows(_marks(images)), record.of_rows(_marks(val))
+    if trained is None or validated is None:
+        return nothing
+    return np.isin(validated.rows, trained.rows).any(axis=1)
+
+
 def _was_resampled(array: Any) -> bool:
     if hasattr(array, "iloc"):
         return "wbcclf_record" in array.attrs

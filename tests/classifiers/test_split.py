@@ -218,6 +218,16 @@ def test_validation_images_that_are_trained_on_are_counted(simple, cells, n_doub
     simple(max_epochs=1).fit(X, y, sample_weight=weight, **validation)
 
 
+def test_validation_images_whose_copies_are_trained_on_are_counted(simple, cells):
+    augmenter = Augmenter(random_state=0)
+    images, target = augmenter.fit_resample(cells.images, cells.target)
+    copies = slice(len(cells.images), None)
+    with pytest.warns(UserWarning, match="5 of the 5 images of X_val are in X, too"):
+        simple(max_epochs=1).fit(images[copies], target[copies], X_val=images[:5], y_val=target[:5])
+    others = np.flatnonzero(augmenter.sample_indices_ >= 5)
+    simple(max_epochs=1).fit(images[others], target[others], X_val=images[:5], y_val=target[:5])
+
+
 def test_a_bootstrap_sample_is_validated_on_images_that_are_not_trained_on(simple, cells):
     drawn = np.random.RandomState(0).choice(36, 36)
     seen = Seen()

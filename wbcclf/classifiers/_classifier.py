@@ -163,7 +163,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     verbose : int, default=0
         1 shows a progress bar with the time left.
     warm_start : bool, default=False
-        True goes on from the network of the last `fit` instead of starting anew.
+        True continues with the network of the last `fit` instead of starting anew. With early
+        stopping, give `X_val` then: a new split may validate on images of the earlier training.
 
     Attributes
     ----------

@@ -57,7 +57,7 @@ def fit(
     train_rows, validation, valid_data = used, used[:0], None
     if X_val is not None or y_val is not None:
         valid_data = _validation_data(clf, X_val, y_val)
-        warn_of_doubles(images, used, valid_data.X)
+        warn_of_doubles(X, images, used, X_val, valid_data.X)
     elif clf.early_stopping and not partial:
         sources = sources_of(X, images, y)
         train_rows, validation = validation_split(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 
-from wbcclf._resampled import Sources, row_digests
+from wbcclf._resampled import Sources, have_common_sources, row_digests
 
 
 def validation_split(
@@ -85,13 +86,27 @@ def validation_split(
     return train, validation
 
 
-def warn_of_doubles(images: np.ndarray, used: np.ndarray, validation_images: np.ndarray) -> None:
-    """Warn if images that are validated on are trained on, too."""
-    is_double = np.isin(row_digests(validation_images), row_digests(images)[used])
+def warn_of_doubles(
+    X: Any, images: np.ndarray, used: np.ndarray, X_val: Any, val: np.ndarray
+) -> None:
+    """Warn if images that are validated on, or others made from them, are trained on, too.
+
+    Parameters
+    ----------
+    X, X_val : array-like
+        As they were handed over: a record may travel with them.
+    images, val : ndarray of shape (n_samples, ...)
+        The numbers in them.
+    used : ndarray of int
+        The rows of `images` that are trained on.
+    """
+    is_double = np.isin(row_digests(val), row_digests(images)[used])
+    is_double |= have_common_sources(X, images, X_val, val)
     if is_double.any():
         warnings.warn(
             f"{is_double.sum()} of the {len(is_double)} images of X_val are in X, too, equal to "
-            "the last byte: what is measured on them says little of new cells. Take them out of X.",
+            "the last byte, or X holds images that were made from the same originals: what is "
+            "measured on them says little of new cells. Split before resampling, by cell.",
             UserWarning,
             stacklevel=4,
         )
