@@ -175,7 +175,6 @@ def test_a_document_that_saving_never_writes_is_refused(change, model_file, tmp_
     refused(with_document(model_file, change), tmp_path)
 
 
-NO_CHARACTERS = npy(np.array([1, 2**32 - 1], "<u4")).replace(b"'<u4'", b"'<U1'")
 KERNEL = "network/backbone.conv1.0.weight.npy"
 
 
