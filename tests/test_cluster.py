@@ -401,5 +401,5 @@ def test_a_scheduler_without_workers_and_a_folder_that_workers_do_not_see(
         _cluster._predict_part(str(model), "", ["/nowhere/a.png"])
     with pytest.raises(FileNotFoundError, match=r"does not see /nowhere/model: .*shared"):
         _cluster._predict_part("/nowhere/model", "", [str(folder / "0000.png")])
-    with pytest.raises(OSError, match=r"is another one on the worker"):
+    with pytest.raises(OSError, match=r"has a different model at"):
         _cluster._predict_part(str(model), "another", [str(folder / "0000.png")])

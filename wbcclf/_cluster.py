@@ -219,7 +219,7 @@ def _check_read(part: bytes, chunk: list[str]) -> None:
 def _model(path: str, digest: str) -> Any:
     if _digest(Path(path)) != digest:
         raise OSError(
-            f"The model {path} is another one on the worker on {socket.gethostname()}: workers "
+            f"The worker on {socket.gethostname()} has a different model at {path}: workers "
             "need it on a shared file system."
         )
     return wbcclf.load_model(path)

@@ -180,7 +180,7 @@ def test_hand_placed_file_with_another_sha256_is_refused_by_its_path(publish, st
     assert digest[:8] in str(caught.value)
 
 
-# ---------------------------------------------------------------- files of one's own
+# ---------------------------------------------------------------- the user's files
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pt"])

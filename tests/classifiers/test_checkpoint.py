@@ -151,7 +151,7 @@ def test_a_damaged_checkpoint_is_an_error_that_says_what_to_do(interrupted, cell
     clf = interrupted()
     (path,) = tmp_path.glob("fit-*.pt")
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ModelFormatError, match=r"fit-.*\.pt cannot be gone on from.*Delete it"):
+    with pytest.raises(ModelFormatError, match=r"fit-.*\.pt cannot be resumed.*Delete it"):
         clf.fit(cells.images, cells.target)
 
 

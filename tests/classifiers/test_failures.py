@@ -219,7 +219,7 @@ def test_odd_input_size_is_refused(simple, cells, input_size):
 
 @pytest.mark.parametrize("device", ["cuda:99", "abacus"])
 def test_device_that_is_not_there_is_refused_in_fit(simple, cells, device):
-    with pytest.raises(ValueError, match=rf"device='{device}' is not to be had.*'auto' or 'cpu'"):
+    with pytest.raises(ValueError, match=rf"device='{device}' is not available.*'auto' or 'cpu'"):
         simple(device=device).fit(cells.images, cells.target)
 
 
@@ -231,7 +231,7 @@ def test_batch_norm_that_cannot_train_on_one_image_names_batch_size(tiny, cells)
 
 def test_prediction_after_a_failed_fit_says_not_fitted(simple, cells):
     clf = simple(device="cuda:99")
-    with pytest.raises(ValueError, match="not to be had"):
+    with pytest.raises(ValueError, match="not available"):
         clf.fit(cells.images, cells.target)
     clf.set_params(device="cpu")
     with pytest.raises(NotFittedError, match="not fitted yet"):

@@ -135,7 +135,7 @@ def test_a_callback_that_holds_data_is_not_in_the_net(simple, cells):
 def test_model_that_asks_for_a_gpu_warns_and_predicts_on_the_cpu(fitted, cells, no_gpu):
     expected = fitted.predict_proba(cells.images)
     moved = pickle.loads(pickle.dumps(fitted)).set_params(device="cuda:99")
-    with pytest.warns(UserWarning, match=r"device='cuda:99' is not to be had.*using 'cpu'"):
+    with pytest.warns(UserWarning, match=r"device='cuda:99' is not available.*using 'cpu'"):
         given = moved.predict_proba(cells.images)
     assert np.array_equal(given, expected)
     assert moved.net_.device == "cpu"
@@ -144,7 +144,7 @@ def test_model_that_asks_for_a_gpu_warns_and_predicts_on_the_cpu(fitted, cells, 
 
 def test_model_that_asks_for_a_gpu_is_not_trained_elsewhere(fitted, cells, no_gpu):
     moved = pickle.loads(pickle.dumps(fitted)).set_params(device="cuda:99")
-    with pytest.raises(ValueError, match="not to be had"):
+    with pytest.raises(ValueError, match="not available"):
         moved.fit(cells.images, cells.target)
 
 

@@ -1,4 +1,4 @@
-"""Backbones trained from scratch: our own, those of the published systems, and any of one's own."""
+"""Backbones trained from scratch: our own, those of published systems, and user-defined ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PUBLISHED = "one of the systems that this package replaces"
 
 
 class ConvNet(BaseEstimator):
-    """A convolutional network of one's own design, for ``CNNClassifier(backbone=ConvNet(...))``.
+    """A user-defined convolutional network, for ``CNNClassifier(backbone=ConvNet(...))``.
 
     One block for each entry of `filters`: convolution, ReLU, 2x2 max-pooling, dropout. The blocks
     are called ``conv1``, ``conv2`` and so on; kernels start He-normal. Dense layers on top are the
@@ -79,7 +79,7 @@ class ConvNet(BaseEstimator):
             self._each("dropout", constraints["dropout"][0]),
             strict=True,
         )
-        return _conv_spec("convnet", tuple(blocks), self.padding, "a network of one's own")
+        return _conv_spec("convnet", tuple(blocks), self.padding, "a user-defined network")
 
     def _each(self, name: str, allowed: Interval) -> Sequence:
         """Return a parameter's value for each block."""

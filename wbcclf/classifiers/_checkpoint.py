@@ -150,7 +150,7 @@ class Checkpoint(Callback):
                 torch.cuda.set_rng_state_all([part.cpu() for part in state["cuda"]])
         except Exception as error:  # a damaged file raises a dozen kinds
             raise ModelFormatError(
-                f"The checkpoint {self.path} cannot be gone on from ({type(error).__name__}: "
+                f"The checkpoint {self.path} cannot be resumed ({type(error).__name__}: "
                 f"{error}). Delete it to train from the start."
             ) from error
 

@@ -24,7 +24,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     ----------
     backbone : str or ConvNet, default="simple_cnn"
         Name of a backbone; :func:`wbcclf.backbones.list_backbones` lists them, and
-        :func:`wbcclf.backbones.describe` shows one. Or a :class:`ConvNet` of one's own design.
+        :func:`wbcclf.backbones.describe` shows one. Or a :class:`ConvNet` that you define.
     weights : str, path or None, default=None
         ``"imagenet"`` or another tag of the backbone (downloaded once, SHA-256 checked); the path
         of a ``.pth``, ``.pt``, ``.safetensors`` or ``.npz`` file with the original network's keys,

@@ -83,7 +83,7 @@ class DeepFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         For input of the wrong shape, channels or value range, an unknown `layer`, or a `pooling`
         that does not go with the backbone.
     wbcclf.exceptions.WeightsNotFoundError, wbcclf.exceptions.WeightsMismatchError
-        If the weights are not to be had, do not fit, or lack a tensor of the chain.
+        If the weights are not available, do not fit, or lack a tensor of the chain.
     wbcclf.exceptions.OutOfMemoryError
         When the device has too little memory for a single image.
 

@@ -46,7 +46,7 @@ _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backw
 class Fingerprint:
     """A digest of values and, if they are code or run it, of that code.
 
-    Code of an installed package is told by the package's files. Code of the user's own, of a
+    Code of an installed package is identified by the package's files. Code of the user's own, of a
     script, a notebook or a package that is still worked on, is followed through all that it calls,
     as the interpreter holds it: its file may have changed since.
 
@@ -56,7 +56,7 @@ class Fingerprint:
         Anything: numbers, texts, containers, arrays, tensors, networks, functions, classes,
         objects that pickle could take apart.
     with_code : bool, default=True
-        If False, functions and classes are told by their names alone.
+        If False, functions and classes are identified by their names alone.
 
     Raises
     ------

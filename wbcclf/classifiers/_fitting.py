@@ -198,7 +198,7 @@ def _warn_if_nothing_was_learnt(clf: Any, figures: list[dict]) -> None:
     On 1,000 real cells (Raabin, 48 pixels, 100 steps) what learnt had a gain of 0.11 or more,
     SepConvClassifier with its dropout of 0.7 the least, and 0.08 after 25 steps already; at
     learning rates a hundred times too low or too high and on images of a broken scale it was below
-    -0.005. Labels at random are learnt by heart in the end: 0.03 after 100 steps.
+    -0.005. Random labels are memorised in the end: 0.03 after 100 steps.
     """
     if sum(epoch["steps"] for epoch in figures) < FEWEST_STEPS:
         return

@@ -368,7 +368,7 @@ def resolve_device(device: str, *, fitted: bool) -> str:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, ValueError) as error:
-        message = f"device={device!r} is not to be had on this machine ({error})"
+        message = f"device={device!r} is not available on this machine ({error})"
         if not fitted:
             raise ValueError(f"{message}. Use device='auto' or 'cpu'.") from error
         warnings.warn(f"{message}; using {automatic!r}.", UserWarning, stacklevel=4)
