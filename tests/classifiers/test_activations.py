@@ -515,7 +515,7 @@ def test_test_time_augmentation_goes_through_the_store(many, tmp_path):
 def test_a_wrong_memory_is_named(many, tmp_path):
     file = tmp_path / "file"
     file.touch()
-    with pytest.raises(OSError, match=r"memory=.*file"):
+    with pytest.raises(OSError, match=r"memory: the folder .*file"):
         make(memory=file).fit(many.images, many.target)
     with pytest.raises(ValueError, match="'memory' parameter"):
         make(memory=3).fit(many.images, many.target)

@@ -108,7 +108,8 @@ def test_validation_images_go_through_the_steps_before_the_classifier(simple, ce
     clf = simple(max_epochs=1).set_fit_request(X_val=True, y_val=True)
     features = DeepFeatures("simple_cnn", weights=None, random_state=0)
     pipe = Pipeline([("features", features), ("clf", clf)], transform_input=["X_val"])
-    pipe.fit(cells.images, cells.target, X_val=cells.images[:9], y_val=cells.target[:9])
+    validation = {"X_val": cells.images[:9], "y_val": cells.target[:9]}
+    pipe.fit(cells.images[9:], cells.target[9:], **validation)
     assert pipe["clf"].history_[0]["valid_acc"] == np.mean(
         pipe.predict(cells.images[:9]) == cells.target[:9]
     )

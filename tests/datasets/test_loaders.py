@@ -392,14 +392,17 @@ def test_files_that_change_between_listing_and_reading(tmp_path):
 def test_folders_nested_deeper_than_calls_may_be(tmp_path):
     write(tmp_path, ["1.png"])
     folders = [tmp_path]
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(1000)  # other tests raise it, beyond the longest path
     try:
-        for _ in range(sys.getrecursionlimit() + 50):
+        for _ in range(1050):
             folders.append(folders[-1] / "d")
             folders[-1].mkdir()
         shutil.copy(tmp_path / "1.png", folders[-1])
         listing = list_image_folder(tmp_path, labelled=False)
         assert len(listing.paths) == 2
     finally:
+        sys.setrecursionlimit(limit)
         (folders[-1] / "1.png").unlink(missing_ok=True)
         for folder in folders[:0:-1]:  # pytest would remove them by as many calls
             folder.rmdir()

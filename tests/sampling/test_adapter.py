@@ -48,7 +48,7 @@ OTHERS = [
 
 
 def flat(images):
-    return np.asarray(images).reshape(len(images), -1)
+    return np.asarray(images).reshape(len(images), int(np.prod(images.shape[1:])))
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import math
 import warnings
 from typing import Any
 
+import numpy as np
 import torch
 from skorch.callbacks import Callback, EarlyStopping, GradientNormClipping
 
@@ -223,24 +224,24 @@ class Gain(Callback):
         self.weights_ = 0.0  # of each class
 
     def on_batch_end(self, net, batch=None, training=False, y_pred=None, **kwargs):
-        """Add the losses of a training batch and the weights of its labels."""
+        """Add the loss of a training batch and the weights of its labels."""
         if not training:
             return
         X, y = batch
-        y_pred = y_pred.detach()
-        target = torch.as_tensor(y, device=y_pred.device)
-        weight = torch.as_tensor(X["sample_weight"], device=y_pred.device)
-        self.loss_ += float(weight @ net.criterion_(y_pred, target))
-        if target.ndim == 1:
-            target = torch.nn.functional.one_hot(target, y_pred.shape[1]).to(weight.dtype)
-        self.weights_ += weight @ target
+        weight = np.asarray(X["sample_weight"], dtype=np.float64)
+        self.loss_ += float(net.loss_without_penalty) * weight.sum()
+        if y.ndim == 1:
+            self.weights_ += np.bincount(y, weight, minlength=y_pred.shape[1])
+        else:
+            self.weights_ += weight @ y
 
     def on_epoch_end(self, net, **kwargs):
         """Compare."""
-        total, n_classes = self.weights_.sum(), len(self.weights_)
+        weights = torch.as_tensor(self.weights_, dtype=torch.float32, device=net.device)
+        total, n_classes = weights.sum(), len(weights)
         # Smoothed as the labels are, which gives the least cross-entropy.
         smoothing = net.criterion_.label_smoothing
-        shares = (1 - smoothing) * self.weights_ / total + smoothing / n_classes
+        shares = (1 - smoothing) * weights / total + smoothing / n_classes
         # Focal loss is least at more even shares, so their powers down to equality are tried.
         powers = torch.linspace(0, 1, 11, device=total.device)[:, None]
         constants = powers * shares.clamp_min(torch.finfo(shares.dtype).tiny).log()
@@ -249,7 +250,7 @@ class Gain(Callback):
         losses = net.criterion_(
             constants.repeat_interleave(n_classes, dim=0), labels.repeat(len(powers))
         )
-        of_shares = float((losses.view(len(powers), n_classes) @ self.weights_).min())
+        of_shares = float((losses.view(len(powers), n_classes) @ weights).min())
         if of_shares > 0.01 * float(total):
             net.history.record("gain", 1 - self.loss_ / of_shares)
 

@@ -71,6 +71,7 @@ class CellNet(NeuralNetClassifier):
     incremental = False  # True for a net of partial_fit
     trained_as: dict | None = None  # the classifier's parameters when the net was made
     interrupted = False  # True after Ctrl-C
+    loss_without_penalty: torch.Tensor | None = None  # of the last batch
     prepare: Callable | None = None  # what makes of the data what the epochs run on
 
     def __init__(
@@ -168,6 +169,7 @@ class CellNet(NeuralNetClassifier):
         weight = torch.as_tensor(X["sample_weight"], device=y_pred.device)
         losses = self.criterion_(y_pred, torch.as_tensor(y_true, device=y_pred.device))
         loss = (losses * weight).sum() / weight.sum()
+        self.loss_without_penalty = loss.detach()
         return loss + self.penalty() if training and self.penalty is not None else loss
 
     def predict_logits(
@@ -224,6 +226,7 @@ class CellNet(NeuralNetClassifier):
             callbacks_=[],
             training_batches=None,
             prepare=None,
+            loss_without_penalty=None,
             penalty=None,
             random_state=None,
             device="cpu",
