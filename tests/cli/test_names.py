@@ -33,16 +33,16 @@ def test_names_are_printed_escaped_where_a_terminal_would_obey_or_not_show_them(
     assert done.stdout.isascii() and "\x1b" not in done.stdout + done.stderr
 
 
-def test_tables_are_whole_where_stdout_is_no_terminal(twenty, run):
+def test_tables_are_whole_where_stdout_is_no_terminal(twenty, call):
     root, _ = twenty
-    done = run("evaluate", root / "m", root / "cells", env=os.environ | {"PYTHONUTF8": "1"})
-    assert done.returncode == 0, done.stderr
-    assert "…" not in done.stdout
-    [header] = [line for line in done.stdout.splitlines() if "true \\ predicted" in line]
+    code, out, err = call("evaluate", root / "m", root / "cells")
+    assert code == 0, err
+    assert "…" not in out
+    [header] = [line for line in out.splitlines() if "true \\ predicted" in line]
     for name in CLASSES[3:]:
         assert f" {name} " in header
-        assert sum(line.startswith(f"│ {name} ") for line in done.stdout.splitlines()) == 2
-    assert "\x1b" not in done.stdout and "\u202e" not in done.stdout
+        assert sum(line.startswith(f"│ {name} ") for line in out.splitlines()) == 2
+    assert "\x1b" not in out and "\u202e" not in out
 
 
 def test_the_table_of_predictions_keeps_every_name(trained, tmp_path, call):
