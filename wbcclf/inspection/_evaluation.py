@@ -36,7 +36,9 @@ def evaluate_predictions(y_true: Any, y_pred: Any) -> Bunch:
         balanced_accuracy : float
             Mean recall of the classes in `y_true`.
         macro_f1 : float
-            Mean F1 of all classes, rare and common alike.
+            Mean F1 of the classes in `y_true`, rare and common alike. A class that is only ever
+            predicted costs the others recall, and is not one of them: otherwise the figure would
+            depend on which absent classes a model happens to predict.
         classes : ndarray of shape (n_classes,)
             All labels in either array, sorted.
         precision, recall, f1 : ndarray of shape (n_classes,)
@@ -84,7 +86,7 @@ def evaluate_predictions(y_true: Any, y_pred: Any) -> Bunch:
         accuracy_interval=(float(interval.low), float(interval.high)),
         # Not balanced_accuracy_score, which warns where a class is only ever predicted.
         balanced_accuracy=float(recall[support > 0].mean()),
-        macro_f1=float(f1.mean()),
+        macro_f1=float(f1[support > 0].mean()),
         classes=classes,
         precision=precision,
         recall=recall,
