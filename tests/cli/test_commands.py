@@ -156,18 +156,23 @@ def test_a_recipe_with_groups_validates_on_whole_groups(trained, tmp_path, call,
     assert len(held) == 12 and len({path[-5] for path in held}) == 2
 
 
-def test_a_training_is_3000_steps_or_ten_passes_long(trained, tmp_path, call, monkeypatch):
+@pytest.mark.parametrize(
+    ("given", "expected"), [((), (180, 0.01)), (("--augment", "turns"), ("quarter", 0))]
+)
+def test_a_training_is_3000_steps_or_ten_passes_long(
+    given, expected, trained, tmp_path, call, monkeypatch
+):
     assert (default_steps(20_000, 32), default_steps(9_600, 32)) == (10 * 625, 3000)
     monkeypatch.setattr(_defaults, "STEPS", 25)  # the test has no minutes
     code, out, err = call(
         *("train", trained / "train", "-o", tmp_path / "m.wbcclf", "--image-size", 8),
-        *("--backbone", "cnn8", "--balance", "copies", "--batch-size", 60),
+        *("--backbone", "cnn8", "--balance", "copies", "--batch-size", 60, *given),
     )
     assert code == 0, err
     assert "Trained 25 of 25 steps" in out
     classifier = wbcclf.load_model(tmp_path / "m.wbcclf")["classifier"]
     assert classifier.n_steps_ == 25
-    assert (classifier.augment.rotation, classifier.augment.hue) == ("quarter", 0)
+    assert (classifier.augment.rotation, classifier.augment.hue) == expected
 
 
 @pytest.mark.parametrize("given", [("--balance", "copies"), ("--recipe", "field-cnn")])
