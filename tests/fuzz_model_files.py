@@ -2,7 +2,8 @@
 
 Run for ten minutes: ``python tests/fuzz_model_files.py --seconds 600``. It prints how many files
 were loaded and refused, and ends with status 1 at the first other error, or file that costs more
-than a second or 500 MB; the file is then kept. A part of it is in ``tests/test_model_files.py``.
+than a second or 500 MB; the file is then kept. A part of it is in
+``tests/test_model_files.py``.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ import tempfile
 import time
 import traceback
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 VALUES: list[Any] = [
     None, True, False, 0, 1, -1, 3, 2**31, 2**63, 10**400, 0.5, -0.5, 1e308, float("nan"),
@@ -50,6 +53,21 @@ def rewritten(content: bytes, members: dict[str, bytes | None]) -> bytes:
             if replacement is not None:
                 archive.writestr(name, replacement)
     return new.getvalue()
+
+
+def with_document(path: Path, change: Callable[[dict, dict, dict], object]) -> bytes:
+    """Return a model file changed by a function of its document and both steps' parameters."""
+    with zipfile.ZipFile(path) as archive:
+        document = json.loads(archive.read("model.json"))
+    change(document, document["steps"][0][1]["params"], document["steps"][-1][1]["params"])
+    return rewritten(path.read_bytes(), {"model.json": json.dumps(document).encode()})
+
+
+def npy(array: np.ndarray) -> bytes:
+    """Return an array as a member of a model file."""
+    content = io.BytesIO()
+    np.save(content, array)
+    return content.getvalue()
 
 
 def _cut(content: bytes, rng: random.Random) -> bytes:

@@ -10,6 +10,8 @@ import io
 import json
 import math
 import os
+import re
+import reprlib
 import stat
 import struct
 import zipfile
@@ -28,8 +30,9 @@ from wbcclf.exceptions import ModelFormatError
 FORMAT = 2
 _DOCUMENT = "model.json"
 _LONGEST_DOCUMENT = 4 * 2**20  # bytes: the history of 20,000 epochs
-_MOST_ARRAYS = 10_000  # no network of timm has half as many tensors
-_MOST_MEMBERS = 100_000
+_MOST_BRACKETS = 100_000  # more than that history has; Python takes 2 s to make a million lists
+_MOST_MEMBERS = 10_000  # no network of timm has half as many tensors
+_LONGEST_HEADER = 256  # bytes of an array's; NumPy writes 128, and more only for many axes
 _LONGEST_EXTRA = 28  # bytes: a member's size and place in 64 bits
 
 # A zip's end: signature, ..., size of the directory, ..., length of the comment. If a locator is
@@ -39,6 +42,12 @@ _LOCATOR = struct.Struct("<4s4xQ4x")
 _END_64 = struct.Struct("<4s36xQ8x")
 # A member in the directory: signature, ..., lengths of name, extra fields and comment.
 _MEMBER = struct.Struct("<4s24x3H12x")
+# An array's header as NumPy writes it: length of what follows, dtype, shape.
+_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00(..)\{'descr': '([<>|][a-zA-Z]\d{1,9})', "
+    rb"'fortran_order': (?:True|False), 'shape': \(([\d, ]*)\), \} *\n",
+    re.DOTALL,
+)
 
 
 def write_model_file(
@@ -49,13 +58,19 @@ def write_model_file(
     Raises
     ------
     ValueError
-        If that is more than :func:`open_model_file` reads.
+        If that is more than :func:`open_model_file` reads, or something else.
     """
+    for name, array in arrays.items():
+        if not _is_plain(array.dtype):
+            raise ValueError(
+                f"A model file holds no array of {array.dtype}, as {name!r} of this model is, but "
+                "numbers, booleans and strings. Fit it on those, or use joblib.dump."
+            )
     text = json.dumps({"format": FORMAT, **document}, indent=1)
-    if len(text) > _LONGEST_DOCUMENT or len(arrays) > _MOST_ARRAYS:
+    if len(text) > _LONGEST_DOCUMENT or len(arrays) >= _MOST_MEMBERS:
         raise ValueError(
             f"A model file holds at most {_LONGEST_DOCUMENT:,} bytes of parameters and history and "
-            f"{_MOST_ARRAYS:,} arrays; this model has {len(text):,} and {len(arrays):,}. Use "
+            f"{_MOST_MEMBERS - 1:,} arrays; this model has {len(text):,} and {len(arrays):,}. Use "
             "joblib.dump for it, or shorten its history_."
         )
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
@@ -80,7 +95,7 @@ def open_archive(path: str | os.PathLike, inflation: int = 1) -> Iterator[zipfil
     ------
     zipfile.BadZipFile
         If there is more in it, if two members have one name, one is encrypted, or there are more
-        than 100,000. Members may be deflated if `inflation` is above 1, and stored otherwise.
+        than 10,000. Members may be deflated if `inflation` is above 1, and stored otherwise.
     OSError
         If the file cannot be opened.
     """
@@ -153,14 +168,17 @@ def open_model_file(path: str | os.PathLike) -> Iterator[tuple[dict, Arrays]]:
     with open_archive(path) as archive:
         if archive.getinfo(_DOCUMENT).file_size > _LONGEST_DOCUMENT:
             raise ValueError(f"{_DOCUMENT} is larger than {_LONGEST_DOCUMENT:,} bytes")
-        document = json.loads(archive.read(_DOCUMENT))
+        text = archive.read(_DOCUMENT)
+        if text.count(b"[") + text.count(b"{") > _MOST_BRACKETS:
+            raise ValueError(f"{_DOCUMENT} has more than {_MOST_BRACKETS:,} lists and objects")
+        document = json.loads(text)
         number = document["format"]
         if type(number) is not int or number < 1:
-            raise ValueError(f"format {number!r:.40}")
+            raise ValueError(f"format {reprlib.repr(number)}")
         if number > FORMAT:
-            version = document.get("version", "of an unknown version")
+            version = reprlib.repr(document.get("version", "?")).strip("'")
             raise ModelFormatError(
-                f"{os.fspath(path)} was written by wbcclf {version!s:.40} in format {number:.9g}; "
+                f"{os.fspath(path)} was written by wbcclf {version} in format {number:.9g}; "
                 f"this version of wbcclf reads formats up to {FORMAT}: update wbcclf."
             )
         yield document, Arrays(archive)
@@ -176,12 +194,9 @@ class Arrays(Mapping):
     """
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
-        members = archive.infolist()
-        if len(members) > 1 + _MOST_ARRAYS:
-            raise ValueError(f"it has {len(members):,} members, not up to {1 + _MOST_ARRAYS:,}")
         self._archive = archive
         self.headers: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
-        for member in members:
+        for member in archive.infolist():
             name = member.filename.removesuffix(".npy")
             if name != member.filename:
                 self.headers[name] = _header(archive, member)
@@ -199,13 +214,19 @@ class Arrays(Mapping):
         return len(self.headers)
 
 
+def _is_plain(dtype: np.dtype) -> bool:
+    return dtype.kind in "biufU" and dtype.itemsize > 0
+
+
 def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype]:
     with archive.open(member) as file:
-        if np.lib.format.read_magic(file) != (1, 0):
-            raise ValueError(f"{member.filename!r:.80} is not an array of format 1.0")
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        left = member.file_size - file.tell()
-    is_plain = dtype.kind in "biufU" and dtype.itemsize > 0
-    if not is_plain or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != left:
+        header = _HEADER.match(file.read(_LONGEST_HEADER))
+    # NumPy's own reader takes longer for what it did not write, and any number of axes.
+    if not header or header.end() != 10 + int.from_bytes(header[1], "little"):
+        raise ValueError(f"{member.filename!r:.80} is not an array of format 1.0")
+    dtype = np.dtype(header[2].decode())
+    shape = tuple(map(int, header[3].replace(b",", b" ").split()))
+    left = member.file_size - header.end()
+    if not _is_plain(dtype) or math.prod(shape) * dtype.itemsize != left:
         raise ValueError(f"{member.filename!r:.80} is not the array that its header describes")
     return shape, dtype

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import reprlib
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -33,6 +34,12 @@ _CLASSES: dict[str, type] = {
 
 Check = Callable[[Any], bool]
 
+# A file of a few kilobytes can ask for any number of layers, and for images of any size to be made
+# of those that it is given: both cost more than their text.
+_MOST_LAYERS = 32  # twice the blocks of a ConvNet, six times the layers of a published head
+_MOST_KEYS = 1_000  # classes, blocks or options
+LONGEST_INPUT = 2_048  # pixels, twice the largest input of timm's pretrained networks
+
 
 def _is(*types: type) -> Check:
     """Take values of exactly these types: True is no int here."""
@@ -49,22 +56,38 @@ def _dict_of(key: Check, item: Check) -> Check:
     )
 
 
-_number = _is(int, float)
-_scalar = _is(bool, int, float, str, type(None))
-_label = _is(bool, int, float, str)
+def _int(value: Any) -> bool:
+    return type(value) is int and -(2**63) <= value < 2**64  # what NumPy holds
+
+
+def _number(value: Any) -> bool:
+    return type(value) is float or _int(value)
+
+
+def _label(value: Any) -> bool:
+    return type(value) in (bool, str) or _number(value)
+
+
+def _scalar(value: Any) -> bool:
+    return value is None or _label(value)
 
 
 def _side(value: Any) -> bool:
-    return type(value) is int and 1 <= value <= LONGEST_SIDE
+    return type(value) is int and 1 <= value <= LONGEST_INPUT
 
 
 def _size(value: Any) -> bool:
-    return _tuple_of(_side)(value) and len(value) == 2
+    return value is None or _side(value) or (_tuple_of(_side)(value) and len(value) == 2)
 
 
 def _image_shape(value: Any) -> bool:
+    # Larger than LONGEST_INPUT if these were the training images: predicting takes no others, and
+    # makes none of that size.
     return (
-        _tuple_of(_is(int))(value) and len(value) == 3 and min(value) >= 1 and value[2] in CHANNELS
+        _tuple_of(_int)(value)
+        and len(value) == 3
+        and all(1 <= side <= LONGEST_SIDE for side in value)
+        and value[2] in CHANNELS
     )
 
 
@@ -77,25 +100,24 @@ _PARAMETERS: dict[str, Check] = {
     "callbacks": lambda value: value == (),
     "class_weight": _dict_of(_label, _number),
     "dropout": _tuple_of(_number),
-    "filters": _tuple_of(_is(int)),
+    "filters": _tuple_of(_int),
     "head": _is(Head),
-    "hidden": _tuple_of(_is(int)),
+    "hidden": _tuple_of(_int),
     "image_shape": _image_shape,
-    "image_size": _size,
-    "input_size": _size,
-    "kernel_size": _tuple_of(_is(int)),
+    "kernel_size": _tuple_of(_int),
     "l1": _dict_of(_is(str), _number),
     "l2": _dict_of(_is(str), _number),
     "lr_schedule_params": _dict_of(_is(str), _scalar),
     "optimizer_params": _dict_of(
         _is(str), lambda value: _scalar(value) or _tuple_of(_number)(value)
     ),
-    "sampling_strategy": _dict_of(_label, _is(int)),
+    "sampling_strategy": _dict_of(_label, _int),
 }
+_SIZES = {"image_size", "input_size"}
 # What a text may be, beyond those that the estimators' constraints list.
 _TEXTS = {
     "backbone": re.compile(r"[^\s]{1,200}"),
-    "device": re.compile(r"auto|(?!meta)[a-z]{2,20}(:\d{1,4})?"),
+    "device": re.compile(r"auto|(cpu|cuda|mps)(:\d{1,3})?"),
 }
 # Parameters that belong to the machine and not to the model: folders, a compiler, sizes. No version
 # has written the first ones.
@@ -125,9 +147,9 @@ def _value_range(value: Any) -> bool:
 LEARNT: dict[str, Check] = {
     "image_shape_": _image_shape,
     "value_range_": _value_range,
-    "n_features_in_": _is(int),
+    "n_features_in_": _int,
     "history_": _tuple_of(_dict_of(_is(str), _number)),
-    "n_iter_": _is(int),
+    "n_iter_": _int,
 }
 
 # ---------------------------------------------------------------- estimators
@@ -194,25 +216,32 @@ def decode(value: Any) -> Any:
     if isinstance(value, dict) and value.keys() == {"class", "params"}:
         return _decode_estimator(value["class"], value["params"])
     if isinstance(value, dict):
-        return {_key(key): decode(item) for key, item in value["dict"]}
+        items = value["dict"]
+        if len(items) > _MOST_KEYS:
+            raise TypeError(f"a dict of {len(items):,} keys; a model file holds {_MOST_KEYS:,}")
+        return {_decode_plain(key): _decode_plain(item) for key, item in items}
+    return _decode_plain(value)
+
+
+def _decode_plain(value: Any) -> Any:
+    """Return a single value, or a tuple of them: no parameter needs more in each other."""
     if isinstance(value, list):
-        return tuple(map(decode, value))
-    return value
-
-
-def _key(value: Any) -> Any:
-    if not _label(value):
-        raise TypeError(f"{value!r:.40} is no key")
-    return value
+        if len(value) > _MOST_LAYERS:
+            raise TypeError(f"a list of {len(value):,} values; a model file holds {_MOST_LAYERS}")
+        if all(map(_scalar, value)):
+            return tuple(value)
+    elif _scalar(value):
+        return value
+    raise TypeError(f"{reprlib.repr(value)} is not among the values that a model file holds")
 
 
 def _decode_estimator(name: str, encoded: dict[str, Any]) -> BaseEstimator:
     cls = _CLASSES[name]
-    unknown = sorted(encoded.keys() - cls._get_param_names())
+    unknown = encoded.keys() - cls._get_param_names()
     if unknown:
         raise ModelFormatError(
-            f"The model file gives {name} the parameter {unknown[0]!r:.80}, which this version of "
-            "wbcclf does not know: update wbcclf."
+            f"The model file gives {name} the parameter {min(unknown)!r:.80}, which this version "
+            "of wbcclf does not know: update wbcclf."
         )
     params = {}
     for param, value in encoded.items():
@@ -230,17 +259,21 @@ def _decode_estimator(name: str, encoded: dict[str, Any]) -> BaseEstimator:
 def _check_parameter(name: str, value: Any) -> None:
     if isinstance(value, str):
         is_allowed = name not in _TEXTS or _TEXTS[name].fullmatch(value)
+    elif name in _SIZES:
+        is_allowed = _size(value)
     else:
         is_allowed = _scalar(value) or (name in _PARAMETERS and _PARAMETERS[name](value))
     if not is_allowed:
-        raise TypeError(f"{name}={value!r:.80} is not among the values that a model file holds")
+        raise TypeError(
+            f"{name}={reprlib.repr(value)} is not among the values that a model file holds"
+        )
 
 
 # ---------------------------------------------------------------- the document
 
 
 _DOCUMENT: dict[str, Check] = {
-    "format": _is(int),
+    "format": _int,
     "version": _is(str),
     "backbone": _is(str),
     "package": lambda value: value is None or bool(re.fullmatch(r"[\w.-]{1,100}", value)),
@@ -261,7 +294,7 @@ def read_steps(document: dict) -> list[tuple[str, BaseEstimator]]:
     unknown = document.keys() - _DOCUMENT.keys()
     for name, is_allowed in _DOCUMENT.items():
         if name in document and not is_allowed(document[name]):
-            raise ValueError(f"{name} is {document[name]!r:.80}")
+            raise ValueError(f"{name} is {reprlib.repr(document[name])}")
     if unknown:
         raise ValueError(f"{min(unknown)!r:.80} is no part of a model")
     steps = document["steps"]
@@ -271,7 +304,7 @@ def read_steps(document: dict) -> list[tuple[str, BaseEstimator]]:
     names = [name for name, _ in steps]
     are_names = all(isinstance(name, str) and "__" not in name for name in names)
     if not are_names or len({*names}) < len(names):
-        raise ValueError(f"the names of the steps are {names!r:.80}")
+        raise ValueError(f"the names of the steps are {reprlib.repr(names)}")
     estimators = [decode(step) for _, step in steps]
     if not isinstance(estimators[-1], CNNClassifier) or not all(
         isinstance(step, ImageLoader) for step in estimators[:-1]
@@ -301,10 +334,10 @@ def set_learnt(
     """
     learnt = {n: tuple(value) if type(value) is list else value for n, value in learnt.items()}
     if learnt.keys() != LEARNT.keys():
-        raise ValueError(f"learnt are {', '.join(sorted(learnt)):.200}")
+        raise ValueError(f"learnt are {reprlib.repr(list(learnt))}")
     for name, is_allowed in LEARNT.items():
         if not is_allowed(learnt[name]):
-            raise ValueError(f"{name}={learnt[name]!r:.80} cannot have been learnt")
+            raise ValueError(f"{name}={reprlib.repr(learnt[name])} cannot have been learnt")
     classes.tolist()  # fails for characters that there are not
     n_features = learnt["n_features_in_"]
     consistent = {

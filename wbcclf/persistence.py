@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import reprlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from imblearn.pipeline import Pipeline
@@ -13,7 +15,8 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from wbcclf import _saved, backbones
-from wbcclf._model_file import Arrays, open_model_file, write_model_file
+from wbcclf._images import check_image_size
+from wbcclf._model_file import open_model_file, write_model_file
 from wbcclf._version import __version__
 from wbcclf.backbones._registry import backbone_package, draft_backbones
 from wbcclf.classifiers import CNNClassifier
@@ -32,7 +35,8 @@ def save_model(model: BaseEstimator, path: str | os.PathLike) -> None:
     needs. So is what belongs to the machine: folders (`memory`, `spill_dir`, `checkpoint_dir`), a
     file given as `weights`, `compile`, `cache_gb`, `memory_gb` and `n_jobs`. The file is written
     under a temporary name and then renamed, so an interrupted call leaves no half file and an
-    existing one untouched.
+    existing one untouched. Before that the model is restored once from what would be written: what
+    :func:`load_model` would refuse is an error here.
 
     Parameters
     ----------
@@ -44,9 +48,12 @@ def save_model(model: BaseEstimator, path: str | os.PathLike) -> None:
     Raises
     ------
     TypeError
-        If the model holds a step that cannot be written; use joblib for such a pipeline.
+        If the model holds a step that cannot be written, or a parameter: more than 32 layers, an
+        `input_size` or `image_size` above 2,048 pixels, another device than a CPU, CUDA or MPS one.
+        Use joblib for such a pipeline.
     ValueError
-        If parameters were changed after `fit`, or the weights are not finite.
+        If parameters that the network or its training depend on were changed after `fit`, labels
+        are no plain numbers or strings, or the weights are not finite.
     sklearn.exceptions.NotFittedError
         If the model is not fitted.
     OSError
@@ -81,10 +88,9 @@ def save_model(model: BaseEstimator, path: str | os.PathLike) -> None:
         "steps": [[name, _saved.encode(step)] for name, step in kept],
         "learnt": {name: getattr(classifier, name) for name in _saved.LEARNT},
     }
-    arrays = {"classes": _plain(classifier.classes_)}
+    arrays = {"classes": _plain(classifier.classes_, "classes_")}
     if hasattr(classifier, "feature_names_in_"):
-        arrays["feature_names"] = _plain(classifier.feature_names_in_)
-    _read_estimators(json.loads(json.dumps(document)), arrays)  # or it could not be loaded
+        arrays["feature_names"] = _plain(classifier.feature_names_in_, "feature_names_in_")
     for name, tensor in classifier.net_.module_.state_dict().items():
         arrays[_NETWORK + name] = tensor.cpu().numpy()
         if not np.isfinite(arrays[_NETWORK + name]).all():
@@ -92,6 +98,8 @@ def save_model(model: BaseEstimator, path: str | os.PathLike) -> None:
                 f"The network's weights are not finite ({name}): the training diverged. Lower lr "
                 "or set max_grad_norm, and fit again."
             )
+    headers = {name: (array.shape, array.dtype) for name, array in arrays.items()}
+    _read_model(json.loads(json.dumps(document)), headers, arrays)
     write_model_file(path, document, arrays)
 
 
@@ -142,8 +150,7 @@ def load_model(path: str | os.PathLike) -> BaseEstimator:
     """
     try:
         with open_model_file(path) as (document, arrays):
-            steps = _read_estimators(document, arrays)
-            _restore(steps[-1][1], document, arrays)
+            steps = _read_model(document, arrays.headers, arrays)
         return Pipeline(steps) if document["pipeline"] else steps[-1][1]
     except ModelFormatError:
         raise
@@ -157,21 +164,35 @@ def load_model(path: str | os.PathLike) -> BaseEstimator:
         ) from error
 
 
-def _read_estimators(
-    document: dict, arrays: Mapping[str, np.ndarray]
+def _read_model(
+    document: dict, headers: dict[str, Any], arrays: Mapping[str, np.ndarray]
 ) -> list[tuple[str, BaseEstimator]]:
-    """Return the steps of a model, with all that they learnt but for the network."""
+    """Return the fitted steps of a model from what a file holds, or would hold."""
     steps = _saved.read_steps(document)
+    classifier = steps[-1][1]
     _saved.set_learnt(
-        steps[-1][1], document["learnt"], arrays["classes"], arrays.get("feature_names")
+        classifier, document["learnt"], arrays["classes"], arrays.get("feature_names")
     )
+    height, width, _ = classifier.image_shape_
+    for _, loader in steps[:-1]:
+        if check_image_size(loader.image_size) not in (None, (height, width)):
+            raise ValueError(
+                f"ImageLoader(image_size={loader.image_size!r}) makes no images of {height}x{width}"
+                " pixels, which the classifier was fitted on. Set image_size back, or fit anew."
+            )
+    _restore(classifier, document, headers, arrays)
     return steps
 
 
-def _restore(classifier: CNNClassifier, document: dict, arrays: Arrays) -> None:
+def _restore(
+    classifier: CNNClassifier,
+    document: dict,
+    headers: dict[str, Any],
+    arrays: Mapping[str, np.ndarray],
+) -> None:
     """Give a classifier its network."""
     theirs = {}  # the network's names for tensors, and the file's
-    for name in arrays:
+    for name in headers:
         if name.startswith(_NETWORK):
             ours = name.removeprefix(_NETWORK)
             theirs[_RENAMED.get(ours, ours)] = name
@@ -185,7 +206,15 @@ def _restore(classifier: CNNClassifier, document: dict, arrays: Arrays) -> None:
         return array
 
     _check_backbone(classifier, document)
-    classifier._restore_net({ours: arrays.headers[name] for ours, name in theirs.items()}, read)
+    classifier._restore_net({ours: headers[name] for ours, name in theirs.items()}, read)
+    # Without input_size, a backbone of many blocks enlarges small images, twofold for each block.
+    seen = classifier.net_.module_.preprocessing.input_size
+    for side, given in zip(seen, classifier.image_shape_, strict=False):
+        if side > max(given, _saved.LONGEST_INPUT):
+            raise ValueError(
+                f"The network enlarges images to {seen} pixels; a model file holds none that "
+                f"makes more than {_saved.LONGEST_INPUT:,} of a side. Use joblib.dump for it."
+            )
     classifier.weights = _saved.tag_or_none(classifier.weights, classifier.backbone)
 
 
@@ -213,6 +242,12 @@ def _check_known(name: str, package: str | None) -> None:
         ) from error
 
 
-def _plain(labels: np.ndarray) -> np.ndarray:
+def _plain(labels: np.ndarray, name: str) -> np.ndarray:
     """Return an object array of strings as a string array, which needs no pickle."""
-    return labels.astype(str) if labels.dtype.kind == "O" else labels
+    plain = labels.astype(str) if labels.dtype.kind == "O" else labels
+    if plain.tolist() != labels.tolist():  # such an array drops NULs at the end
+        raise ValueError(
+            f"{name} cannot be written as they are: {reprlib.repr(labels.tolist())}. Give strings "
+            "that do not end in a NUL character to fit, or use joblib.dump."
+        )
+    return plain

@@ -418,9 +418,10 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         images = self._check_images(X)
         device = _net.resolve_device(self.device, fitted=True)
-        if device != self.net_.device:
-            name = get_backbone(self.backbone).name
-            self.net_.move_to(device, _net.resolve_precision(self.precision, device, name))
+        name = get_backbone(self.backbone).name
+        precision = _net.resolve_precision(self.precision, device, name)
+        if (device, precision) != (self.net_.device, self.net_.precision):
+            self.net_.move_to(device, precision)
         frozen = _activations.frozen_part(self, len(images))
         views = _eight_views(images) if self.test_time_augmentation else [images]
         logits = [self.net_.predict_logits(view, self.batch_size, frozen) for view in views]
