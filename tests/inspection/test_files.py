@@ -1,6 +1,7 @@
 """Predictions for files: what is taken for files, and for a model."""
 
 import shutil
+import struct
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ from wbcclf import (
     list_image_folder,
     make_blood_cells,
 )
+from wbcclf.datasets import _reading
 from wbcclf.inspection import predict_files
 
 
@@ -81,6 +83,32 @@ def test_files_are_predicted_in_order_whatever_the_chunks(model, paths, tmp_path
     assert labels == model.predict(images).tolist()
     # Another batch composition may round differently in the last bits of float32.
     np.testing.assert_allclose(probabilities, model.predict_proba(images), atol=1e-6)
+
+
+def test_a_broken_file_costs_the_others_nothing_and_its_reason_is_whole(
+    model, paths, tmp_path, monkeypatch
+):
+    (tmp_path / "planes.tif").write_bytes(sixteen_bit_planes())
+    broken = [str(tmp_path / "planes.tif"), str(tmp_path / "gone.png")]
+    read = []
+    read_image = _reading.read_image
+    monkeypatch.setattr(
+        _reading, "read_image", lambda path, *rest: read.append(path) or read_image(path, *rest)
+    )
+    first, second = predict_files(model, [*paths[:4], *broken, broken[1]], chunk_size=5)
+    assert first.paths == paths[:4] and second.paths == []
+    assert first.skipped == [
+        (broken[0], "16-bit TIFF with a separate plane for each colour: not supported")
+    ]
+    assert second.skipped == [(broken[1], "no such file")] * 2
+    assert sorted(read) == sorted([*paths[:4], *broken, broken[1]])
+
+
+def sixteen_bit_planes():
+    """Return a TIFF of one black pixel."""
+    tags = [(256, 1), (257, 1), (258, 16), (259, 1), (262, 2), (273, 122), (277, 3), (279, 6)]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in [*tags, (284, 2)])
+    return struct.pack("<2sHIH", b"II", 42, 8, 9) + entries + bytes(10)
 
 
 @pytest.mark.parametrize("kind", [str, lambda folder: folder])

@@ -85,7 +85,7 @@ def read_images(
     n_jobs: int | None,
     max_pixels: int,
     verbose: int,
-    on_error: str = "raise",
+    on_error: str | None = "raise",
     missing: Sequence[tuple[str, str]] = (),
     memory: Any = None,
     spill_dir: str | PathLike | None = None,
@@ -98,8 +98,10 @@ def read_images(
     paths : sequence of str
     image_size : tuple of (height, width), or None
         None keeps the size of the images, which then must all have the same.
-    n_jobs, max_pixels, verbose, on_error, memory, spill_dir
+    n_jobs, max_pixels, verbose, memory, spill_dir
         As in `load_image_folder`.
+    on_error : {"raise", "warn", "skip"} or None
+        As in `load_image_folder`; None is "skip" that allows for no readable file at all.
     missing : sequence of (path, reason)
         Files known to be unreadable, counted with the broken ones.
     advice : str
@@ -108,7 +110,7 @@ def read_images(
     Raises
     ------
     ImageReadError
-        If a file cannot be read and `on_error` is "raise", or if none can.
+        If a file cannot be read and `on_error` is "raise", or if none can and it is not None.
     ValueError
         If the sizes differ and `image_size` is None.
     OSError
@@ -119,8 +121,6 @@ def read_images(
     store = _open_store(memory, messages)
     reader = _Reader(paths, image_size, max_pixels, store, spill_dir)
     _run(reader.read, len(paths), n_threads, verbose)
-    if store is not None:
-        store.prune()  # of what killed writers left; there is no limit
     if reader.full is not None:
         messages.append(
             f"Nothing more is kept in {store.folder} for now ({reader.full}). Free some room "
@@ -130,7 +130,8 @@ def read_images(
         warn_caller(message, UserWarning)
     broken = [(path, why) for path, why in zip(paths, reader.reasons, strict=True) if why]
     failures = [*missing, *broken]
-    _report(failures, len(paths) + len(missing), on_error, advice)
+    if on_error is not None:
+        _report(failures, len(paths) + len(missing), on_error, advice)
     kept = np.array([k for k, why in enumerate(reader.reasons) if not why], dtype=np.intp)
     _check_one_size(paths, reader.sizes, kept)
     images = reader.batch

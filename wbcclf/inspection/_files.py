@@ -12,9 +12,10 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
+from wbcclf._images import check_image_size
 from wbcclf.classifiers import CNNClassifier
 from wbcclf.datasets import ImageLoader, list_image_folder
-from wbcclf.exceptions import ImageReadError
+from wbcclf.datasets._reading import read_images
 from wbcclf.inspection._checks import check_classifier
 
 
@@ -156,10 +157,23 @@ def _predict(
     chunk_size: int,
 ) -> Iterator[Bunch]:
     classes = classifier.classes_
+    loader.fit(files)  # which checks its parameters, and no more
     for start in range(0, len(files), chunk_size):
-        X, read, skipped = _read(loader, files[start : start + chunk_size])
+        chunk = files[start : start + chunk_size]
+        # Like loader.transform, which must not leave out rows.
+        read = read_images(
+            chunk,
+            check_image_size(loader.image_size),
+            n_jobs=loader.n_jobs,
+            max_pixels=loader.max_pixels,
+            memory=loader.memory,
+            spill_dir=loader.spill_dir,
+            verbose=loader.verbose,
+            on_error=None,
+        )
+        X = read.images
         labels, probabilities = classes[:0], np.empty((0, len(classes)), dtype=np.float32)
-        if read:
+        if len(X):
             for step in transformers:
                 X = step.transform(X)
             probabilities = classifier.predict_proba(X)
@@ -168,23 +182,9 @@ def _predict(
             is_network = isinstance(classifier, CNNClassifier)
             labels = classes[probabilities.argmax(axis=1)] if is_network else classifier.predict(X)
         yield Bunch(
-            paths=read, labels=labels, probabilities=probabilities, skipped=left_out + skipped
+            paths=[chunk[k] for k in read.kept],
+            labels=labels,
+            probabilities=probabilities,
+            skipped=left_out + read.failures,
         )
         left_out = []
-
-
-def _read(
-    loader: ImageLoader, paths: list[str]
-) -> tuple[np.ndarray | None, list[str], list[tuple[str, str]]]:
-    """Return the images of the readable files, those files, and the others with the reason."""
-    try:
-        return loader.transform(paths), paths, []
-    except ImageReadError:
-        images, read, skipped = [], [], []
-        for path in paths:
-            try:
-                images.append(loader.transform([path]))
-                read.append(path)
-            except ImageReadError as error:
-                skipped.append((path, str(error).rsplit(": ", 1)[-1]))
-        return (np.concatenate(images) if images else None), read, skipped
