@@ -309,6 +309,17 @@ def test_files_that_only_a_worker_cannot_read_are_not_left_out(model, folder, tm
     _cluster._check_read(_cluster._predict_part(str(model), digest, chunk), chunk)
 
 
+def test_files_may_vanish_or_become_pipes_at_any_time(model, tmp_path):
+    path = tmp_path / "cell.png"
+    gone = _cluster._key("model", [str(path)])
+    part = _cluster._predict_part(str(model), _cluster._digest(model), [str(path)])
+    os.mkfifo(path)
+    _cluster._check_read(part, [str(path)])  # to open it would take for ever
+    path.unlink()
+    path.touch()
+    assert _cluster._key("model", [str(path)]) != gone
+
+
 def test_a_lost_scheduler_is_named_and_what_was_done_is_kept(model, folder, tmp_path):
     ours = Cluster(tmp_path)
     paths = [str(folder / f"{number:04}.png") for number in range(10, 200)]

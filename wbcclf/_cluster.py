@@ -18,6 +18,7 @@ import numpy as np
 from sklearn.utils import Bunch
 
 import wbcclf
+from wbcclf._files import read_regular
 from wbcclf._store import Store
 from wbcclf.inspection import predict_files
 
@@ -115,9 +116,12 @@ def _digest(file: Path) -> str:
 def _key(model: str, chunk: list[str]) -> str:
     digest = hashlib.sha256(f"{FORMAT} {wbcclf.__version__} {model}".encode())
     for path in chunk:
-        stat = os.stat(path)
-        name = os.fsencode(os.path.abspath(path))
-        digest.update(name + f"\0{stat.st_size} {stat.st_mtime_ns}\0".encode())
+        try:
+            stat = os.stat(path)
+            stamp = f"{stat.st_size} {stat.st_mtime_ns}"
+        except OSError:  # gone since it was listed; the worker says why it is left out
+            stamp = ""
+        digest.update(os.fsencode(os.path.abspath(path)) + f"\0{stamp}\0".encode())
     return digest.hexdigest()[:40]
 
 
@@ -197,7 +201,7 @@ def _predict_part(model_file: str, digest: str, paths: list[str]) -> bytes:
 
 def _can_be_read(path: str) -> bool:
     try:
-        Path(path).read_bytes()
+        read_regular(path)
     except OSError:
         return False
     return True
