@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 
+from wbcclf.cli._classes import match_classes
+
 
 @pytest.fixture
 def folder(trained, tmp_path):
@@ -34,11 +36,53 @@ def test_upper_and_lower_case_alone_are_no_difference(folder, evaluate):
     assert figures == expected
 
 
-def test_but_are_where_two_classes_would_be_one(folder, evaluate):
-    shutil.copytree(folder / "neutrophil", folder / "Neutrophil")
-    code, out, err, figures = evaluate(folder)
+def test_nor_are_spaces(folder, evaluate):
+    *_, expected = evaluate(folder)
+    (folder / "neutrophil").rename(folder / " Neutrophil ")
+    code, _, err, figures = evaluate(folder)
     assert code == 0, err
-    assert "taken for" not in out and figures["unknown_classes"] == ["Neutrophil"]
+    assert figures == expected
+
+
+@pytest.mark.parametrize("names", [("NEUTROPHIL", "Neutrophil"), ("neutrophil", "neutrophil ")])
+def test_two_spellings_are_one_class_if_the_user_says_so(names, folder, evaluate):
+    *_, expected = evaluate(folder)
+    files = sorted((folder / "neutrophil").iterdir())
+    (folder / "neutrophil").rename(folder / "away")
+    for number, path in enumerate(files):
+        (folder / names[number % 2]).mkdir(exist_ok=True)
+        (folder / "away" / path.name).rename(folder / names[number % 2] / path.name)
+    (folder / "away").rmdir()
+    others = [name for name in names if name != "neutrophil"]
+    code, _, err, figures = evaluate(
+        folder, *(part for name in others for part in ("--map", f"{name}=neutrophil"))
+    )
+    assert code == 0, err
+    assert figures == expected
+    for path in folder.rglob("*.png"):  # of which nothing is said before the classes are clear
+        path.write_bytes(b"")
+    code, _, err, _ = evaluate(folder)
+    assert code == 1
+    assert all(repr(name) in err for name in others)
+    assert f"--map '{others[0]}=neutrophil'" in err or f"--map {others[0]}=neutrophil" in err
+
+
+def test_spellings_are_told_apart_where_the_model_does():
+    assert match_classes(["b", "B"], ["b", "B"], {}) == {"b": "b", "B": "B"}
+    with pytest.raises(ValueError, match="the model's 'b', 'B' differ"):
+        match_classes(["b "], ["b", "B"], {})
+
+
+def test_figures_are_of_all_images_where_no_image_of_a_known_class_can_be_read(folder, evaluate):
+    (folder / "neutrophil").rename(folder / "blast")
+    for path in (folder / "lymphocyte").iterdir():
+        path.write_bytes(b"")
+    code, out, err, figures = evaluate(folder, "--on-error", "warn")
+    assert code == 0, err
+    assert "blast: their 10 images count as wrong" in err
+    assert "All images: accuracy 0.000" in out and "that the model knows" not in out
+    assert figures["n_samples"] == 10 and "known_classes_only" not in figures
+    assert len(figures["left_out"]) == 10
 
 
 def test_classes_are_mapped_as_asked(folder, evaluate):

@@ -54,6 +54,11 @@ def test_classes_of_one_side_count():
     assert result.macro_f1 == pytest.approx((2 / 3 + 0) / 2)  # "c" has no image
 
 
+def test_images_are_counted_in_whole_numbers_where_nothing_is_right():
+    result = evaluate_predictions(["a", "a"], ["b", "b"])
+    assert result.support.dtype == int and result.support.tolist() == [2, 0]
+
+
 @pytest.mark.parametrize(
     "labels",
     [

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
+from shlex import quote
 
 from wbcclf.cli._console import out
 from wbcclf.cli._output import require
+from wbcclf.inspection._checks import without_spelling
 
 
 def parse_map(pairs: list[str]) -> dict[str, str]:
@@ -29,13 +31,14 @@ def match_classes(names: list[str], known: list[str], given: dict[str, str]) -> 
     known : list of str
         Classes of the model.
     given : dict of str to str
-        What the user says; other names that differ by upper and lower case alone are matched if
-        only one of `names` and one of `known` are the same without it.
+        What the user says. Another name is matched if it differs from a class of the model in
+        upper and lower case or in spaces around it alone.
 
     Raises
     ------
     ValueError
-        If `given` holds classes that there are not, or the model knows none of the classes.
+        If `given` holds classes that there are not, if several of `names` or of `known` differ in
+        spelling alone, or if the model knows none of the classes.
     """
     for name, label in given.items():
         require(
@@ -50,14 +53,24 @@ def match_classes(names: list[str], known: list[str], given: dict[str, str]) -> 
         )
     found = {}
     for name in names:
-        same = [label for label in known if label.casefold() == name.casefold()]
-        rivals = [other for other in names if other.casefold() == name.casefold()]
-        found[name] = name
-        if name in given:
-            found[name] = given[name]
-        elif name not in known and len(same) == len(rivals) == 1:
-            found[name] = same[0]
-            out.print(f"The class {name} of the images is taken for the model's {same[0]}.")
+        same = [label for label in known if without_spelling(label) == without_spelling(name)]
+        found[name] = given.get(name, name)
+        if name in given or name in known or not same:
+            continue
+        # With two spellings among the images nobody but the user knows that they are one class.
+        rivals = [
+            other
+            for other in names
+            if other not in given and without_spelling(other) == without_spelling(name)
+        ]
+        require(
+            len(same) == len(rivals) == 1,
+            f"The images' {_quoted(rivals)} and the model's {_quoted(same)} differ in upper and "
+            "lower case or spaces alone. Say which class of the model they are, as with "
+            f"--map {quote(f'{name}={same[0]}')}.",
+        )
+        found[name] = same[0]
+        out.print(f"The class {name} of the images is taken for the model's {same[0]}.")
     require(
         bool(set(found.values()) & set(known)),
         f"The model knows none of the images' classes {_list(names)}; it knows {_list(known)}. Say "
@@ -68,3 +81,7 @@ def match_classes(names: list[str], known: list[str], given: dict[str, str]) -> 
 
 def _list(names: list[str]) -> str:
     return ", ".join(names)
+
+
+def _quoted(names: list[str]) -> str:
+    return ", ".join(map(repr, names))  # shows spaces

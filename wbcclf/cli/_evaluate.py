@@ -32,21 +32,25 @@ def evaluate(
         typer.Option(
             "-o",
             "--output",
+            metavar="FILE",
             help="Write the figures to this JSON file, and which files were left out.",
         ),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw the confusion matrix to this PNG, SVG or PDF file.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Draw the confusion matrix to this PNG, SVG or PDF file."
+        ),
     ] = None,
     map_: Annotated[
         list[str] | None,
         typer.Option(
             "--map",
             metavar="NAME=CLASS",
-            help="A class of the images, and the model's class that it is. May be repeated, also "
-            "for several names of one class. Names that differ in upper and lower case alone "
-            "need none. Images of classes that the model does not know count as wrong, and "
-            "the accuracy without them is printed, too.",
+            help="Count images of the class NAME as images of the model's class CLASS. May be "
+            "repeated, also for several names of one class. A name that differs from the model's "
+            "in case or surrounding spaces alone needs no --map. Images of classes the model does "
+            "not know count as wrong; the accuracy without them is printed, too.",
         ),
     ] = None,
     path_column: PathColumn = None,
@@ -85,7 +89,7 @@ def evaluate(
     is_known = np.isin(y_true, known)
     result = evaluate_predictions(y_true, y_pred)
     result.unknown_classes = sorted(set(y_true[~is_known].tolist()))
-    if result.unknown_classes:
+    if result.unknown_classes and is_known.any():  # their images may all be broken
         known_only = evaluate_predictions(y_true[is_known], y_pred[is_known])
         result.known_classes_only = {name: known_only[name] for name in OVERALL}
     print_evaluation(result)
@@ -123,14 +127,15 @@ def print_evaluation(result: Bunch) -> None:
     ]
     print_table(["class", "images", "precision", "recall", "F1"], rows)
     if result.unknown_classes:
-        n_unknown = result.n_samples - result.known_classes_only["n_samples"]
+        n_unknown = result.support[np.isin(result.classes, result.unknown_classes)].sum()
         warn(
             f"the model does not know {', '.join(result.unknown_classes)}: their {n_unknown} "
             "images count as wrong. If they are classes of the model by other names, say so with "
             "--map NAME=CLASS."
         )
         print_overall("All images: ", result)
-        print_overall("Images of the classes that the model knows: ", result.known_classes_only)
+        if "known_classes_only" in result:
+            print_overall("Images of the classes that the model knows: ", result.known_classes_only)
     else:
         print_overall("", result)
     rows = [

@@ -77,6 +77,17 @@ def check_labels(y: Any, name: str) -> np.ndarray:
     return np.array(items)
 
 
+def without_spelling(label: str) -> str:
+    """Return what all spellings of a class have in common.
+
+    Examples
+    --------
+    >>> without_spelling("Neutrophil ") == without_spelling("NEUTROPHIL")
+    True
+    """
+    return label.strip().casefold()
+
+
 def check_same_classes(one: np.ndarray, other: np.ndarray, names: tuple[str, str]) -> None:
     """Fail if two arrays of labels cannot mean the same classes.
 
@@ -95,9 +106,9 @@ def check_same_classes(one: np.ndarray, other: np.ndarray, names: tuple[str, str
     if one.dtype.kind != "U":
         return
     ones, others = set(one.tolist()), set(other.tolist())
-    spelled = {label.strip().casefold(): label for label in others - ones}
+    spelled = {without_spelling(label): label for label in others - ones}
     for label in sorted(ones - others):
-        twin = spelled.get(label.strip().casefold())
+        twin = spelled.get(without_spelling(label))
         if twin is not None:
             raise ValueError(
                 f"{names[0]} holds {label!r}, {names[1]} {twin!r}: they would count as two "

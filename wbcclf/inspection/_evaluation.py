@@ -73,11 +73,12 @@ def evaluate_predictions(y_true: Any, y_pred: Any) -> Bunch:
         raise ValueError("y_true is empty: there is nothing to evaluate.")
     check_same_classes(y_true, y_pred, ("y_true", "y_pred"))
     classes = np.union1d(y_true, y_pred)
-    precision, recall, f1, support = precision_recall_fscore_support(
+    precision, recall, f1, _ = precision_recall_fscore_support(
         y_true, y_pred, labels=classes, zero_division=0.0
     )
     confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)
     np.add.at(confusion, (np.searchsorted(classes, y_true), np.searchsorted(classes, y_pred)), 1)
+    support = confusion.sum(axis=1)
     n_right = int(np.count_nonzero(y_true == y_pred))
     interval = binomtest(n_right, len(y_true)).proportion_ci(method="wilson")
     return Bunch(
