@@ -298,5 +298,5 @@ def test_help_teaches_every_command(call):
     for command in ("train", "evaluate", "predict", "demo", "recipes", "backbones"):
         code, out, _ = call(command, "--help")
         assert code == 0
-        assert "Usage:" in out
+        assert "Usage:" in out and "…" not in out
         assert command == "demo" or "Example: wbcclf" in " ".join(out.split())

@@ -77,8 +77,17 @@ def test_options_of_tables_are_refused_for_folders(trained, tmp_path, call):
     code, _, err = call("train", trained / "train", "--label-column", "x", "-o", tmp_path / "m")
     assert code == 1 and "--label-column: " in err and "is not a CSV file" in err
     (tmp_path / "t.csv").write_text("path,cell\na.png,x\n")
+    (tmp_path / "a.png").touch()
     code, _, err = call("train", tmp_path / "t.csv", "-o", tmp_path / "m")
     assert code == 1 and "name it with --label-column" in err
+
+
+def test_images_that_are_not_there_are_named_with_what_to_do(trained, table, tmp_path, call):
+    code, _, err = call("train", tmp_path / "cells", "-o", tmp_path / "m")
+    assert code == 1 and f"IMAGES: {tmp_path / 'cells'} does not exist" in err
+    code, _, err = call("train", table("train"), "-o", tmp_path / "m")
+    assert code == 1 and "and 57 more. Say with root (in the shell --root)" in err
+    assert err.count(".png") == 3
 
 
 def test_single_files_are_predicted(trained, tmp_path, monkeypatch, call, read_csv):

@@ -18,7 +18,13 @@ from wbcclf.cli._recipes import recipes
 from wbcclf.cli._train import train
 from wbcclf.exceptions import TrainingInterruptedWarning
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+# Without rich the help has room for its text on a terminal of 80 columns.
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
 
 
 def show_version(asked: bool) -> None:

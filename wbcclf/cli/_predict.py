@@ -23,11 +23,11 @@ def predict(
     model_file: ModelFile,
     images: Annotated[
         list[Path],
-        typer.Argument(metavar="IMAGES", help="A folder with images, or image files."),
+        typer.Argument(metavar="IMAGES", help="A folder, for all images below it, or image files."),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="CSV file to write.")] = Path(
-        "predictions.csv"
-    ),
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="CSV file to write.")
+    ] = Path("predictions.csv"),
     scheduler: Annotated[
         str | None,
         typer.Option(
@@ -39,7 +39,7 @@ def predict(
     ] = None,
     on_error: OnErrorOption = OnError.warn,
 ) -> None:
-    """Predict images into a CSV file: a folder with its subfolders, or files.
+    """Predict the classes of images, into a CSV file.
 
     Columns: file, label, error, and one probability per class. A file that
     was left out has no label, and the reason in the column error.
@@ -82,7 +82,7 @@ def predict(
             parts.parent.rmdir()
     warn_of_formulas(output, [*names, *map(str, classes)])
     counts = Counter(found.labels.tolist())
-    out.print(f"{len(found.paths)} images: {counts_text(counts)}")
+    out.print(f"Images predicted: {len(found.paths)} ({counts_text(counts)})")
     out.print(f"Predictions: {output}")
 
 

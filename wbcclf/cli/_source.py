@@ -13,10 +13,8 @@ from sklearn.utils import Bunch
 
 import wbcclf
 from wbcclf.cli._output import require
-from wbcclf.cli._shared import named
 from wbcclf.datasets._rows import list_rows
 from wbcclf.datasets._tables import assign_groups
-from wbcclf.exceptions import ImageReadError
 
 LabelledImages = Annotated[
     Path,
@@ -29,6 +27,7 @@ LabelledImages = Annotated[
 PathColumn = Annotated[
     str | None,
     typer.Option(
+        metavar="COLUMN",
         show_default="path, file, filename, image or image_path",
         help="Column of the CSV file with the image files.",
     ),
@@ -36,6 +35,7 @@ PathColumn = Annotated[
 LabelColumn = Annotated[
     str | None,
     typer.Option(
+        metavar="COLUMN",
         show_default="label, class, category, target, cell_type or type",
         help="Column of the CSV file with the classes.",
     ),
@@ -62,7 +62,12 @@ class Source:
     group_column: str | None = None
 
     def __post_init__(self) -> None:
-        """Fail on options that do not go together."""
+        """Fail where there are no images, and on options that do not go together."""
+        require(self.path.exists(), f"IMAGES: {self.path} does not exist.")
+        require(
+            self.path.is_dir() or self._is_table(),
+            f"IMAGES: {self.path} is neither a folder nor a CSV file.",
+        )
         if self._is_table():
             return
         of_tables = {
@@ -140,8 +145,6 @@ class Source:
             rows.labels is not None,
             f"{self.path} has no column label, class or the like: name it with --label-column.",
         )
-        if not rows.paths:
-            raise ImageReadError(f"{self.path} names no image: {named(rows.missing)}.")
         groups = rows.groups
         if self.groups is not None:
             root = self.path.parent if self.root is None else self.root

@@ -57,39 +57,50 @@ class Balance(StrEnum):
     smote = "smote"
 
 
-def _option(default: Any, text: str, **limits: int) -> Any:
+def _option(default: Any, text: str, **options: Any) -> Any:
     """Return an option that is None unless it is given, because a recipe has its own default."""
-    return typer.Option(show_default=str(default), help=text, **limits)
+    return typer.Option(show_default=str(default), help=text, **options)
 
 
 def train(
     images: LabelledImages,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Model file to write.")] = Path(
-        "model.wbcclf"
-    ),
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="Model file to write.")
+    ] = Path("model.wbcclf"),
     recipe: Annotated[
         str | None,
         typer.Option(
+            metavar="NAME",
             help="Repeat a published system; `wbcclf recipes` lists them. It has defaults of its "
-            "own in place of those shown here."
+            "own in place of those shown here.",
         ),
     ] = None,
     backbone: Annotated[
-        str | None, _option(_defaults.BACKBONE, "A network; `wbcclf backbones` lists them.")
+        str | None,
+        _option(_defaults.BACKBONE, "A network; `wbcclf backbones` lists them.", metavar="NAME"),
     ] = None,
     weights: Annotated[
         str | None,
-        _option("random", "'imagenet', 'random', or a .pth, .safetensors, .npz or .wbcclf file."),
+        _option(
+            "random",
+            "'imagenet', 'random', or a .pth, .safetensors, .npz or .wbcclf file.",
+            metavar="WEIGHTS",
+        ),
     ] = None,
     unfrozen_layers: Annotated[
         str | None,
-        _option("all", "Blocks to train, from the top: a number, a block's name, or 'all'."),
+        _option(
+            "all",
+            "Blocks to train, from the top: a number, a block's name, or 'all'.",
+            metavar="BLOCKS",
+        ),
     ] = None,
     image_size: Annotated[
         int | None,
         _option(
             _defaults.IMAGE_SIZE,
             "Images are stretched to this height and width in pixels.",
+            metavar="PIXELS",
             min=8,
         ),
     ] = None,
@@ -98,6 +109,7 @@ def train(
         _option(
             f"{_defaults.EPOCHS}, or {_defaults.STEPS} steps if that is more",
             "Passes over the images, with the copies that --balance adds.",
+            metavar="N",
             min=1,
         ),
     ] = None,
@@ -106,18 +118,23 @@ def train(
         typer.Option(
             help="Train for this many steps instead of --epochs: as long with --balance as "
             "without.",
+            metavar="N",
             min=1,
         ),
     ] = None,
     batch_size: Annotated[
         int | None,
-        _option(_defaults.CLASSIFIER["batch_size"], "Images per training step.", min=1),
+        _option(
+            _defaults.CLASSIFIER["batch_size"], "Images per training step.", metavar="N", min=1
+        ),
     ] = None,
     lr: Annotated[
         float | None,
         _option(
             f"{_defaults.LR:g}, with weights {_defaults.LR_WITH_WEIGHTS:g}",
-            "The highest learning rate, in one cycle.",
+            "Learning rate: how far each step changes the network. It rises to this value and "
+            "falls again. If the loss grows, give less.",
+            metavar="RATE",
         ),
     ] = None,
     augment: Annotated[
@@ -146,16 +163,18 @@ def train(
     groups: Annotated[
         str | None,
         typer.Option(
-            help="Which images show the same cell or patient, so that they are not split: a CSV "
-            "file with columns path and group, or a regular expression on the path. "
-            "Used by --early-stopping, a recipe's too."
+            metavar="FILE|PATTERN",
+            help="Which images show the same cell or patient: a CSV file with columns path and "
+            "group, or a regular expression on the path. Early stopping, of a recipe too, then "
+            "never watches an image of a cell that it trains on.",
         ),
     ] = None,
     group_column: Annotated[
         str | None,
         typer.Option(
-            help="Column of that CSV file, if it is not called group. If IMAGES is a CSV file, its "
-            "own column, without --groups."
+            metavar="COLUMN",
+            help="Column of the --groups file, if it is not called group. Without --groups, the "
+            "column of IMAGES, if that is a CSV file.",
         ),
     ] = None,
     path_column: PathColumn = None,
@@ -163,10 +182,18 @@ def train(
     root: Root = None,
     precision: Annotated[
         str | None,
-        _option("float32", "float32; bfloat16, faster on recent CPUs and GPUs; auto: the faster."),
+        _option(
+            "float32",
+            "float32; bfloat16, faster on recent CPUs and GPUs; auto: the faster.",
+            metavar="PRECISION",
+        ),
     ] = None,
-    seed: Annotated[int | None, _option(_defaults.SEED, "Same seed, same model.", min=0)] = None,
-    device: Annotated[str | None, _option("auto", "auto, cpu, cuda, cuda:1, mps.")] = None,
+    seed: Annotated[
+        int | None, _option(_defaults.SEED, "Same seed, same model.", metavar="N", min=0)
+    ] = None,
+    device: Annotated[
+        str | None, _option("auto", "auto, cpu, cuda, cuda:1, mps.", metavar="DEVICE")
+    ] = None,
     on_error: OnErrorOption = OnError.stop,
 ) -> None:
     """Train a classifier on labelled images and write it to a file.

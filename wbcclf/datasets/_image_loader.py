@@ -230,11 +230,22 @@ def _check_images(X: Any) -> list[np.ndarray]:
         if image.ndim != 3 or image.shape[2] not in (1, 3) or 0 in image.shape:
             raise ValueError(
                 f"X[{index}] must be an image (height, width, 1 or 3), got an array of shape "
-                f"{image.shape}. Give grey images without a channel axis as X[..., None]."
+                f"{image.shape}. {_advice(image.shape)}"
             )
         if image.dtype != np.uint8:
             raise TypeError(
-                f"X[{index}] must be uint8 (0-255), as files are read, got {image.dtype}. Convert "
-                "the images, or leave the ImageLoader out."
+                f"X[{index}] must be uint8 (0-255), like the images of files, got {image.dtype}. "
+                "Give X.astype(np.uint8) if its values are 0 to 255, (255 * X).round()"
+                ".astype(np.uint8) if they are 0 to 1."
             )
     return images
+
+
+def _advice(shape: tuple[int, ...]) -> str:
+    if len(shape) == 2 and shape[1] in (1, 3):
+        return "Give a single image as X[None]."
+    if len(shape) == 2:
+        return "Give grey images without a channel axis as X[..., None]."
+    if len(shape) == 3 and shape[0] in (1, 3) and shape[2] not in (1, 3):
+        return "Channels come last: give np.moveaxis(X, 1, -1)."
+    return "Convert it to RGB or grey."

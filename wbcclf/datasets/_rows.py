@@ -46,7 +46,15 @@ def list_rows(
     group_column: str | None,
     root: str | PathLike | None,
 ) -> Rows:
-    """Return what a table lists, without opening an image; see `load_image_csv`."""
+    """Return what a table lists, without opening an image; see `load_image_csv`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such column, or no row can be used for what the table says.
+    ImageReadError
+        If there is no file for any row.
+    """
     table = Table(csv_file)
     path_column = table.column(path_column, PATH_COLUMNS, "path")
     label_column = table.find_column(label_column, LABEL_COLUMNS, "label")
@@ -56,6 +64,12 @@ def list_rows(
     if not rows.paths and not rows.missing:
         reasons = some([f"{path} ({reason})" for path, reason in rows.skipped], 3)
         raise ValueError(f"{table.path} has no row to load. Left out: {reasons or 'nothing'}.")
+    if not rows.paths:
+        reasons = some([f"{path} ({reason})" for path, reason in rows.missing], 3)
+        raise ImageReadError(
+            f"None of the images that {table.path} names was found: {reasons}. Say with root (in "
+            "the shell --root) which folder the paths start from."
+        )
     return rows
 
 
