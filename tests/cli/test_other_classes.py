@@ -96,6 +96,17 @@ def test_classes_are_mapped_as_asked(folder, evaluate):
     assert figures == expected
 
 
+def test_a_class_without_images_has_no_figures(folder, evaluate):
+    code, out, err, figures = evaluate(folder, "--map", "neutrophil=lymphocyte")
+    assert code == 0, err
+    at = figures["classes"].index("neutrophil")  # which the model predicts
+    assert figures["support"][at] == 0 and sum(row[at] for row in figures["confusion"]) > 0
+    rows = [line.split() for line in out.splitlines()]
+    assert ["neutrophil", "0", "-", "-", "-"] in rows
+    present = [f1 for f1, n in zip(figures["f1"], figures["support"], strict=True) if n]
+    assert figures["macro_f1"] == pytest.approx(sum(present) / len(present))
+
+
 def test_classes_that_the_model_does_not_know_count_as_wrong(folder, evaluate):
     *_, known = evaluate(folder)
     shutil.copytree(folder / "neutrophil", folder / "blast")

@@ -122,7 +122,7 @@ def draw(path: Path, result: Bunch) -> None:
 def print_evaluation(result: Bunch) -> None:
     columns = (result.classes, result.support, result.precision, result.recall, result.f1)
     rows = [
-        [label, support, *(f"{figure:.3f}" for figure in figures)]
+        [label, support, *(f"{figure:.3f}" if support else "-" for figure in figures)]
         for label, support, *figures in zip(*columns, strict=True)
     ]
     print_table(["class", "images", "precision", "recall", "F1"], rows)

@@ -276,6 +276,7 @@ def train(
         )
     else:
         pipeline.fit(cells.images, cells.target)
+    classifier.set_params(verbose=0)  # the bars were this command's
     loader = wbcclf.ImageLoader(image_size=image_size)
     model = Pipeline([("loader", loader), ("classifier", classifier)])
     save(output, lambda path: wbcclf.save_model(model, path))
