@@ -19,10 +19,11 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
     Whatever happens, no half-written file is left, and an existing one stays until then.
     """
-    path = Path(path).resolve()  # a link stays a link
+    path = Path(path)
     if path.exists() and not path.is_file():  # a pipe or device is written to, not replaced
         yield path
         return
+    path = path.resolve()  # a link stays a link (the one of /dev/stdout leads to no name)
     # Unlike a process's number, unique among all machines that share the folder. The suffix is
     # kept: some writers choose the format by it.
     temporary = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.part{path.suffix}")

@@ -5,6 +5,7 @@ import os
 import resource
 import shutil
 import subprocess
+import sys
 import tempfile
 
 import pytest
@@ -88,3 +89,12 @@ def test_a_disk_too_full_for_the_model_is_found_before_training(
     code, out, err = call("train", trained / "train", "-o", output, "--image-size", 32)
     assert code == 1 and not out
     assert f"{output} would take" in err and "0.0 MB left" in err
+
+
+def test_predictions_go_through_a_pipe(trained, tmp_path):
+    command = [sys.executable, "-c", "from wbcclf.cli import main; main()", "predict"]
+    command += [trained / "m.wbcclf", trained / "new", "-o", "/dev/stdout"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "file,label,error" in done.stdout
+    assert not list(tmp_path.iterdir())
