@@ -166,7 +166,7 @@ def _decode_pillow(
                 if image.mode not in TO_RGB:
                     raise ImageReadError(f"images of mode {image.mode} are not supported")
                 for mode in TO_RGB[image.mode]:
-                    image = image.convert(mode)
+                    image = image if image.mode == mode else image.convert(mode)
                 return np.asarray(image)
         except (ImageReadError, MemoryError):
             raise
