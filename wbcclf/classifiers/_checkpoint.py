@@ -1,4 +1,4 @@
-"""A fit that was killed goes on from its last epoch; one that was done is not done again."""
+"""A killed fit resumes at its last epoch; a finished fit is not repeated."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         Smaller improvements than this do not count.
     checkpoint_dir : path or None, default=None
         Folder to write the state of a running `fit` into after every epoch. The same `fit` (same
-        parameters, images and labels) that was killed goes on from there and ends with the same
+        parameters, images and labels) that was killed resumes there and ends with the same
         model as one that was not (bit-identical on the CPU, with an int as `random_state`). The
         file is removed when `fit` ends. Fits of a search may share the folder. What `callbacks`
         remember is not kept.

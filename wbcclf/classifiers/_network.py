@@ -357,7 +357,7 @@ def _building(classifier: Any) -> dict[str, str]:
 def freeze_blocks(
     classifier: Any, network: CellNetwork, report: WeightsReport | None, *, go_on: bool
 ) -> None:
-    """Set the cut that a CNNClassifier asks for; no frozen block may have random weights unsaid.
+    """Set the cut that a CNNClassifier asks for; warn of frozen blocks at random weights.
 
     Raises
     ------
