@@ -17,7 +17,8 @@ from _data import blood_cells
 from torch.utils.flop_counter import FlopCounterMode
 
 from wbcclf import Augmenter, CNNClassifier
-from wbcclf.classifiers._network import arithmetic, build_network
+from wbcclf.classifiers.network._building import build_network
+from wbcclf.classifiers.network._device import arithmetic
 
 NETWORKS = ["resnet18", "resnet50", "vgg16"]
 EPOCHS, BATCH = 3, 64

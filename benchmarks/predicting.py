@@ -17,7 +17,7 @@ import torch
 from _data import SQUEEZENET, blood_cells
 
 from wbcclf import CNNClassifier
-from wbcclf.classifiers._network import arithmetic
+from wbcclf.classifiers.network._device import arithmetic
 
 NETWORKS = [
     ("simple_cnn", 64, 2048),

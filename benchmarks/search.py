@@ -27,7 +27,8 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from skorch import NeuralNetClassifier
 
 from wbcclf import CNNClassifier
-from wbcclf.classifiers._network import build_network, freeze_blocks, seeded
+from wbcclf.classifiers.network._building import build_network, freeze_blocks
+from wbcclf.classifiers.network._device import seeded
 
 EPOCHS, BATCH = 10, 32
 

@@ -19,7 +19,7 @@ from _data import blood_cells
 from skorch import NeuralNetClassifier
 
 from wbcclf import CNNClassifier, ConvNet
-from wbcclf.classifiers._network import build_network
+from wbcclf.classifiers.network._building import build_network
 
 EPOCHS, BATCH, ROUNDS = 3, 64, 5
 

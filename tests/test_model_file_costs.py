@@ -157,7 +157,8 @@ COSTLY = {
 MEASURE = """
 import resource, sys, time
 import timm, torch, torchvision
-import wbcclf, wbcclf.classifiers._restoring, wbcclf.classifiers._net, wbcclf.backbones._timm
+import wbcclf, wbcclf.backbones._timm
+import wbcclf.classifiers.network._restoring, wbcclf.classifiers.training._net
 from wbcclf.backbones import get_backbone
 from wbcclf.backbones._chain import build_chain
 from wbcclf.exceptions import ModelFormatError, WeightsMismatchError

@@ -31,7 +31,7 @@ from wbcclf import (
     save_model,
 )
 from wbcclf.backbones import _registry, get_backbone
-from wbcclf.classifiers._fingerprint import setting
+from wbcclf.classifiers.options._values import digest
 from wbcclf.exceptions import ModelFormatError
 
 
@@ -157,7 +157,7 @@ def test_an_optimizer_class_is_left_out_with_what_it_was_given(cells, tmp_path):
 
 def test_a_parameter_that_predictions_depend_on_is_never_left_out(fitted, tmp_path):
     odd = copy.deepcopy(fitted).set_params(input_size=np.array([24, 24]))
-    odd.net_.module_.built_from["input_size"] = setting(odd.input_size)  # as if built so
+    odd.net_.module_.built_from["input_size"] = digest(odd.input_size)  # as if built so
     with pytest.raises(TypeError, match=r"SimpleCNNClassifier\(input_size=.*joblib"):
         save_model(odd, tmp_path / "m")
     assert not list(tmp_path.iterdir())

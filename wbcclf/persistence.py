@@ -76,7 +76,7 @@ def save_model(model: BaseEstimator, path: str | os.PathLike) -> None:
     kept = _kept_steps(model)
     classifier = kept[-1][1]
     check_is_fitted(classifier)
-    from wbcclf.classifiers._network import check_built  # brings torch
+    from wbcclf.classifiers.network._building import check_built  # brings torch
 
     check_built(classifier)
     name = backbones.get_backbone(classifier.backbone).name

@@ -17,8 +17,9 @@ from skorch.callbacks import Callback
 
 from wbcclf import SMOTE, Augmenter, CNNClassifier, Head, make_blood_cells
 from wbcclf.backbones import _registry, get_backbone
-from wbcclf.classifiers import _activations, _fitting
-from wbcclf.classifiers._activations import N_TOGETHER, FrozenPart
+from wbcclf.classifiers.caching import _activations
+from wbcclf.classifiers.caching._activations import N_TOGETHER, FrozenPart
+from wbcclf.classifiers.training import _fit
 from wbcclf.exceptions import TrainingInterruptedWarning
 
 # Where validation images are training images, too, what is measured on them matters to no one.
@@ -493,7 +494,7 @@ def test_a_prediction_of_few_images_takes_all_of_them_from_the_store_or_none(
 def test_a_large_prediction_holds_one_block_at_a_time(many, tmp_path, monkeypatch):
     clf = make(memory=tmp_path, batch_size=8).fit(many.images, many.target)
     expected = clf.predict_proba(many.images)
-    monkeypatch.setattr("wbcclf.classifiers._net.BLOCK_BYTES", 1)
+    monkeypatch.setattr("wbcclf.classifiers.training._net.BLOCK_BYTES", 1)
     np.testing.assert_array_equal(clf.predict_proba(many.images), expected)
 
 
@@ -532,7 +533,7 @@ def no_training(monkeypatch):
     def fail(*args):
         raise AssertionError("trained again")
 
-    return lambda: monkeypatch.setattr(_fitting, "train", fail)
+    return lambda: monkeypatch.setattr(_fit, "train", fail)
 
 
 @pytest.mark.parametrize("unfrozen_layers", [0, 2, "all"])
@@ -646,7 +647,7 @@ def test_threads_train_what_one_does(many, tmp_path):
 def test_a_forked_process_does_not_wait_for_a_thread_that_trains():
     code = (
         "import os, threading\n"
-        "from wbcclf.classifiers._network import seeded\n"
+        "from wbcclf.classifiers.network._device import seeded\n"
         "inside, done = threading.Event(), threading.Event()\n"
         "def train():\n"
         "    with seeded(0):\n"

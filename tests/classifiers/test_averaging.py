@@ -5,7 +5,7 @@ import pytest
 import torch
 from skorch.callbacks import Callback
 
-from wbcclf.classifiers._callbacks import AveragedWeights
+from wbcclf.classifiers.training._callbacks import AveragedWeights
 
 
 class Weights(Callback):

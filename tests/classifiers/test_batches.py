@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wbcclf.classifiers._data import Batches, ImageData, Mixing
+from wbcclf.classifiers.data._batches import Batches, ImageData
+from wbcclf.classifiers.training._mixing import Mixing
 
 
 def data(counts, size=4):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from wbcclf import Head, SimpleCNNClassifier
-from wbcclf.classifiers._fitting import check_fit
+from wbcclf.classifiers.training._fit import check_fit
 from wbcclf.exceptions import WeightsNotFoundError
 
 CLASSES = ["eosinophil", "lymphocyte", "neutrophil"]

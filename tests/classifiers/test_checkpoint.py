@@ -10,7 +10,7 @@ import torch
 from skorch.callbacks import Callback
 
 from wbcclf import Augmenter
-from wbcclf.classifiers._fingerprint import setting
+from wbcclf.classifiers.options._values import digest
 from wbcclf.exceptions import ModelFormatError, TrainingInterruptedWarning
 
 # Runs a fit in a process of its own; with a number it is killed (SIGKILL) in that epoch.
@@ -212,8 +212,8 @@ class Settings:
 )
 def test_every_value_of_an_array_is_in_its_text(wrap):
     long = np.zeros(5000)
-    text = setting(wrap(long))
-    assert setting(wrap(long.copy())) == text
+    text = digest(wrap(long))
+    assert digest(wrap(long.copy())) == text
     long[2500] = 1  # where repr() has "..."
-    assert setting(wrap(long)) != text
-    assert setting(wrap(np.zeros(5000, np.float32))) != text
+    assert digest(wrap(long)) != text
+    assert digest(wrap(np.zeros(5000, np.float32))) != text

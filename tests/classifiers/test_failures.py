@@ -10,7 +10,7 @@ from sklearn.exceptions import NotFittedError
 
 from wbcclf import CNNClassifier, DeepFeatures, Head
 from wbcclf.backbones import describe
-from wbcclf.classifiers._network import CellNetwork
+from wbcclf.classifiers.network._network import CellNetwork
 from wbcclf.exceptions import OutOfMemoryError
 
 

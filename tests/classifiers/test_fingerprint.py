@@ -19,8 +19,8 @@ import torch
 from torch import fx, nn
 
 from wbcclf import Augmenter, CNNClassifier, Head
-from wbcclf.classifiers._fingerprint import Fingerprint, setting
-from wbcclf.classifiers._packages import package_digest
+from wbcclf.classifiers.caching._fingerprint import Fingerprint, setting
+from wbcclf.classifiers.caching._packages import package_digest
 
 
 def digest(*values):
@@ -246,7 +246,7 @@ def test_processes_agree_on_code_without_a_file():
     payload = cloudpickle.dumps(run(code).Net())
     script = (
         "import sys; import cloudpickle\n"
-        "from wbcclf.classifiers._fingerprint import Fingerprint\n"
+        "from wbcclf.classifiers.caching._fingerprint import Fingerprint\n"
         f"print(Fingerprint(cloudpickle.loads({payload!r})).hexdigest())"
     )
     for seed in "12":  # of the hashes of texts, and so of the order of sets

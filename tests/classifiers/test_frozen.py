@@ -8,7 +8,8 @@ from skorch.callbacks import Callback
 from wbcclf import CNNClassifier, Head
 from wbcclf.backbones import get_backbone
 from wbcclf.backbones._chain import build_chain, count_frozen
-from wbcclf.classifiers._network import CellNetwork, Preprocessing
+from wbcclf.classifiers.network._network import CellNetwork
+from wbcclf.classifiers.network._preprocessing import Preprocessing
 
 
 def changed_blocks(clf, path):

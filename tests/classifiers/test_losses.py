@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from wbcclf.classifiers._losses import FocalLoss, Penalty
+from wbcclf.classifiers.training._losses import FocalLoss, Penalty
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from torch import nn
 
 from wbcclf import CNNClassifier, Head
 from wbcclf.backbones import get_backbone
-from wbcclf.classifiers._network import make_pooling
+from wbcclf.classifiers.network._layers import make_pooling
 from wbcclf.exceptions import PartialWeightsWarning, WeightsMismatchError
 
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from wbcclf import Augmenter, CNNClassifier, ConvNet, load_model, save_model
-from wbcclf.classifiers._data import Batches, ImageData, Mixing
-from wbcclf.classifiers._heap import keeping_freed_memory
-from wbcclf.classifiers._net import resolve_precision
+from wbcclf.classifiers.data._batches import Batches, ImageData
+from wbcclf.classifiers.network._device import resolve_precision
+from wbcclf.classifiers.network._heap import keeping_freed_memory
+from wbcclf.classifiers.training._mixing import Mixing
 
 # ---------------------------------------------------------------- precision="auto"
 
@@ -77,7 +78,7 @@ def data():
 
 @pytest.mark.parametrize("block_bytes", [1, 500, 1e9])
 def test_data_on_a_device_gives_the_same_batches(data, block_bytes, monkeypatch):
-    monkeypatch.setattr("wbcclf.classifiers._data.BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr("wbcclf.classifiers.data._batches.BLOCK_BYTES", block_bytes)
     moved = data.moved("cpu")
     assert isinstance(moved.X, torch.Tensor)
     assert len(moved.X) == len(moved) == len(data)

@@ -8,7 +8,7 @@ from imblearn.under_sampling import RandomUnderSampler
 
 from wbcclf import SMOTE, Augmenter, ImageSampler, make_blood_cells
 from wbcclf._resampled import sources_of
-from wbcclf.classifiers._split import validation_split
+from wbcclf.classifiers.data._split import validation_split
 
 COUNTS = {"neutrophil": 14, "lymphocyte": 9, "eosinophil": 6}
 N_ORIGINALS = sum(COUNTS.values())

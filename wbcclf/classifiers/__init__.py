@@ -2,7 +2,6 @@
 
 from wbcclf.classifiers._classifier import CNNClassifier
 from wbcclf.classifiers._features import DeepFeatures
-from wbcclf.classifiers._head import Head
 from wbcclf.classifiers._named import (
     CNN3BlockClassifier,
     CNN8Classifier,
@@ -31,6 +30,7 @@ from wbcclf.classifiers._named import (
     WideDeepClassifier,
     XceptionClassifier,
 )
+from wbcclf.classifiers.options._head import Head
 
 __all__ = [
     "CNN3BlockClassifier",

@@ -9,8 +9,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from wbcclf._images import _fit_context, check_value_range, validate_images
-from wbcclf.classifiers._head import Head
 from wbcclf.classifiers._parameters import PARAMETER_CONSTRAINTS
+from wbcclf.classifiers.options._head import Head
 
 
 class CNNClassifier(ClassifierMixin, BaseEstimator):
@@ -350,7 +350,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
             If images of `X_val` are in `X`, too, equal to the last byte.
         """
         # torch is imported when it is needed, so that `import wbcclf` stays light.
-        from wbcclf.classifiers._fitting import fit
+        from wbcclf.classifiers.training._fit import fit
 
         return fit(self, X, y, sample_weight, X_val, y_val)
 
@@ -369,14 +369,15 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         -------
         self
         """
-        from wbcclf.classifiers._fitting import fit
+        from wbcclf.classifiers.training._fit import fit
 
         return fit(self, X, y, sample_weight, classes=classes, partial=True)
 
     def _restore_net(self, headers, read):
         """Set ``net_`` from the tensors of a file, after all other fitted attributes."""
-        from wbcclf.classifiers import _net, _restoring
-        from wbcclf.classifiers._schedules import Budget
+        from wbcclf.classifiers.network import _restoring
+        from wbcclf.classifiers.training import _net
+        from wbcclf.classifiers.training._schedules import Budget
 
         network = _restoring.restore_network(self, headers, read)
         self.weights_report_ = None
@@ -413,13 +414,14 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
             Columns in the order of ``classes_``; rows sum to 1.
         """
         from wbcclf.backbones import get_backbone
-        from wbcclf.classifiers import _activations, _net
+        from wbcclf.classifiers.caching import _activations
+        from wbcclf.classifiers.network import _device
 
         check_is_fitted(self)
         images = self._check_images(X)
-        device = _net.resolve_device(self.device, fitted=True)
+        device = _device.resolve_device(self.device, fitted=True)
         name = get_backbone(self.backbone).name
-        precision = _net.resolve_precision(self.precision, device, name)
+        precision = _device.resolve_precision(self.precision, device, name)
         if (device, precision) != (self.net_.device, self.net_.precision):
             self.net_.move_to(device, precision)
         frozen = _activations.frozen_part(self, len(images))

@@ -159,12 +159,10 @@ class DeepFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
         from wbcclf.backbones import get_backbone
         from wbcclf.backbones._chain import build_chain, feature_shape
-        from wbcclf.classifiers._network import (
-            Preprocessing,
-            input_size_of,
-            make_pooling,
-            seeded,
-        )
+        from wbcclf.classifiers.network._building import input_size_of
+        from wbcclf.classifiers.network._device import seeded
+        from wbcclf.classifiers.network._layers import make_pooling
+        from wbcclf.classifiers.network._preprocessing import Preprocessing
 
         images = validate_images(self, X, image_shape=self.image_shape)
         self.image_shape_ = images.shape[1:]
@@ -218,9 +216,8 @@ class DeepFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         import torch
 
         from wbcclf.backbones import get_backbone
-        from wbcclf.classifiers._data import run_in_batches
-        from wbcclf.classifiers._net import resolve_device, resolve_precision
-        from wbcclf.classifiers._network import arithmetic
+        from wbcclf.classifiers.network._device import arithmetic, resolve_device, resolve_precision
+        from wbcclf.classifiers.network._running import run_in_batches
 
         check_is_fitted(self)
         images = validate_images(self, X, image_shape=self.image_shape_, reset=False)

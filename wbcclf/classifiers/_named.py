@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from wbcclf.classifiers._classifier import CNNClassifier
-from wbcclf.classifiers._head import Head
+from wbcclf.classifiers.options._head import Head
 
 
 def _fixed(backbone: str, head: Head | None = None, **defaults: Any) -> Callable[[type], type]:

@@ -9,7 +9,7 @@ from joblib import Memory
 
 from wbcclf._images import HasMethods, Interval, StrOptions
 from wbcclf.backbones._registry import A_BACKBONE
-from wbcclf.classifiers._head import Head
+from wbcclf.classifiers.options._head import Head
 
 _POSITIVE_INT = Interval(Integral, 1, None, closed="left")
 _NOT_NEGATIVE = Interval(Real, 0, None, closed="left")

@@ -207,7 +207,7 @@ def train(
     If the model cannot be written in the end, it is kept in the current
     folder or in the system's folder for temporary files.
     """
-    from wbcclf.classifiers._fitting import check_fit  # brings torch
+    from wbcclf.classifiers.training._fit import check_fit  # brings torch
 
     # What can be known to be wrong is found before thousands of images are read.
     check_output(output)

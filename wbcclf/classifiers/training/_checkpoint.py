@@ -18,9 +18,9 @@ from skorch.history import History
 
 from wbcclf._files import replacing
 from wbcclf._store import Store
-from wbcclf.classifiers._data import ImageData
-from wbcclf.classifiers._fingerprint import Fingerprint, arithmetic_used
-from wbcclf.classifiers._network import CellNetwork
+from wbcclf.classifiers.caching._fingerprint import Fingerprint, arithmetic_used
+from wbcclf.classifiers.data._batches import ImageData
+from wbcclf.classifiers.network._network import CellNetwork
 from wbcclf.exceptions import ModelFormatError
 
 # What the result of a fit does not depend on, and callbacks, whose state nobody can compare.

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from skorch.callbacks import Callback, EarlyStopping, GradientNormClipping
 
-from wbcclf.classifiers._network import CellNetwork
-from wbcclf.classifiers._schedules import Budget, make_schedule
+from wbcclf.classifiers.network._network import CellNetwork
+from wbcclf.classifiers.training._schedules import Budget, make_schedule
 
 
 def make_callbacks(

@@ -14,7 +14,8 @@ from torch.overrides import TorchFunctionMode
 from wbcclf.backbones import BackboneSpec, get_backbone
 from wbcclf.backbones._chain import build_chain, count_frozen, feature_shape
 from wbcclf.backbones._registry import draft_backbones
-from wbcclf.classifiers._network import CellNetwork, build_network, in_layout_of_training
+from wbcclf.classifiers.network._building import build_network, in_layout_of_training
+from wbcclf.classifiers.network._network import CellNetwork
 
 # Shape and dtype of every tensor in a file.
 Headers = Mapping[str, tuple[tuple[int, ...], np.dtype]]

@@ -21,9 +21,16 @@ from wbcclf._images import (
 )
 from wbcclf._resampled import sources_of
 from wbcclf._store import Store
-from wbcclf.classifiers._activations import keep_activations, open_store
-from wbcclf.classifiers._callbacks import make_callbacks
-from wbcclf.classifiers._checkpoint import (
+from wbcclf.classifiers.caching._activations import keep_activations, open_store
+from wbcclf.classifiers.data._batches import Batches, ImageData
+from wbcclf.classifiers.data._labels import encode_labels, total_weight
+from wbcclf.classifiers.data._split import validation_split, warn_of_doubles
+from wbcclf.classifiers.network._building import build_network, check_built, freeze_blocks
+from wbcclf.classifiers.network._device import resolve_device
+from wbcclf.classifiers.network._network import CellNetwork
+from wbcclf.classifiers.options._values import digest
+from wbcclf.classifiers.training._callbacks import make_callbacks
+from wbcclf.classifiers.training._checkpoint import (
     Checkpoint,
     fit_fingerprint,
     fit_key,
@@ -31,13 +38,8 @@ from wbcclf.classifiers._checkpoint import (
     read_fit,
     write_fit,
 )
-from wbcclf.classifiers._data import Batches, ImageData
-from wbcclf.classifiers._fingerprint import setting
-from wbcclf.classifiers._labels import encode_labels, total_weight
-from wbcclf.classifiers._net import make_net, resolve_device, train
-from wbcclf.classifiers._network import CellNetwork, build_network, check_built, freeze_blocks
-from wbcclf.classifiers._schedules import Budget
-from wbcclf.classifiers._split import validation_split, warn_of_doubles
+from wbcclf.classifiers.training._net import make_net, train
+from wbcclf.classifiers.training._schedules import Budget
 
 FEWEST_STEPS = 50  # A training of fewer says nothing, whatever its loss.
 LEAST_GAIN = 0.01
@@ -277,7 +279,7 @@ def _set_net(
         The file of its checkpoint.
     """
     trained_as = {
-        name: setting(value)
+        name: digest(value)
         for name, value in clf.get_params(deep=False).items()
         if name not in ("random_state", "callbacks")
     }

@@ -19,10 +19,10 @@ from rich.progress import track
 
 from wbcclf import _spill
 from wbcclf._store import Store, store_folder
-from wbcclf.classifiers._data import ImageData, gather
-from wbcclf.classifiers._fingerprint import Fingerprint, arithmetic_used
-from wbcclf.classifiers._heap import keeping_freed_memory
-from wbcclf.classifiers._network import arithmetic, seeded
+from wbcclf.classifiers.caching._fingerprint import Fingerprint, arithmetic_used
+from wbcclf.classifiers.data._batches import ImageData, gather
+from wbcclf.classifiers.network._device import arithmetic, seeded
+from wbcclf.classifiers.network._heap import keeping_freed_memory
 from wbcclf.exceptions import OutOfMemoryError
 
 # Images that run through the frozen blocks at a time, always just as many: libraries choose their

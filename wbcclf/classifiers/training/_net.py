@@ -16,13 +16,16 @@ from skorch import NeuralNetClassifier
 from skorch.callbacks import EarlyStopping
 
 from wbcclf.backbones import get_backbone
-from wbcclf.classifiers._activations import N_TOGETHER, FrozenPart
-from wbcclf.classifiers._callbacks import ProgressBar
-from wbcclf.classifiers._data import BLOCK_BYTES, Batches, ImageData, Mixing, run_in_batches
-from wbcclf.classifiers._heap import keeping_freed_memory
-from wbcclf.classifiers._losses import Penalty, make_loss
-from wbcclf.classifiers._network import CellNetwork, arithmetic, seeded
-from wbcclf.classifiers._schedules import Budget
+from wbcclf.classifiers.caching._activations import N_TOGETHER, FrozenPart
+from wbcclf.classifiers.data._batches import BLOCK_BYTES, Batches, ImageData
+from wbcclf.classifiers.network._device import arithmetic, resolve_precision, seeded
+from wbcclf.classifiers.network._heap import keeping_freed_memory
+from wbcclf.classifiers.network._network import CellNetwork
+from wbcclf.classifiers.network._running import run_in_batches
+from wbcclf.classifiers.training._callbacks import ProgressBar
+from wbcclf.classifiers.training._losses import Penalty, make_loss
+from wbcclf.classifiers.training._mixing import Mixing
+from wbcclf.classifiers.training._schedules import Budget
 from wbcclf.exceptions import OutOfMemoryError, TrainingInterruptedWarning
 
 # "fused" is one pass over the weights in place of one for each operation: a third less time.
@@ -32,10 +35,6 @@ OPTIMIZERS = {
     "sgd": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True, "fused": True}),
     "rmsprop": (torch.optim.RMSprop, {}),
 }
-
-# Their depthwise convolutions of 5x5 have no fast gradient in bfloat16 on CPUs: training took twice
-# as long as in float32 (docs/performance.md). No other network that was measured lost by it.
-SLOW_IN_BFLOAT16 = ("mobilenet", "efficientnet")
 
 # What skorch records of an epoch, our name for it, and its type.
 FIGURES = {
@@ -355,45 +354,3 @@ def _check_weights(net: CellNet) -> None:
             f"Weights are infinite or NaN after the last step: training diverged. Lower lr (it is "
             f"{net.lr})."
         )
-
-
-def resolve_device(device: str, *, fitted: bool) -> str:
-    """Return the torch device that a `device` parameter stands for.
-
-    A fitted model that asks for a device this machine lacks predicts on what there is, with a
-    warning, so that a model trained on a GPU can be used on a laptop; training is an error.
-    """
-    automatic = "cuda" if torch.cuda.is_available() else "cpu"
-    if automatic == "cpu" and torch.backends.mps.is_available():
-        automatic = "mps"
-    if device == "auto":
-        return automatic
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        message = f"device={device!r} is not available on this machine ({error})"
-        if not fitted:
-            raise ValueError(f"{message}. Use device='auto' or 'cpu'.") from error
-        warnings.warn(f"{message}; using {automatic!r}.", UserWarning, stacklevel=4)
-        return automatic
-    return device
-
-
-def resolve_precision(precision: str, device: str, backbone: str) -> str:
-    """Return the arithmetic that a `precision` parameter stands for; "auto" is the faster one.
-
-    That is bfloat16 where the hardware multiplies it: GPUs from compute capability 8 on, and CPUs
-    with AMX or AVX-512 BF16. Elsewhere it would be emulated.
-    """
-    if precision != "auto":
-        return precision
-    kind = torch.device(device).type
-    if kind == "cuda":
-        fast = torch.cuda.get_device_capability(device) >= (8, 0)
-    elif kind == "cpu":
-        capable = torch.cpu.get_capabilities()
-        fast = capable.get("amx_bf16") or capable.get("avx512_bf16")
-        fast = fast and not any(family in backbone for family in SLOW_IN_BFLOAT16)
-    else:
-        fast = False
-    return "bfloat16" if fast else "float32"

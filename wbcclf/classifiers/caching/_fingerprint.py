@@ -25,7 +25,7 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import fx, nn
 
-from wbcclf.classifiers._packages import package_digest, package_of
+from wbcclf.classifiers.caching._packages import package_digest, package_of
 
 # Told by their text alone, as far as they are of these very types.
 _PLAIN = (

@@ -1,0 +1,1 @@
+"""From arrays to training batches: labels, weights, the honest split, batches."""

@@ -1,0 +1,1 @@
+"""Preprocessing, chain and head as one module, and what it computes on."""

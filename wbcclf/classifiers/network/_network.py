@@ -1,0 +1,104 @@
+"""The torch module: preprocessing; frozen prefix, trainable suffix; head."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from wbcclf.backbones._chain import feature_shape
+from wbcclf.classifiers.network._device import as_channels_last
+from wbcclf.classifiers.network._layers import build_head
+from wbcclf.classifiers.network._preprocessing import Preprocessing
+from wbcclf.classifiers.options._head import Head
+
+
+class CellNetwork(nn.Module):
+    """Images as they lie in memory in, logits out.
+
+    Parameters
+    ----------
+    chain : torch.nn.Sequential
+        The backbone.
+    preprocessing : Preprocessing
+    head : Head
+    dropout : float or sequence of float
+    n_classes : int
+    """
+
+    def __init__(
+        self,
+        chain: nn.Sequential,
+        preprocessing: Preprocessing,
+        head: Head,
+        dropout: float | tuple[float, ...],
+        n_classes: int,
+    ) -> None:
+        super().__init__()
+        self.preprocessing = preprocessing
+        self.backbone = chain
+        self.n_frozen = 0
+        self.cut = 0
+        features = feature_shape(chain, *preprocessing.input_size)
+        self.head = build_head(head, dropout, features, n_classes)
+
+    def freeze(self, n_frozen: int) -> None:
+        """Freeze so many blocks at the start of the chain, train the others."""
+        self.n_frozen = n_frozen
+        for number, block in enumerate(self.backbone):
+            block.requires_grad_(number >= n_frozen)
+
+    def set_cut(self, n_frozen: int) -> None:
+        """Freeze so many blocks for good, so that what they give can be kept: `cut` stages.
+
+        Gradual unfreezing freezes more of them for a while. If the whole chain is frozen, the
+        pooling, which has no weights, belongs to what can be kept: vectors instead of maps.
+        """
+        self.freeze(n_frozen)
+        self.cut = self._n_fixed()
+
+    def stages(self) -> list[nn.Module]:
+        """Return the blocks of the chain, and the pooling."""
+        return [*self.backbone, self.head[0]]
+
+    def _n_fixed(self) -> int:
+        return self.n_frozen + (self.n_frozen == len(self.backbone))
+
+    def train(self, mode: bool = True) -> CellNetwork:
+        """Set the mode of everything but the frozen prefix, which stays in eval mode for good.
+
+        Otherwise BatchNorm's running statistics and dropout of frozen blocks would go on changing.
+        """
+        super().train(mode)
+        for block in self.backbone[: self.n_frozen]:
+            block.eval()
+        return self
+
+    def trained_parts(self) -> dict[str, nn.Module]:
+        """Return the blocks above the cut by name, bottom to top, and the head as ``"head"``."""
+        blocks = list(self.backbone.named_children())[self.n_frozen :]
+        return {**dict(blocks), "head": self.head}
+
+    def forward(
+        self,
+        images: torch.Tensor | None = None,
+        sample_weight: torch.Tensor | None = None,
+        activations: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return logits (n, n_classes), float32.
+
+        Takes images (n, height, width, channels), or what the stages up to the cut made of them.
+        `sample_weight` is for the loss alone: skorch hands every part of a batch to the module.
+        """
+        stages = self.stages()
+        if activations is None:
+            with torch.no_grad():
+                activations = self.preprocessing(images)
+                for stage in stages[: self.cut]:
+                    activations = stage(activations)
+        x = as_channels_last(activations)
+        with torch.no_grad():
+            for stage in stages[self.cut : self._n_fixed()]:
+                x = stage(x)
+        for stage in stages[max(self.cut, self._n_fixed()) :]:
+            x = stage(x)
+        return self.head[1:](x).float()

@@ -1,0 +1,1 @@
+"""Small objects that parameters of CNNClassifier hold; nothing here needs torch."""

@@ -1,0 +1,1 @@
+"""Training, from a classifier's parameters and images to a trained network."""
