@@ -11,9 +11,11 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+import joblib
 import pytest
 
-from wbcclf._store import Store
+from wbcclf import Cache
+from wbcclf._store import Store, make_store
 
 
 @pytest.fixture
@@ -23,6 +25,37 @@ def store(tmp_path):
 
 def files(store):
     return sorted(path for path in store.folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("wrap", [str, Path, joblib.Memory, Cache])
+def test_every_form_of_memory_is_the_same_store(wrap, tmp_path):
+    Store(tmp_path / "wbcclf", 1e6).write("name", b"content")
+    store = make_store(wrap(tmp_path))
+    assert bytes(store.read("name")) == b"content"
+    assert store.limit == 20e9
+
+
+def test_a_cache_says_how_much_room_there_is(tmp_path):
+    assert make_store(Cache(tmp_path, max_gb=0.5)).limit == 5e8
+    assert make_store(None) is None
+    assert make_store(joblib.Memory(None)) is None
+
+
+@pytest.mark.parametrize(
+    ("memory", "words"),
+    [
+        (3, r"memory must be None, a folder, joblib.Memory or Cache, got 3"),
+        (True, "got True"),
+        ("", r"got ''"),
+        (Cache(""), r"got Cache\(folder=''\)"),
+        (Cache(None), r"got Cache\(folder=None\)"),
+        (Cache("here", max_gb=0), r"The 'max_gb' parameter of Cache must be"),
+        (Cache("here", max_gb="20 GB"), r"The 'max_gb' parameter of Cache must be"),
+    ],
+)
+def test_what_memory_cannot_be(memory, words):
+    with pytest.raises(ValueError, match=words):
+        make_store(memory)
 
 
 def test_what_was_written_is_read(store):
@@ -56,7 +89,7 @@ def test_damaged_entries_are_removed_with_one_warning(damage, store):
         store.write(name, b"some content")
     for path in files(store):
         path.write_bytes(damage(path.read_bytes()))
-    with pytest.warns(UserWarning, match="Damaged files in .*store .* computed anew") as caught:
+    with pytest.warns(UserWarning, match="Damaged files in .*store .* computed again") as caught:
         assert store.read("a") is None
         assert store.read("b") is None
     assert len(caught) == 1

@@ -1,6 +1,7 @@
 """White blood cell images in, a trustworthy scikit-learn classifier out."""
 
 from wbcclf import recipes
+from wbcclf._store import Cache
 from wbcclf._version import __version__ as __version__
 from wbcclf.backbones import ConvNet
 from wbcclf.classifiers import (
@@ -50,6 +51,7 @@ __all__ = [
     "CNN3BlockClassifier",
     "CNN8Classifier",
     "CNNClassifier",
+    "Cache",
     "ConvNeXtTinyClassifier",
     "ConvNet",
     "DeepFeatures",

@@ -5,44 +5,88 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-import warnings
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import joblib
+from sklearn.base import BaseEstimator
 
 from wbcclf._files import replacing
+from wbcclf._images import Interval
+from wbcclf._warnings import warn
 
 # Files without it are not the store's, and stay.
 SUFFIX = ".entry"
 
 
-def store_folder(memory: Any) -> Path | None:
-    """Return where a store lies for a `memory` parameter: None, a folder or a joblib.Memory.
+class Cache(BaseEstimator):
+    """Where results are kept for later runs, and how much room they may take.
 
-    Of the latter only the place is used.
+    Loaders keep decoded images there, classifiers what frozen blocks make of images and whole
+    trainings. Any number of processes may share the folder. Entries are checked when they are read,
+    and cannot run code.
+
+    Parameters
+    ----------
+    folder : str or path
+        Made if it does not exist.
+    max_gb : float, default=20.0
+        Gigabytes (10**9 bytes) that the entries may take, > 0. Those used longest ago are removed
+        first.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from wbcclf import Cache, ImageLoader
+    >>> loader = ImageLoader(image_size=128, memory=Cache(tempfile.gettempdir(), max_gb=5))
+    >>> loader.set_params(memory__max_gb=50).memory.max_gb
+    50
+    """
+
+    _parameter_constraints = {
+        "folder": [str, os.PathLike],
+        "max_gb": [Interval(Real, 0, None, closed="neither")],
+    }
+
+    def __init__(self, folder: str | os.PathLike, max_gb: float = 20.0) -> None:
+        self.folder = folder
+        self.max_gb = max_gb
+
+
+# What a `memory` parameter may be, in scikit-learn's own terms.
+MEMORY_CONSTRAINT = [str, os.PathLike, joblib.Memory, Cache, None]
+
+
+def make_store(memory: Any, warn: Callable[[str], object] = warn) -> Store | None:
+    """Return the store that a `memory` parameter asks for, or None for none.
+
+    Parameters
+    ----------
+    memory : None, str, path, joblib.Memory or Cache
+        Of a joblib.Memory only the location is used.
+    warn : callable
+        As in :class:`Store`.
 
     Raises
     ------
     ValueError
-        If it is none of these, or an empty name.
+        If it is none of these, or a parameter of the Cache is out of range.
+    OSError
+        If the folder cannot be written to.
     """
     if isinstance(memory, joblib.Memory):
         memory = memory.location
     if memory is None:
         return None
-    if not isinstance(memory, (str, os.PathLike)):
-        raise ValueError(f"memory must be None, a folder or a joblib.Memory, got {memory!r}.")
-    if not os.fspath(memory):
-        raise ValueError("memory='' is no folder. Name one, or give None.")
-    return Path(memory) / "wbcclf"
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, UserWarning, stacklevel=3)
+    cache = memory if isinstance(memory, Cache) else Cache(memory)
+    if not isinstance(cache.folder, (str, os.PathLike)) or not os.fspath(cache.folder):
+        raise ValueError(f"memory must be None, a folder, joblib.Memory or Cache, got {memory!r}.")
+    cache._validate_params()
+    return Store(Path(cache.folder) / "wbcclf", cache.max_gb * 1e9, warn)
 
 
 class Store:
@@ -69,7 +113,7 @@ class Store:
     """
 
     def __init__(
-        self, folder: str | os.PathLike, limit: float, warn: Callable[[str], object] = _warn
+        self, folder: str | os.PathLike, limit: float, warn: Callable[[str], object] = warn
     ) -> None:
         self.folder = Path(folder)
         self.limit = limit
@@ -111,7 +155,7 @@ class Store:
             self._is_damaged = True
             self.warn(
                 f"Damaged files in {self.folder} (the first is {path.name}) are removed; what they "
-                "held is computed anew."
+                "held is computed again."
             )
         with suppress(OSError):
             path.unlink()

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.base import clone
 
-from wbcclf import load_image_csv, load_image_folder, make_blood_cells
+from wbcclf import Cache, load_image_csv, load_image_folder, make_blood_cells
 from wbcclf.datasets import ImageLoader, _decode, _reading
 from wbcclf.exceptions import ImageReadError, SkippedFileWarning
 
@@ -62,7 +62,7 @@ def backing(array):
 # ------------------------------------------------------------------ memory
 
 
-@pytest.mark.parametrize("kind", [str, Path, None, "r", "r+", "c"])
+@pytest.mark.parametrize("kind", [str, Path, Cache, None, "r", "r+", "c"])
 def test_a_later_run_decodes_nothing_but_what_failed(folder, tmp_path, reads, kind):
     def memory():
         if callable(kind):
@@ -158,7 +158,7 @@ def test_a_damaged_cache_is_built_again(folder, tmp_path, spilled):
     assert len(stored) == 12
     for path in stored[:3]:
         path.write_bytes(path.read_bytes()[:1000])
-    with pytest.warns(UserWarning, match="Damaged files in .*computed anew") as caught:
+    with pytest.warns(UserWarning, match="Damaged files in .*computed again") as caught:
         np.testing.assert_array_equal(loader.transform(good(folder)), expected)
     assert [warning.filename for warning in caught] == [__file__]
     np.testing.assert_array_equal(loader.transform(good(folder)), expected)
@@ -202,13 +202,18 @@ def test_on_a_full_disk_nothing_is_kept_and_nothing_lost(folder, tmp_path):
     assert len(kept_files(tmp_path / "cache")) == 12
 
 
-def test_what_else_is_kept_in_the_folder_is_not_walked_through(folder, tmp_path, monkeypatch):
-    walked = []
-    walk = os.walk
-    monkeypatch.setattr(os, "walk", lambda top: walked.append(top) or walk(top))
-    loader = ImageLoader(16, memory=tmp_path / "cache")
-    loader.transform(good(folder))
-    assert len(kept_files(tmp_path / "cache")) == 12 and walked == []
+def test_a_cache_takes_no_more_room_than_it_says(folder, tmp_path):
+    other = tmp_path / "cache" / "ab" / "about.entry"  # looks like one, but lies beside the store
+    other.parent.mkdir(parents=True)
+    other.write_bytes(bytes(10_000))
+    os.utime(other, (0, 0))
+    loader = ImageLoader(16, memory=Cache(tmp_path / "cache", max_gb=8_000 / 1e9))
+    expected = ImageLoader(16).transform(good(folder))
+    for _ in range(2):
+        np.testing.assert_array_equal(loader.transform(good(folder)), expected)
+        kept = kept_files(tmp_path / "cache" / "wbcclf")
+        assert 5_000 < sum(path.stat().st_size for path in kept) <= 8_000  # of 12 * 788
+    assert other.exists()
 
 
 def test_folds_and_added_files_share_what_is_kept(folder, tmp_path, reads):

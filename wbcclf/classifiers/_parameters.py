@@ -5,9 +5,8 @@ from __future__ import annotations
 from numbers import Integral, Real
 from typing import Any
 
-from joblib import Memory
-
 from wbcclf._images import HasMethods, Interval, StrOptions
+from wbcclf._store import MEMORY_CONSTRAINT
 from wbcclf.backbones._registry import A_BACKBONE
 from wbcclf.classifiers.options._head import Head
 
@@ -72,7 +71,7 @@ PARAMETER_CONSTRAINTS: dict = {
     "precision": [StrOptions({"auto", "float32", "bfloat16"})],
     "compile": ["boolean"],
     "cache_gb": [_NOT_NEGATIVE],
-    "memory": [str, HasMethods("__fspath__"), Memory, None],
+    "memory": MEMORY_CONSTRAINT,
     "memory_gb": [_POSITIVE],
     "callbacks": [list, tuple, None],
     "random_state": ["random_state"],

@@ -60,8 +60,10 @@ def load_image_csv(
         Threads; None or -1 means one per available core.
     max_pixels : int, default=89478485
         Larger images count as broken.
-    memory : None, str, path or joblib.Memory, default=None
-        Where to keep the decoded images; see `load_image_folder`.
+    memory : None, str, path, joblib.Memory or Cache, default=None
+        Folder that keeps each decoded image for later runs, which use it as long as the file's
+        path, size and times of change are the same. Of a joblib.Memory only the location is used. A
+        `Cache` also sets how much room the folder may take; otherwise that is 20 GB.
     spill_dir : str, path or None, default=None
         Where to put the images instead of in memory; see `load_image_folder`.
     verbose : int, default=0

@@ -176,11 +176,10 @@ def load_image_folder(
         Threads; None or -1 means one per available core. The result does not depend on it.
     max_pixels : int, default=89478485
         Larger images count as broken; they are recognised before they are decoded.
-    memory : None, str, path or joblib.Memory, default=None
-        Folder to keep each decoded image in, for later runs to use instead of decoding the file; of
-        a joblib.Memory, its place. A file is taken for the same by its path, size and times of
-        change. What is kept is checked, and cannot run code. It grows without a limit, but for the
-        ``memory_gb`` of a classifier that is given the same folder.
+    memory : None, str, path, joblib.Memory or Cache, default=None
+        Folder that keeps each decoded image for later runs, which use it as long as the file's
+        path, size and times of change are the same. Of a joblib.Memory only the location is used. A
+        `Cache` also sets how much room the folder may take; otherwise that is 20 GB.
     spill_dir : str, path or None, default=None
         An existing folder: `images` is a memory-mapped file in it, so that they need not fit into
         memory. The file is removed when the array is.

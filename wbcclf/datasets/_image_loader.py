@@ -6,11 +6,11 @@ import os
 from numbers import Integral
 from typing import Any
 
-import joblib
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from wbcclf._images import Interval, _fit_context, check_image_size
+from wbcclf._store import MEMORY_CONSTRAINT
 from wbcclf.datasets._decode import MAX_PIXELS
 from wbcclf.datasets._reading import check_reading, read_images, stretch_images
 
@@ -34,9 +34,10 @@ class ImageLoader(TransformerMixin, BaseEstimator):
         Threads; None or -1 means one per available core. The result does not depend on it.
     max_pixels : int, default=89478485
         Larger images count as broken; they are recognised before they are decoded.
-    memory : None, str, path or joblib.Memory, default=None
-        Folder to keep the decoded images of files in: in a search, folds and candidates after the
-        first take them from there. See `load_image_folder`.
+    memory : None, str, path, joblib.Memory or Cache, default=None
+        Folder that keeps each decoded image for later runs, which use it as long as the file's
+        path, size and times of change are the same. Of a joblib.Memory only the location is used. A
+        `Cache` also sets how much room the folder may take; otherwise that is 20 GB.
     spill_dir : str, path or None, default=None
         An existing folder: the output is a memory-mapped file in it instead of in memory. See
         `load_image_folder`.
@@ -75,7 +76,7 @@ class ImageLoader(TransformerMixin, BaseEstimator):
         "image_size": [Interval(Integral, 1, None, closed="left"), tuple, list, None],
         "n_jobs": [Integral, None],
         "max_pixels": [Interval(Integral, 1, None, closed="left")],
-        "memory": [str, os.PathLike, joblib.Memory, None],
+        "memory": MEMORY_CONSTRAINT,
         "spill_dir": [str, os.PathLike, None],
         "verbose": ["verbose"],
     }

@@ -20,7 +20,7 @@ import joblib
 import numpy as np
 
 from wbcclf import _spill
-from wbcclf._store import Store, store_folder
+from wbcclf._store import Store, make_store
 from wbcclf.datasets._decode import DECODER, DIGEST_BYTES, read_image, resize
 from wbcclf.datasets._files import shown, some
 from wbcclf.exceptions import ImageReadError, SkippedFileWarning
@@ -40,13 +40,8 @@ def check_reading(
     _n_threads(n_jobs)
     if not isinstance(max_pixels, Integral) or max_pixels < 1:
         raise ValueError(f"max_pixels must be a positive int, got {max_pixels!r}.")
-    _open_store(memory, [])
+    make_store(memory)
     _spill.empty((0,), np.uint8, spill_dir)
-
-
-def _open_store(memory: Any, messages: list[str]) -> Store | None:
-    folder = store_folder(memory)
-    return None if folder is None else Store(folder, float("inf"), messages.append)
 
 
 def _n_threads(n_jobs: int | None) -> int:
@@ -118,9 +113,11 @@ def read_images(
     """
     n_threads = _n_threads(n_jobs)
     messages: list[str] = []
-    store = _open_store(memory, messages)
+    store = make_store(memory, messages.append)
     reader = _Reader(paths, image_size, max_pixels, store, spill_dir)
     _run(reader.read, len(paths), n_threads, verbose)
+    if store is not None:
+        store.prune()
     if reader.full is not None:
         messages.append(
             f"Nothing more is kept in {store.folder} for now ({reader.full}). Free some room "

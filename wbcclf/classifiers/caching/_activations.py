@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import track
 
 from wbcclf import _spill
-from wbcclf._store import Store, store_folder
+from wbcclf._store import Cache, Store, make_store
 from wbcclf.classifiers.caching._fingerprint import Fingerprint, arithmetic_used
 from wbcclf.classifiers.data._batches import ImageData, gather
 from wbcclf.classifiers.network._device import arithmetic, seeded
@@ -306,10 +306,10 @@ def keep_activations(
 
 def open_store(classifier: Any) -> Store | None:
     """Return the store in the folder `memory` of a CNNClassifier."""
-    folder = store_folder(classifier.memory)
-    if folder is None or not classifier.cache_gb:
+    memory = getattr(classifier.memory, "location", classifier.memory)  # of a joblib.Memory
+    if memory is None or not classifier.cache_gb:
         return None
-    return Store(folder, classifier.memory_gb * 1e9)
+    return make_store(memory if isinstance(memory, Cache) else Cache(memory, classifier.memory_gb))
 
 
 def frozen_part(classifier: Any, n_images: int) -> FrozenPart | None:
