@@ -294,6 +294,13 @@ def test_files_truncated_and_filled_with_zeros_are_errors(kind):
         decode_image(whole[: len(whole) // 2].ljust(len(whole), b"\0"))
 
 
+@pytest.mark.parametrize("kind", ["jpeg", "png"])
+def test_zeros_in_place_of_the_end_are_errors(kind):
+    for n_bytes in range(1, 12):
+        with pytest.raises(ImageReadError):
+            decode_image(WHOLE[kind][:-n_bytes] + bytes(n_bytes))
+
+
 def test_bytes_after_the_end_do_no_harm():
     for kind in ("jpeg", "png", "bmp"):
         decode_image(WHOLE[kind] + b"\0\n rubbish")

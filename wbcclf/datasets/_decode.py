@@ -7,20 +7,22 @@ decoders write to the error output of the process what they find.
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import io
-import logging
-import threading
-import warnings
-from contextlib import contextmanager, nullcontext, suppress
 
 import cv2
 import numpy as np
-from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, _imaging
+from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
 from wbcclf._files import read_regular
-from wbcclf.datasets._headers import ImageHeader, read_header
+from wbcclf.datasets._headers import (
+    WHITE_IS_ZERO,
+    TiffHeader,
+    find_orientation,
+    read_tiff_header,
+    split_metadata,
+)
+from wbcclf.datasets._quiet import quiet
 from wbcclf.exceptions import ImageReadError
 
 __all__ = ["DECODER", "DIGEST_BYTES", "MAX_PIXELS", "decode_image", "read_image", "resize"]
@@ -30,8 +32,12 @@ DIGEST_BYTES = 16
 
 MAX_PIXELS = 89_478_485  # Pillow's: a quarter of a GiB as 24-bit RGB
 
-WHITE_IS_ZERO = 0  # ImageHeader.photometric
-
+FIRST_BYTES = {
+    b"\xff\xd8": "JPEG",
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"BM": "BMP",
+    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "TIFF"),
+}
 # The classes, not Image.open: that one warns or raises at a limit of Pillow's own.
 PILLOW = {
     "JPEG": JpegImagePlugin.JpegImageFile,
@@ -92,48 +98,65 @@ def decode_image(
     ImageReadError
         With the reason only, for the caller to put the file name in front.
     """
-    header = read_header(data, max_pixels)
-    if header.planar and header.channels > 1 and header.bits == 16:  # both decoders mix them up
-        raise ImageReadError("16-bit TIFF with a separate plane for each colour: not supported")
-    image = None
-    if _opencv_is_right(header):
-        image = _decode_opencv(data, header)
-    if image is None:
-        image = _decode_pillow(header.decoded or data, header, image_size)
-    if header.format == "PNG" and header.bits == 16:
-        # libpng prints what is wrong with a file; but now Pillow has read all of it.
-        image = _decode_opencv(header.decoded, header)
-        if image is None:
-            raise ImageReadError("16-bit PNG that OpenCV cannot decode")
-    if header.format != "TIFF":  # both decoders turn a TIFF themselves
-        image = _orient(image, header.orientation)
+    if not data:
+        raise ImageReadError("the file is empty")
+    formats = (name for first, name in FIRST_BYTES.items() if data.startswith(first))
+    file_format = next(formats, None)
+    if file_format is None:
+        raise ImageReadError("not a JPEG, PNG, BMP or TIFF file")
+    if file_format == "TIFF":
+        with quiet():
+            image = _decode_tiff(data, max_pixels)
+    else:
+        data, exif = split_metadata(data, file_format)
+        orientation = find_orientation(exif)
+        # Orientations 5 to 8 swap the sides.
+        stored_size = image_size[::-1] if image_size and orientation >= 5 else image_size
+        image = _decode_pillow(data, file_format, max_pixels, stored_size)
+        if file_format == "PNG" and data[24] == 16:  # the bits of one channel
+            # libpng prints what is wrong with a file; but now Pillow has read all of it.
+            image = _decode_opencv(data)
+        image = _orient(image, orientation)
     return resize(np.ascontiguousarray(image), image_size)
 
 
-def _opencv_is_right(header: ImageHeader) -> bool:
-    """Return whether it is a TIFF that OpenCV decodes and Pillow would not, or to 8 bits only.
+def _check_pixels(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise ImageReadError(
+            f"{width} x {height} pixels are more than max_pixels={max_pixels} (a decompression "
+            "bomb?); raise max_pixels if the file is to be trusted"
+        )
 
-    OpenCV takes CMYK for RGBA, and mixes grey with alpha.
-    """
-    is_tiff = header.format == "TIFF" and header.bits == 16
-    return is_tiff and header.photometric in (0, 1, 2) and header.channels != 2
+
+def _decode_tiff(data: bytes, max_pixels: int) -> np.ndarray:
+    """Return the image, turned upright, as both decoders do with a TIFF."""
+    header = read_tiff_header(data)
+    _check_pixels(header.width, header.height, max_pixels)
+    if header.is_planar and header.channels > 1 and header.bits == 16:  # both decoders mix them up
+        raise ImageReadError("16-bit TIFF with a separate plane for each colour: not supported")
+    # OpenCV takes CMYK for RGBA, and mixes grey with alpha.
+    if header.bits == 16 and header.photometric in (0, 1, 2) and header.channels != 2:
+        try:
+            return _decode_opencv(data, header)
+        except ImageReadError:  # Pillow knows more compressions
+            pass
+    return _decode_pillow(data, "TIFF", max_pixels, tiff=header)
 
 
-def _decode_opencv(data: bytes, header: ImageHeader) -> np.ndarray | None:
-    """Return the image, or None where OpenCV gives up."""
+def _decode_opencv(data: bytes, tiff: TiffHeader | None = None) -> np.ndarray:
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        with _quiet():
+        with quiet():
             image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
-        return None
+        image = None
     if image is None:
-        return None
+        raise ImageReadError("16-bit image that OpenCV cannot decode")
     # Swapped here: IMREAD_COLOR_RGB is ignored for TIFF (measured with OpenCV 5.0.0).
-    return cv2.cvtColor(_to_uint8(image, header), cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(_to_uint8(image, tiff), cv2.COLOR_BGR2RGB)
 
 
-def _reduction(header: ImageHeader, image_size: tuple[int, int] | None) -> int:
+def _reduction(size: tuple[int, int], image_size: tuple[int, int] | None) -> int:
     """Return 4, 2 or 1: how many times smaller the JPEG decoder makes the image on its own.
 
     It leaves out the upper frequencies before the inverse cosine transform, which is faster than
@@ -144,45 +167,47 @@ def _reduction(header: ImageHeader, image_size: tuple[int, int] | None) -> int:
     """
     if image_size is None:
         return 1
-    # Orientations 5 to 8 swap the sides.
-    height, width = image_size[::-1] if header.orientation >= 5 else image_size
-    fits = min(header.height / height, header.width / width) / 2
+    fits = min(size[0] / image_size[0], size[1] / image_size[1]) / 2
     return next((k for k in (4, 2) if k <= fits), 1)
 
 
 def _decode_pillow(
-    data: bytes, header: ImageHeader, image_size: tuple[int, int] | None
+    data: bytes,
+    file_format: str,
+    max_pixels: int,
+    image_size: tuple[int, int] | None = None,
+    tiff: TiffHeader | None = None,
 ) -> np.ndarray:
-    with _quiet() if header.format == "TIFF" else nullcontext():
-        try:
-            with PILLOW[header.format](io.BytesIO(data)) as image:
-                if header.format == "JPEG":
-                    factor = _reduction(header, image_size)
-                    image.draft(None, (image.width // factor, image.height // factor))
-                image.load()
-                if image.mode.startswith("I;16"):
-                    grey = _to_uint8(np.asarray(image), header)
-                    return np.repeat(grey[..., None], 3, axis=2)
-                if image.mode not in TO_RGB:
-                    raise ImageReadError(f"images of mode {image.mode} are not supported")
-                for mode in TO_RGB[image.mode]:
-                    image = image if image.mode == mode else image.convert(mode)
-                return np.asarray(image)
-        except (ImageReadError, MemoryError):
-            raise
-        # Pillow has no common class for what a broken file raises (OSError, SyntaxError,
-        # ValueError, struct.error, zlib.error, EOFError, TypeError).
-        except Exception as error:
-            raise ImageReadError(f"{header.format} that Pillow cannot decode ({error})") from error
+    try:
+        with PILLOW[file_format](io.BytesIO(data)) as image:
+            _check_pixels(*image.size, max_pixels)
+            if file_format == "JPEG":
+                factor = _reduction(image.size[::-1], image_size)
+                image.draft(None, (image.width // factor, image.height // factor))
+            image.load()
+            if image.mode.startswith("I;16"):
+                grey = _to_uint8(np.asarray(image), tiff)
+                return np.repeat(grey[..., None], 3, axis=2)
+            if image.mode not in TO_RGB:
+                raise ImageReadError(f"images of mode {image.mode} are not supported")
+            for mode in TO_RGB[image.mode]:
+                image = image if image.mode == mode else image.convert(mode)
+            return np.asarray(image)
+    except (ImageReadError, MemoryError):
+        raise
+    # Pillow has no common class for what a broken file raises (OSError, SyntaxError, ValueError,
+    # struct.error, zlib.error, EOFError, TypeError).
+    except Exception as error:
+        raise ImageReadError(f"{file_format} that Pillow cannot decode ({error})") from error
 
 
-def _to_uint8(values: np.ndarray, header: ImageHeader) -> np.ndarray:
+def _to_uint8(values: np.ndarray, tiff: TiffHeader | None) -> np.ndarray:
     if values.dtype == np.uint8:
         return values
-    top = 2**header.bits - 1
+    top = 2 ** (tiff.bits if tiff else 16) - 1
     # For 16 bits this is round(v / 257); there are no ties, as `top` is odd.
     scaled = (np.minimum(values, top).astype(np.uint32) * 255 + top // 2) // top
-    if header.photometric == WHITE_IS_ZERO:  # turned round by the decoders only up to 8 bits
+    if tiff and tiff.photometric == WHITE_IS_ZERO:  # turned round by the decoders only up to 8 bits
         scaled = 255 - scaled
     return scaled.astype(np.uint8)
 
@@ -218,49 +243,3 @@ def resize(image: np.ndarray, image_size: tuple[int, int] | None) -> np.ndarray:
         if image.shape[:2] != (height, width):
             image = cv2.resize(image, (width, height), interpolation=method)
     return image
-
-
-LOG_SILENT = 0
-_set_log_level = cv2.utils.logging.setLogLevel  # returns the level before
-_quiet_lock = threading.Lock()
-_quiet_users = 0
-_quiet_undo: list = []
-_tiff_logger = logging.getLogger(TiffImagePlugin.__name__)
-
-# Pillow turns off the warnings of its libtiff, but not the errors, which it raises as well.
-_set_tiff_handler = None
-with suppress(AttributeError, OSError):  # built into Pillow where nothing else can see it
-    _set_tiff_handler = ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler
-    _set_tiff_handler.argtypes, _set_tiff_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
-
-
-@contextmanager
-def _quiet():
-    """Silence Pillow's warnings and log, libtiff's errors and OpenCV's log about TIFF files.
-
-    The switches belong to the whole process, so the first thread in turns them off and the last one
-    out restores them.
-    """
-    global _quiet_users
-    with _quiet_lock:
-        _quiet_users += 1
-        if _quiet_users == 1:
-            caught = warnings.catch_warnings()
-            caught.__enter__()
-            warnings.filterwarnings("ignore", module=r"PIL\.")
-            handler = _set_tiff_handler(None) if _set_tiff_handler else None
-            level, is_off = _set_log_level(LOG_SILENT), _tiff_logger.disabled
-            _tiff_logger.disabled = True
-            _quiet_undo[:] = [caught, handler, level, is_off]
-    try:
-        yield
-    finally:
-        with _quiet_lock:
-            _quiet_users -= 1
-            if _quiet_users == 0:
-                caught, handler, level, is_off = _quiet_undo
-                _tiff_logger.disabled = is_off
-                if _set_tiff_handler:
-                    _set_tiff_handler(handler)
-                _set_log_level(level)
-                caught.__exit__(None, None, None)
