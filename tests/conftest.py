@@ -1,9 +1,13 @@
 """Fixtures that all rooms share."""
 
 import os
+import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
+
+from wbcclf.backbones import _registry
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +16,30 @@ def wbcclf_data() -> Path:
     if "WBCCLF_DATA" not in os.environ:
         pytest.skip("WBCCLF_DATA is not set: tests on real images need that folder")
     return Path(os.environ["WBCCLF_DATA"])
+
+
+@pytest.fixture
+def registry():
+    """Return the registered backbones by name; afterwards they are again what they were before.
+
+    Nothing that an earlier test loaded from a plugin is known.
+    """
+    with mock.patch.dict(_registry._BACKBONES), mock.patch.dict(_registry._LOADED, clear=True):
+        yield _registry._BACKBONES
+
+
+@pytest.fixture
+def install(registry, tmp_path, monkeypatch):
+    """Return a function that puts a package of one file, with entry points, onto the path."""
+
+    def install(package, entry_points, code):
+        info = tmp_path / package / f"{package}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.3\nName: {package}\nVersion: 1.0\n")
+        lines = (f"{name} = {value}\n" for name, value in entry_points.items())
+        (info / "entry_points.txt").write_text("[wbcclf.backbones]\n" + "".join(lines))
+        (info.parent / f"{package}.py").write_text(code)
+        monkeypatch.syspath_prepend(info.parent)
+        monkeypatch.delitem(sys.modules, package, raising=False)
+
+    return install

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 import wbcclf
-from wbcclf.backbones import _registry
 
 ROOT = Path(__file__).parents[1]
 
@@ -30,9 +29,10 @@ def python_blocks(name):
         *(f"docs/{page}.md" for page in ("guide", "training", "search", "recipes", "plugins")),
     ],
 )
-def test_the_code_blocks_of_a_page_run_one_after_the_other(name, tmp_path, monkeypatch, capsys):
+def test_the_code_blocks_of_a_page_run_one_after_the_other(
+    name, registry, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(_registry, "_BACKBONES", dict(_registry._BACKBONES))
     blocks = python_blocks(name)
     assert blocks
     namespace: dict = {}

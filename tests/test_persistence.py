@@ -30,7 +30,7 @@ from wbcclf import (
     make_blood_cells,
     save_model,
 )
-from wbcclf.backbones import _registry, get_backbone
+from wbcclf.backbones import get_backbone
 from wbcclf.classifiers.options._values import digest
 from wbcclf.exceptions import ModelFormatError
 
@@ -215,12 +215,12 @@ def test_a_parameter_of_a_newer_version_is_named(fitted, tmp_path):
         load_model(tmp_path / "new")
 
 
-def test_a_backbone_that_is_not_installed_is_named(cells, tmp_path, monkeypatch):
+def test_a_backbone_that_is_not_installed_is_named(cells, registry, tmp_path):
     spec = replace(get_backbone("simple_cnn"), name="from_a_plugin")
-    with monkeypatch.context() as installed:
-        installed.setitem(_registry._BACKBONES, spec.name, spec)
-        clf = CNNClassifier(spec.name, max_epochs=1, device="cpu").fit(cells.images, cells.target)
-        save_model(clf, tmp_path / "m")
+    registry[spec.name] = spec
+    clf = CNNClassifier(spec.name, max_epochs=1, device="cpu").fit(cells.images, cells.target)
+    save_model(clf, tmp_path / "m")
+    del registry[spec.name]
     with pytest.raises(ModelFormatError, match=r"'from_a_plugin' is not known here"):
         load_model(tmp_path / "m")
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from wbcclf.backbones import BackboneSpec, _registry, get_backbone, list_backbones
+from wbcclf.backbones import BackboneSpec, get_backbone, list_backbones
 from wbcclf.backbones import register_backbone as register
 from wbcclf.backbones._chain import build_chain, count_frozen, feature_shape
 from wbcclf.backbones._scratch import SCRATCH
@@ -277,8 +277,7 @@ def test_feature_shape_leaves_the_chain_as_it_was(training):
 # ---------------------------------------------------------------- the registry
 
 
-def test_registering_a_name_twice_is_refused(monkeypatch):
-    monkeypatch.setattr(_registry, "_BACKBONES", dict(_registry._BACKBONES))
+def test_registering_a_name_twice_is_refused(registry):
     spec = replace(get_backbone("simple_cnn"), name="mine")
     register(spec)
     assert get_backbone("mine") is spec

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from wbcclf.backbones import _registry, get_backbone, list_backbones
+from wbcclf.backbones import get_backbone, list_backbones
 from wbcclf.exceptions import BrokenPluginWarning
 
 ROOT = Path(__file__).parents[2]
@@ -31,24 +31,6 @@ def make(name):
         paper="none",
     )
 """
-
-
-@pytest.fixture
-def install(tmp_path, monkeypatch):
-    """Return a function that puts a package with entry points onto the path."""
-    monkeypatch.setattr(_registry, "_LOADED", {})
-
-    def install(package, entry_points, code=SPEC):
-        info = tmp_path / package / f"{package}-1.0.dist-info"
-        info.mkdir(parents=True)
-        (info / "METADATA").write_text(f"Metadata-Version: 2.3\nName: {package}\nVersion: 1.0\n")
-        lines = (f"{name} = {value}\n" for name, value in entry_points.items())
-        (info / "entry_points.txt").write_text("[wbcclf.backbones]\n" + "".join(lines))
-        (info.parent / f"{package}.py").write_text(code)
-        monkeypatch.syspath_prepend(info.parent)
-        monkeypatch.delitem(sys.modules, package, raising=False)
-
-    return install
 
 
 def no_lookup(*args, **kwargs):
@@ -152,8 +134,7 @@ def test_two_packages_with_the_same_name_are_both_named(install):
 
 
 @pytest.mark.parametrize("name", ["xception", "timm:resnet10t"])
-def test_without_timm_the_error_says_what_to_install(name, monkeypatch):
-    monkeypatch.setattr(_registry, "_LOADED", {})
+def test_without_timm_the_error_says_what_to_install(name, registry, monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     monkeypatch.delitem(sys.modules, "wbcclf.backbones._timm", raising=False)
     assert {"xception", "timm"} <= set(list_backbones())

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from wbcclf import CNNClassifier, Head, load_model, make_blood_cells, save_model
-from wbcclf.backbones import _registry, check_backbone, get_backbone
+from wbcclf.backbones import check_backbone, get_backbone
 from wbcclf.backbones._chain import build_chain
 from wbcclf.backbones._timm import _weights
 
@@ -88,8 +88,7 @@ def test_a_vision_transformer_takes_images_of_any_size():
         assert chain.eval()(torch.zeros(1, 3, 33, 70)).shape == (1, 1 + 3 * 5, 64)
 
 
-def test_proving_a_layout_leaves_the_random_state_alone(monkeypatch):
-    monkeypatch.setattr(_registry, "_LOADED", {})
+def test_proving_a_layout_leaves_the_random_state_alone(registry):
     before = torch.get_rng_state()
     get_backbone("timm:test_vit")
     assert torch.equal(torch.get_rng_state(), before)

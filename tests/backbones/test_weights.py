@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torchvision import models
 
 from wbcclf import CNNClassifier, SimpleCNNClassifier, load_image_folder, save_model
-from wbcclf.backbones import WeightsSource, _registry, get_backbone
+from wbcclf.backbones import WeightsSource, get_backbone
 from wbcclf.backbones._chain import build_chain, feature_shape
 from wbcclf.backbones._weights import cache_folder, find_weights
 from wbcclf.exceptions import WeightsMismatchError, WeightsNotFoundError
@@ -59,13 +59,13 @@ def server(tmp_path):
 
 
 @pytest.fixture
-def publish(monkeypatch):
+def publish(registry):
     """Change where the "imagenet" weights of simple_cnn come from, in the registry."""
 
     def change(port, digest, name="simple.pth"):
         source = WeightsSource(f"http://127.0.0.1:{port}/{name}", digest, "none")
         spec = replace(get_backbone("simple_cnn"), weights={"imagenet": source})
-        monkeypatch.setitem(_registry._BACKBONES, "simple_cnn", spec)
+        registry["simple_cnn"] = spec
         return spec
 
     return change
