@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import re
 import reprlib
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +16,7 @@ from sklearn.base import BaseEstimator
 
 from wbcclf import backbones, classifiers
 from wbcclf._images import CHANNELS, LONGEST_SIDE
+from wbcclf._warnings import warn
 from wbcclf.backbones import ConvNet
 from wbcclf.classifiers import CNNClassifier, Head
 from wbcclf.datasets import ImageLoader
@@ -186,11 +186,7 @@ def _encode_parameters(estimator: BaseEstimator) -> dict[str, Any]:
             )
             if name not in _NOT_NEEDED and not isinstance(estimator, Augmenter):
                 raise TypeError(f"{fault}. Use joblib.dump for such a model.") from error
-            warnings.warn(
-                f"{fault} and is left at its default; predictions do not depend on it.",
-                UserWarning,
-                stacklevel=5,
-            )
+            warn(f"{fault} and is left at its default; predictions do not depend on it.")
         else:
             params[name] = encoded
     if "optimizer" not in params:  # what it was given is nothing for the default one

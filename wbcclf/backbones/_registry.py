@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from difflib import get_close_matches
 from importlib import metadata
 from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING
 
+from wbcclf._warnings import warn
 from wbcclf.backbones._base import BackboneSpec
 from wbcclf.backbones._scratch import SCRATCH
 from wbcclf.backbones._torchvision import TORCHVISION
@@ -78,11 +78,10 @@ def list_backbones() -> list[str]:
             fault = "which of them is meant is not to be known; uninstall all but one"
         else:
             continue
-        warnings.warn(
+        warn(
             f"The backbone {name!r} of {' and '.join(map(_origin, theirs))} cannot be used: "
             f"{fault}.",
             BrokenPluginWarning,
-            stacklevel=2,
         )
     return sorted({*_BACKBONES, *offers})
 
@@ -202,11 +201,10 @@ def _load(name: str) -> BackboneSpec | None:
 
 
 def _broken(point: EntryPoint, name: str, fault: str) -> None:
-    warnings.warn(
+    warn(
         f"The backbone {name!r} of {_origin(point)} cannot be used: {fault}. Update or uninstall "
         "that package.",
         BrokenPluginWarning,
-        stacklevel=4,
     )
 
 

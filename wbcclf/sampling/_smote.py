@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from numbers import Integral
 
@@ -15,6 +14,7 @@ from sklearn.utils import check_random_state
 
 from wbcclf import _spill
 from wbcclf._images import integer_limits
+from wbcclf._warnings import warn
 from wbcclf.exceptions import SmallClassWarning
 from wbcclf.sampling._base import ImageSamplerMixin
 
@@ -149,12 +149,11 @@ class SMOTE(ImageSamplerMixin, over_sampling.SMOTE):
             )
         wanted = getattr(self.nn_k_, "n_neighbors", 0)  # and the image itself among them
         if wanted > n_members:
-            warnings.warn(
+            warn(
                 f"Class {label!r} has {n_members} images: SMOTE interpolates between "
                 f"{n_members - 1} neighbours instead of {wanted - 1}, so synthetics will be "
                 "near copies. An Augmenter before SMOTE gives it more to work with.",
                 SmallClassWarning,
-                stacklevel=2,
             )
         n_neighbors = min(wanted, n_members)
         if X.dtype == np.uint8 and isinstance(self.k_neighbors, Integral):

@@ -1,0 +1,97 @@
+"""Warnings name the line of the caller, however many libraries lie in between."""
+
+import ast
+import linecache
+from contextlib import suppress
+from inspect import signature
+from pathlib import Path
+
+import pytest
+import torch
+from imblearn.pipeline import make_pipeline
+from sklearn.model_selection import cross_val_score
+from sklearn.tree import DecisionTreeClassifier
+
+import wbcclf
+from wbcclf import SMOTE, CNNClassifier, SimpleCNNClassifier, make_blood_cells, save_model
+from wbcclf.backbones import get_backbone, list_backbones
+
+PACKAGE = Path(wbcclf.__file__).parent
+# Rooms whose own tests pin the line; those that print; and the function itself.
+ELSEWHERE = {"classifiers", "datasets", "_store.py", "cli", "_warnings.py"}
+CELLS = make_blood_cells(24, classes=2, image_size=16, random_state=0)
+
+
+def smote_of_a_small_class():
+    SMOTE().fit_resample(CELLS.images[:15], [0] * 12 + [1] * 3)  # the caller
+
+
+def smote_of_a_class_that_is_small_in_a_fold():
+    pipeline = make_pipeline(SMOTE(), DecisionTreeClassifier())
+    rows = CELLS.images[:18].reshape(18, -1)
+    cross_val_score(pipeline, rows, [0] * 12 + [1] * 6, cv=2)  # the caller
+
+
+def listing_an_intruder(install):
+    install("intruder", {"vgg16": "intruder:NET"}, "")
+    list_backbones()  # the caller
+
+
+def getting_a_broken_plugin(install):
+    install("broken", {"somenet": "broken:NET"}, "raise OSError")
+    with suppress(ValueError):
+        get_backbone("somenet")  # the caller
+
+
+def fitting_a_broken_plugin(install):
+    install("broken", {"somenet": "broken:NET"}, "raise OSError")
+    with suppress(ValueError):
+        CNNClassifier("somenet").fit(CELLS.images, CELLS.target)  # the caller
+
+
+def saving_what_no_file_can_hold(tmp_path):
+    clf = SimpleCNNClassifier(optimizer=torch.optim.SGD, max_epochs=1, device="cpu")
+    clf.fit(CELLS.images, CELLS.target)
+    save_model(clf, tmp_path / "m.wbcclf")  # the caller
+
+
+# File and function of every call of warn, what it says, and how it comes to that.
+WARNINGS = [
+    ("sampling/_smote.py", "_neighbours", "has 3 images", smote_of_a_small_class),
+    ("sampling/_smote.py", "_neighbours", "has 3 im", smote_of_a_class_that_is_small_in_a_fold),
+    ("backbones/_registry.py", "list_backbones", "taken by wbcclf", listing_an_intruder),
+    ("backbones/_registry.py", "_broken", "OSError", getting_a_broken_plugin),
+    ("backbones/_registry.py", "_broken", "OSError", fitting_a_broken_plugin),
+    ("_saved.py", "_encode_parameters", "optimizer=.*default", saving_what_no_file_can_hold),
+]
+
+
+@pytest.mark.parametrize(("said", "situation"), [row[2:] for row in WARNINGS])
+def test_a_warning_names_the_line_of_the_caller(said, situation, request):
+    fixtures = {name: request.getfixturevalue(name) for name in signature(situation).parameters}
+    with pytest.warns(UserWarning, match=said) as caught:
+        situation(**fixtures)
+    for warning in caught:
+        assert warning.filename == __file__
+        assert linecache.getline(__file__, warning.lineno).endswith("# the caller\n")
+
+
+def calls_of_warn(path):
+    """Yield the function around every call of a function or method named warn."""
+    for function in ast.walk(ast.parse(path.read_text())):
+        if isinstance(function, ast.FunctionDef):
+            for node in ast.walk(function):
+                if isinstance(node, ast.Call):
+                    name = getattr(node.func, "id", getattr(node.func, "attr", None))
+                    if name == "warn":
+                        yield function.name
+
+
+def test_every_warning_is_in_the_table():
+    found = {
+        (path.relative_to(PACKAGE).as_posix(), function)
+        for path in PACKAGE.rglob("*.py")
+        if path.relative_to(PACKAGE).parts[0] not in ELSEWHERE
+        for function in calls_of_warn(path)
+    }
+    assert found == {row[:2] for row in WARNINGS}
