@@ -57,8 +57,7 @@ def build_chain(
         state = _without_prefix(read_model_weights(path, spec.name), ())
     else:
         state = _without_prefix(read_weights(path), own_keys.values())
-        if spec.convert is not None:
-            state = _converted(spec, state, network, path)
+        state = _converted(spec, state, network, path)
     # For every tensor of the chain, by its name there: the name that the file uses.
     wanted = {
         name: (own_keys.get(id(tensor), name), tensor)
@@ -70,6 +69,8 @@ def build_chain(
 def _converted(
     spec: BackboneSpec, state: dict[str, torch.Tensor], network: nn.Module, path: Path
 ) -> dict[str, torch.Tensor]:
+    if spec.convert is None:
+        return state
     try:
         return spec.convert(state, network)
     except Exception as error:  # made for a certain layout, it fails on others in many ways
@@ -89,8 +90,8 @@ def _without_prefix(
         if not any(key.startswith(prefix) for key in own_keys)
     ]
     # Once over each name, however often such words are repeated in it.
-    wrapped = re.compile(f"(?:{'|'.join(map(re.escape, prefixes))})*")
-    return {key[wrapped.match(key).end() :]: tensor for key, tensor in state.items()}
+    wrapped = re.compile(f"^(?:{'|'.join(map(re.escape, prefixes))})*")
+    return {wrapped.sub("", key): tensor for key, tensor in state.items()}
 
 
 def _load(

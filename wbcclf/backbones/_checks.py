@@ -58,7 +58,7 @@ def _require(condition: bool, message: str) -> None:
 
 def _check_fields(spec: BackboneSpec) -> None:
     _require(isinstance(spec, BackboneSpec), f"{spec!r} must be a BackboneSpec.")
-    fields: list[tuple[str, Callable[[object], bool], str]] = [
+    fields: list[tuple[str, Callable[[Any], object], str]] = [
         ("name", lambda v: isinstance(v, str) and v.split() == [v], "a text without spaces"),
         ("build", callable, "callable: () -> torch.nn.Module"),
         ("blocks", callable, "callable: (network) -> dict of block names and blocks"),
@@ -92,14 +92,15 @@ def _call(spec: BackboneSpec, what: str, function: Callable, *args: object) -> A
 
 
 def _is_size(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
 def _is_triple(value: object) -> bool:
     return (
         isinstance(value, tuple)
         and len(value) == 3
-        and all(isinstance(number, Real) and 0 <= number <= 1 for number in value)
+        and all(isinstance(number, Real) for number in value)
+        and all(0 <= number <= 1 for number in value)
     )
 
 
@@ -274,6 +275,7 @@ def _check_files(spec: BackboneSpec, images: Tensor) -> None:
                 f"{spec.name}: the network's own weights cannot be saved and loaded again "
                 f"({type(error).__name__}: {error})."
             ) from error
+    assert report is not None  # weights were given
     _require(
         not report.missing,
         f"{spec.name}: of the network's own weights, {report.missing[:3]} were not loaded again. "

@@ -127,9 +127,7 @@ def describe(
     (256, 2, 2)
     """
     spec = get_backbone(backbone)
-    height, width = check_image_size(
-        spec.input_size if input_size is None else input_size, "input_size"
-    )
+    height, width = check_image_size(input_size, "input_size") or (spec.input_size,) * 2
     if min(height, width) < spec.smallest_size:
         raise ValueError(
             f"input_size={input_size!r} is too small for {spec.name}, which needs at least "

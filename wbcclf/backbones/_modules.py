@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 
-def he_normal(layer: nn.Module) -> nn.Module:
+def he_normal(layer: nn.Conv2d | nn.Linear) -> nn.Module:
     """Initialise a layer that a ReLU follows (He et al. 2015, arXiv 1502.01852)."""
     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     if layer.bias is not None:

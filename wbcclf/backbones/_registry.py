@@ -177,7 +177,8 @@ def _load(name: str) -> BackboneSpec | None:
     except (Exception, SystemExit) as error:
         if _is_ours(point):  # timm is missing, and the error says what to install
             raise
-        return _broken(point, name, f"{type(error).__name__}: {error}")
+        _broken(point, name, f"{type(error).__name__}: {error}")
+        return None
     is_family = callable(offer)
     if is_family and not rest:
         raise ValueError(
@@ -192,12 +193,15 @@ def _load(name: str) -> BackboneSpec | None:
             raise
         if isinstance(error, ValueError):  # the family's own word on a name that it does not know
             raise ValueError(f"The backbone {name!r} of {_origin(point)}: {error}") from error
-        return _broken(point, name, f"{type(error).__name__}: {error}")
+        _broken(point, name, f"{type(error).__name__}: {error}")
+        return None
     if not isinstance(spec, BackboneSpec):
-        return _broken(point, name, f"it gives {spec!r} instead of a BackboneSpec")
-    if spec.name != name:
-        return _broken(point, name, f"its BackboneSpec has the name {spec.name!r}")
-    return spec
+        _broken(point, name, f"it gives {spec!r} instead of a BackboneSpec")
+    elif spec.name != name:
+        _broken(point, name, f"its BackboneSpec has the name {spec.name!r}")
+    else:
+        return spec
+    return None
 
 
 def _broken(point: EntryPoint, name: str, fault: str) -> None:

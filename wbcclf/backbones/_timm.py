@@ -25,6 +25,7 @@ from wbcclf.backbones._base import BackboneSpec, WeightsSource
 try:
     import timm
     from timm.layers import resample_abs_pos_embed
+    from timm.models import PretrainedCfg
 except ModuleNotFoundError as error:
     raise ImportError(
         "The backbones 'xception' and 'timm:...' come from timm, which is not installed: "
@@ -80,24 +81,37 @@ def _drafts(name: str) -> tuple[BackboneSpec, ...]:
     return tuple(_spec(f"timm:{name}", name, through_stages) for through_stages in (True, False))
 
 
-timm_backbone.drafts = _drafts  # for wbcclf.backbones._registry.draft_backbones
+# For wbcclf.backbones._registry.draft_backbones; mypy knows no attributes of functions.
+timm_backbone.drafts = _drafts  # type: ignore[attr-defined]
 
 
 def _spec(name: str, timm_name: str, through_stages: bool) -> BackboneSpec:
-    facts = timm.get_pretrained_cfg(timm_name)
+    facts = _facts(timm_name)
     file = timm.models.model_entrypoint(timm_name).__module__.rpartition(".")[2]
+    places = (facts.paper_ids, facts.origin_url, f"timm's {file}.py")
     return BackboneSpec(
         name=name,
         build=partial(_build, timm_name),
         blocks=partial(_blocks, through_stages=through_stages),
         input_size=facts.input_size[-1],
         smallest_size=_SIZES[0],
-        mean=tuple(facts.mean),
-        std=tuple(facts.std),
-        paper=", ".join(filter(None, (facts.paper_ids, facts.origin_url, f"timm's {file}.py"))),
+        mean=_triple(facts.mean),
+        std=_triple(facts.std),
+        paper=", ".join(str(place) for place in places if place),
         weights=_weights(timm_name),
         convert=_convert,
     )
+
+
+def _facts(timm_name: str) -> PretrainedCfg:
+    facts = timm.get_pretrained_cfg(timm_name)
+    assert facts is not None  # the name is one of timm's
+    return facts
+
+
+def _triple(values: tuple[float, ...]) -> tuple[float, float, float]:
+    red, green, blue = values
+    return red, green, blue
 
 
 def _build(timm_name: str) -> nn.Module:
@@ -124,7 +138,7 @@ class _Embedding(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return tokens (n, tokens, channels) of images (n, 3, height, width)."""
-        return self.network.forward_features(images)
+        return self.network.forward_features(images)  # type: ignore[operator]  # timm's method
 
 
 def _blocks(network: nn.Module, through_stages: bool) -> dict[str, nn.Module]:
@@ -154,7 +168,7 @@ def _layers(network: nn.Module, through_stages: bool) -> Iterator[tuple[str, nn.
     if list(network.parameters(recurse=False)) and "blocks" in names:
         start = names.index("blocks") + 1
         yield "embedding", _Embedding(network, without=names[start - 1 :])
-        for number, block in enumerate(network.blocks, start=1):
+        for number, block in enumerate(network.get_submodule("blocks").children(), start=1):
             yield f"block{number}", block
     for name, module in children[start:end]:
         yield from _unpacked(name, module, through_stages)
@@ -211,7 +225,8 @@ def _smallest_size(spec: BackboneSpec) -> int:
 
 
 def _compare(network: nn.Module, chain: nn.Module, images: Tensor) -> None:
-    expected, given = network.forward_features(images.clone()), chain(images)
+    expected = network.forward_features(images.clone())  # type: ignore[operator]  # timm's method
+    given = chain(images)
     shape = tuple(expected.shape)
     if not (
         (len(shape) == 4 and shape[1] == network.num_features)
@@ -230,20 +245,21 @@ def _compare(network: nn.Module, chain: nn.Module, images: Tensor) -> None:
 
 def _weights(timm_name: str) -> dict[str, WeightsSource]:
     """Return the sources of all weights with this network's preprocessing, by timm's tags."""
-    facts = timm.get_pretrained_cfg(timm_name)
+    facts = _facts(timm_name)
     sources = {}
     for tagged in timm.list_pretrained(f"{facts.architecture}.*"):
-        other = timm.get_pretrained_cfg(tagged)
+        other = _facts(tagged)
         if (other.mean, other.std) == (facts.mean, facts.std):
-            sources[other.tag] = _source(other)
+            sources[str(other.tag)] = _source(other)
     # The tag of ImageNet weights names its size: 1 thousand classes, or all 12, 21 or 22 thousand.
-    if facts.tag in sources and re.search(r"in(1|12|21|22)k", facts.tag):
-        sources["imagenet"] = sources[facts.tag]
+    tag = str(facts.tag)
+    if tag in sources and re.search(r"in(1|12|21|22)k", tag):
+        sources["imagenet"] = sources[tag]
     return sources
 
 
-def _source(facts: timm.models.PretrainedCfg) -> WeightsSource:
-    url = facts.url
+def _source(facts: PretrainedCfg) -> WeightsSource:
+    url = str(facts.url)
     if facts.hf_hub_id:  # timm's own order: the hub comes first
         file = facts.hf_hub_filename or "model.safetensors"
         url = f"https://huggingface.co/{facts.hf_hub_id}/resolve/main/{file}"

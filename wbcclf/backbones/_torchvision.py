@@ -13,6 +13,7 @@ from wbcclf.backbones._base import IMAGENET_MEAN, IMAGENET_STD, BackboneSpec, We
 
 if TYPE_CHECKING:
     from torch import nn
+    from torchvision import models
 
 _DOWNLOADS = "https://download.pytorch.org/models/"
 _LICENCE = "BSD-3-Clause (torchvision); trained on ImageNet, whose images are for research"
@@ -31,9 +32,9 @@ def _build_vgg(layout: str) -> nn.Module:
     from torchvision.models.vgg import cfgs, make_layers
 
     network = nn.Module()
-    network.features = make_layers(cfgs[layout])
-    for module in network.features:
-        if isinstance(module, nn.Conv2d):
+    network.features = features = make_layers(cfgs[layout])
+    for module in features:
+        if isinstance(module, nn.Conv2d) and module.bias is not None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             nn.init.zeros_(module.bias)
     return network
@@ -48,7 +49,7 @@ def _build_inception() -> nn.Module:
 # ---------------------------------------------------------------- blocks, a function a family
 
 
-def _vgg_blocks(network: nn.Module) -> dict[str, nn.Module]:
+def _vgg_blocks(network: models.VGG) -> dict[str, nn.Module]:
     """Make a block of each convolution; its activation and the pooling after it stay with it."""
     from torch import nn
 
@@ -57,15 +58,14 @@ def _vgg_blocks(network: nn.Module) -> dict[str, nn.Module]:
     for module in network.features:
         if isinstance(module, nn.Conv2d):
             position += 1
-            name = f"block{stage}_conv{position}"
-            blocks[name] = nn.Sequential()
-        blocks[name].append(module)
+            block = blocks[f"block{stage}_conv{position}"] = nn.Sequential()
+        block.append(module)
         if isinstance(module, nn.MaxPool2d):
             stage, position = stage + 1, 0
     return blocks
 
 
-def _resnet_blocks(network: nn.Module) -> dict[str, nn.Module]:
+def _resnet_blocks(network: models.ResNet) -> dict[str, nn.Module]:
     """Name the stem and every residual block."""
     from torch import nn
 
@@ -77,7 +77,7 @@ def _resnet_blocks(network: nn.Module) -> dict[str, nn.Module]:
     return blocks
 
 
-def _densenet_blocks(network: nn.Module) -> dict[str, nn.Module]:
+def _densenet_blocks(network: models.DenseNet) -> dict[str, nn.Module]:
     """Name the stem, the dense blocks and the transitions between them."""
     from torch import nn
 
@@ -88,7 +88,7 @@ def _densenet_blocks(network: nn.Module) -> dict[str, nn.Module]:
     return {"stem": stem, **parts, "denseblock4": top}
 
 
-def _inception_blocks(network: nn.Module) -> dict[str, nn.Module]:
+def _inception_blocks(network: models.Inception3) -> dict[str, nn.Module]:
     """Keep torchvision's names, in lower case; pooling stays with the block before it."""
     from torch import nn
 
@@ -104,14 +104,14 @@ def _inception_blocks(network: nn.Module) -> dict[str, nn.Module]:
     return blocks
 
 
-def _mobilenet_blocks(network: nn.Module) -> dict[str, nn.Module]:
+def _mobilenet_blocks(network: models.MobileNetV3) -> dict[str, nn.Module]:
     """Name the stem, the inverted residual blocks and the top convolution."""
     stem, *inner, top = network.features
     numbered = {f"block{number}": block for number, block in enumerate(inner, start=1)}
     return {"stem": stem, **numbered, "top": top}
 
 
-def _efficientnet_blocks(network: nn.Module) -> dict[str, nn.Module]:
+def _efficientnet_blocks(network: models.EfficientNet) -> dict[str, nn.Module]:
     """Name the stem, the inverted residual blocks of every stage and the top convolution."""
     stem, *stages, top = network.features
     inner = {
@@ -122,7 +122,7 @@ def _efficientnet_blocks(network: nn.Module) -> dict[str, nn.Module]:
     return {"stem": stem, **inner, "top": top}
 
 
-def _convnext_blocks(network: nn.Module) -> dict[str, nn.Module]:
+def _convnext_blocks(network: models.ConvNeXt) -> dict[str, nn.Module]:
     """Name the stem and every block; down-sampling belongs to the first block of its stage."""
     from torch import nn
 
@@ -137,17 +137,16 @@ def _convnext_blocks(network: nn.Module) -> dict[str, nn.Module]:
     return blocks
 
 
-def _squeezenet_blocks(network: nn.Module) -> dict[str, nn.Module]:
+def _squeezenet_blocks(network: models.SqueezeNet) -> dict[str, nn.Module]:
     """Name the stem and the eight fire modules; pooling stays with the block before it."""
     from torch import nn
 
-    blocks: dict[str, nn.Module] = {"stem": nn.Sequential()}
-    name = "stem"
+    block = nn.Sequential()
+    blocks: dict[str, nn.Module] = {"stem": block}
     for module in network.features:
         if type(module).__name__ == "Fire":
-            name = f"fire{len(blocks) + 1}"
-            blocks[name] = nn.Sequential()
-        blocks[name].append(module)
+            block = blocks[f"fire{len(blocks) + 1}"] = nn.Sequential()
+        block.append(module)
     return blocks
 
 
