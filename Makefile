@@ -27,6 +27,7 @@ test: lint docs unit proof
 lint: $(INSTALLED)
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
+	$(RUN) mypy wbcclf
 	$(BIN)/lint-imports
 
 docs: $(INSTALLED)

@@ -87,7 +87,8 @@ def predict_on_cluster(
     chunk_of = {_key(digest, chunk): chunk for chunk in chunks}
     parts = Store(folder, float("inf"))
     with ExitStack() as stack:
-        client, done = None, iter(())
+        client = None
+        done: Iterator[tuple[str, bytes]] = iter(())
         for key, chunk in chunk_of.items():
             while (part := parts.read(key)) is None:
                 found = next(done, None)
@@ -133,7 +134,7 @@ def _run(
     A worker that dies loses nothing: its parts are given to others. So they depend on files alone,
     and on nothing that was sent to a worker before and cannot be computed again.
     """
-    from distributed import as_completed
+    from distributed import Future, as_completed
     from distributed.client import FutureCancelledError
     from distributed.comm import CommClosedError
 
@@ -146,7 +147,7 @@ def _run(
             "--nthreads 1`."
         ) from error
     waiting = list(reversed(todo.items()))
-    key_of = {}
+    key_of: dict[Future, str] = {}
     running = as_completed([], loop=client.loop, with_results=True)
 
     def submit() -> None:

@@ -76,7 +76,7 @@ class Sources:
 
     def made_from_any(self, rows: np.ndarray) -> np.ndarray:
         """Return a mask of the rows that share a source with `rows` (positions in this batch)."""
-        return np.isin(self.rows, self.rows[rows]).any(axis=1)
+        return np.any(np.isin(self.rows, self.rows[rows]), axis=1)
 
 
 def row_digests(X: Any) -> np.ndarray:
@@ -140,8 +140,6 @@ class Record:
         # pandas keeps attributes where those of all parts are equal. So they stay in what is put
         # together from resampled frames, whose rows then tell whether the record holds.
         return isinstance(other, Record | None)
-
-    __hash__ = None
 
     def __deepcopy__(self, memo: dict) -> Record:
         return self  # pandas copies attributes with every step
@@ -275,7 +273,7 @@ def have_common_sources(X: Any, images: np.ndarray, X_val: Any, val: np.ndarray)
     trained, validated = record.of_rows(_marks(images)), record.of_rows(_marks(val))
     if trained is None or validated is None:
         return nothing
-    return np.isin(validated.rows, trained.rows).any(axis=1)
+    return np.any(np.isin(validated.rows, trained.rows), axis=1)
 
 
 def _was_resampled(array: Any) -> bool:

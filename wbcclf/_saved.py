@@ -24,7 +24,7 @@ from wbcclf.exceptions import ModelFormatError
 from wbcclf.sampling import Augmenter
 
 # The estimators that a file may name.
-_CLASSES: dict[str, type] = {
+_CLASSES: dict[str, type[BaseEstimator]] = {
     cls.__name__: cls
     for cls in (ImageLoader, Head, ConvNet, Augmenter, *vars(classifiers).values())
     if isinstance(cls, type) and not issubclass(cls, classifiers.DeepFeatures)
@@ -254,7 +254,7 @@ def _decode_estimator(name: str, encoded: dict[str, Any]) -> BaseEstimator:
 
 def _check_parameter(name: str, value: Any) -> None:
     if isinstance(value, str):
-        is_allowed = name not in _TEXTS or _TEXTS[name].fullmatch(value)
+        is_allowed = name not in _TEXTS or bool(_TEXTS[name].fullmatch(value))
     elif name in _SIZES:
         is_allowed = _size(value)
     else:
@@ -347,6 +347,6 @@ def set_learnt(
         if not is_consistent:
             raise ValueError(f"{name} cannot have been learnt")
     learnt["history_"] = list(learnt["history_"])
-    vars(classifier).update(learnt, classes_=classes)
+    classifier.__dict__.update(learnt, classes_=classes)
     if feature_names is not None:
         classifier.feature_names_in_ = np.array(feature_names.tolist(), dtype=object)

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import tempfile
 import weakref
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-try:
+if sys.platform != "win32":  # which removes no file that is in use, so that nothing can tell there
     import fcntl
-except ImportError:  # Windows removes no file that is in use, so that nothing can tell there
-    fcntl = None
 
 _PREFIX, _SUFFIX = "wbcclf-", ".spill"
 
 
-def empty(shape: tuple[int, ...], dtype: np.dtype, spill_dir: str | os.PathLike | None):
+def empty(shape: tuple[int, ...], dtype: DTypeLike, spill_dir: str | os.PathLike | None):
     """Return an uninitialised array, in memory or, given a folder, in a file there.
 
     The file's blocks are reserved beforehand: writing to a mapped file on a full disk would kill
@@ -73,14 +73,14 @@ def empty(shape: tuple[int, ...], dtype: np.dtype, spill_dir: str | os.PathLike 
         raise OSError(error.errno, message) from error
 
 
-def _mapped(shape: tuple[int, ...], dtype: np.dtype, n_bytes: int, folder: Path) -> np.memmap:
+def _mapped(shape: tuple[int, ...], dtype: DTypeLike, n_bytes: int, folder: Path) -> np.memmap:
     descriptor, path = tempfile.mkstemp(_SUFFIX, _PREFIX, folder)
     os.close(descriptor)
     try:
         with open(path, "r+b") as file:
             # The mapping keeps a duplicate of the descriptor, and with it the lock. It comes before
             # the blocks: an empty file is known to be one that is just being made.
-            if fcntl is not None:
+            if sys.platform != "win32":
                 with suppress(OSError):  # a file system without locks, where nothing is abandoned
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _reserve(file.fileno(), n_bytes)
@@ -89,7 +89,7 @@ def _mapped(shape: tuple[int, ...], dtype: np.dtype, n_bytes: int, folder: Path)
         os.unlink(path)
         raise
     # The mapping, not the array: views and subclasses of the array hold the former alone.
-    weakref.finalize(array._mmap, _remove, path, os.getpid())
+    weakref.finalize(array.base, _remove, path, os.getpid())
     return array
 
 
@@ -113,7 +113,7 @@ def _remove_abandoned(folder: Path) -> None:
     A lock tells this for all containers of a machine, which may share host names and process
     numbers, and ends with the last process that has the file mapped, however that one ends.
     """
-    if fcntl is None:
+    if sys.platform == "win32":
         return
     for path in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
         with suppress(OSError):  # in use, somebody else's, or gone by now

@@ -39,7 +39,7 @@ def demo(
     out.print(f"Synthetic cells: {output / 'train'}, {output / 'test'}, {output / 'unlabelled'}")
     model = output / "model.wbcclf"
     train(output / "train", output=model, image_size=64, epochs=6)
-    plot = output / "confusion_matrix.png"
+    plot: Path | None = output / "confusion_matrix.png"
     if find_spec("matplotlib") is None:
         warn("no confusion matrix is drawn without matplotlib: pip install 'wbcclf[plot]'.")
         plot = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -141,11 +142,11 @@ class Source:
         rows = list_rows(
             self.path, self.path_column, self.label_column, self._own_group_column(), self.root
         )
-        require(
-            rows.labels is not None,
-            f"{self.path} has no column label, class or the like: name it with --label-column.",
-        )
-        groups = rows.groups
+        if rows.labels is None:
+            raise ValueError(
+                f"{self.path} has no column label, class or the like: name it with --label-column."
+            )
+        groups: Sequence[str] | np.ndarray | None = rows.groups
         if self.groups is not None:
             root = self.path.parent if self.root is None else self.root
             below = [Path(os.path.relpath(path, root)).parts for path in rows.paths]

@@ -213,11 +213,12 @@ def train(
     check_output(output)
     require(epochs is None or steps is None, "--epochs and --steps cannot be given together.")
     source = Source(images, path_column, label_column, root, groups, group_column)
+    layers: str | int | None = unfrozen_layers
     if unfrozen_layers is not None and unfrozen_layers.isdecimal():
-        unfrozen_layers = int(unfrozen_layers)
+        layers = int(unfrozen_layers)
     given = {
         "weights": weights,
-        "unfrozen_layers": unfrozen_layers,
+        "unfrozen_layers": layers,
         "max_epochs": epochs,
         "max_steps": steps,
         "batch_size": batch_size,
@@ -341,7 +342,7 @@ def hold_out(listing: Bunch, fraction: float, seed: int) -> np.ndarray:
         label: len(set(listing.groups[listing.target == label].tolist()))
         for label in listing.target_names
     }
-    rarest = min(n_groups, key=n_groups.get)
+    rarest = min(n_groups, key=n_groups.__getitem__)
     n_folds = min(max(2, round(1 / fraction)), n_groups[rarest])
     require(
         n_folds >= 2,

@@ -46,16 +46,16 @@ def make_bunch(
         name: None if values is None else np.asarray(values)[read.kept]
         for name, values in known.items()
     }
-    paths = np.asarray(paths)[read.kept]
+    files = np.asarray(paths)[read.kept]
     skipped = skipped + read.failures
-    target = kept["target"]
+    labels = kept["target"]
     return Bunch(
         images=read.images,
-        target_names=None if target is None else sorted(set(target.tolist())),
-        paths=paths,
-        duplicates=_find_duplicates(paths.tolist(), read.digests, kept),
+        target_names=None if labels is None else sorted(set(labels.tolist())),
+        paths=files,
+        duplicates=_find_duplicates(files.tolist(), read.digests, kept),
         skipped=skipped,
-        DESCR=_describe(source, read.images, target, skipped),
+        DESCR=_describe(source, read.images, labels, skipped),
         **kept,
     )
 

@@ -315,7 +315,7 @@ def _report(failures: list[tuple[str, str]], n_files: int, on_error: str, advice
 
 
 def _check_one_size(
-    paths: Sequence[str], sizes: Sequence[tuple[int, int]], kept: Sequence[int]
+    paths: Sequence[str], sizes: Sequence[tuple[int, int]], kept: Sequence[int] | np.ndarray
 ) -> None:
     counts = Counter(sizes[k] for k in kept)
     if len(counts) < 2:

@@ -33,8 +33,8 @@ class Rows:
     """
 
     paths: list[str] = field(default_factory=list)
-    labels: list[str] | None = field(default_factory=list)
-    groups: list[str] | None = field(default_factory=list)
+    labels: list[str] | None = None
+    groups: list[str] | None = None
     skipped: list[tuple[str, str]] = field(default_factory=list)
     missing: list[tuple[str, str]] = field(default_factory=list)
 
@@ -88,7 +88,7 @@ def match_rows(
         If two rows give one file different labels or groups, or a row has no group.
     """
     finder = _FileFinder(root)
-    rows = Rows()
+    rows = Rows(labels=[] if label_column else None, groups=[] if group_column else None)
     seen: dict[str, tuple[int, str, str]] = {}
     for line, row in table.rows:
         cell = row[path_column]
@@ -99,8 +99,11 @@ def match_rows(
             path, problem = finder.find(cell), None
         except ImageReadError as error:
             path, problem = os.path.join(root, cell), str(error)
-        if reason or problem:
-            (rows.skipped if reason else rows.missing).append((path, reason or problem))
+        if reason is not None:
+            rows.skipped.append((path, reason))
+            continue
+        if problem is not None:
+            rows.missing.append((path, problem))
             continue
         if group_column and not group:
             raise ValueError(f"{table.path}, line {line}: {cell} has no {group_column}.")
@@ -114,12 +117,10 @@ def match_rows(
             rows.skipped.append((path, f"the same file as in line {first}"))
             continue
         rows.paths.append(path)
-        rows.labels.append(label)
-        rows.groups.append(group)
-    if not label_column:
-        rows.labels = None
-    if not group_column:
-        rows.groups = None
+        if rows.labels is not None:
+            rows.labels.append(label)
+        if rows.groups is not None:
+            rows.groups.append(group)
     return rows
 
 
@@ -154,7 +155,7 @@ class _FileFinder:
 
     def _find_stem(self, stem: str) -> str:
         if self._by_stem is None:
-            self._build_index()
+            self._by_stem = self._index()
         found = self._by_stem.get(stem, [])
         if not found and re.fullmatch("[0-9]+", stem):
             found = self._by_number.get(stem.lstrip("0"), [])
@@ -164,11 +165,13 @@ class _FileFinder:
             raise ImageReadError(f"{len(found)} images fit: {some(found, 3)}")
         return os.path.join(self.root, found[0])
 
-    def _build_index(self) -> None:
-        self._by_stem = defaultdict(list)
+    def _index(self) -> dict[str, list[str]]:
+        """Return the files by stem, and note those that end with a number."""
+        by_stem = defaultdict(list)
         for parts in find_images(self.root)[0]:
             stem = Path(parts[-1]).stem
-            self._by_stem[stem].append(os.path.join(*parts))
+            by_stem[stem].append(os.path.join(*parts))
             number = re.search("[0-9]+$", stem)
             if number:
                 self._by_number[number.group().lstrip("0")].append(os.path.join(*parts))
+        return by_stem

@@ -287,7 +287,8 @@ def _share_out(n_samples, names, imbalance):
     if isinstance(imbalance, Mapping):
         return _given_counts(n_samples, names, imbalance)
     ratio = 1.0 if imbalance is None else imbalance
-    if not isinstance(ratio, Real) or isinstance(ratio, bool) or not 1 <= ratio < np.inf:
+    is_number = isinstance(ratio, Real) and not isinstance(ratio, bool)
+    if not is_number or not 1 <= ratio < np.inf:
         raise ValueError(
             "imbalance must be None, a finite number >= 1 or a mapping of class name to count, "
             f"got {imbalance!r}."

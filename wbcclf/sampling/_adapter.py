@@ -121,7 +121,7 @@ class ImageSampler(BaseEstimator):
             X_out[:] = rounded_columns(X_out.to_numpy(), X)
             X_out = X_out.astype(X.dtypes)
         for name in ("sampling_strategy_", "sample_indices_", "sample_pairs_"):
-            vars(self).pop(name, None)  # of an earlier call with another sampler
+            self.__dict__.pop(name, None)  # of an earlier call with another sampler
             if hasattr(self.sampler_, name):
                 setattr(self, name, getattr(self.sampler_, name))
         if not issparse(X_out):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from numbers import Integral
 
 import numpy as np
@@ -32,7 +33,11 @@ class ImageSamplerMixin:
     interpolates, ``sample_pairs_``.
     """
 
-    image_shape = None
+    image_shape: tuple[int, ...] | None = None
+    sampling_strategy: object
+    sample_indices_: np.ndarray
+    _sampling_type: str
+    _fit_resample: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y):
@@ -123,6 +128,6 @@ class ImageSamplerMixin:
         return strategy
 
     def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
+        tags = super().__sklearn_tags__()  # type: ignore[misc]  # the sampler's after this mixin
         tags.sampler_tags.sample_indices = True
         return tags

@@ -58,7 +58,8 @@ def apply(changes, images: torch.Tensor, limits: tuple[float, float]) -> torch.T
     if changes.colours is not None and exact:
         out = _colour_bytes(images, *changes.colours)
     elif changes.colours is not None:
-        out = _colour(out, *(_like(part, out) for part in changes.colours), limits)
+        linear, grey_weight = (_like(part, out) for part in changes.colours)
+        out = _colour(out, linear, grey_weight, limits)
     if changes.warps is not None:
         out = _warp(out, _like(changes.warps, out), changes.fill)
     if images.dtype == torch.uint8:

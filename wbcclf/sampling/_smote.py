@@ -121,7 +121,8 @@ class SMOTE(ImageSamplerMixin, over_sampling.SMOTE):
         X_out = _spill.empty((len(self.sample_indices_), X.shape[1]), X.dtype, self.spill_dir)
         X_out[: len(X)] = X
         if steps:
-            _interpolate(X, *self.sample_pairs_.T, np.concatenate(steps), out=X_out[len(X) :])
+            base, neighbour = self.sample_pairs_.T
+            _interpolate(X, base, neighbour, np.concatenate(steps), out=X_out[len(X) :])
         return X_out, np.hstack(labels)
 
     def _draw(self, X, members, label, n_samples):
