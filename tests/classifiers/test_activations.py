@@ -101,7 +101,6 @@ def test_every_family_trains_bit_for_bit_the_same(backbone, size, unfrozen, runs
         {"early_stopping": True, "validation_fraction": 0.25, "patience": 1},
         {"unfrozen_layers": 4, "gradual_unfreezing": 1, "max_epochs": 4},
         {"unfrozen_layers": 3, "gradual_unfreezing": 1, "max_epochs": 2},
-        {"unfrozen_layers": "all"},
         {"ema_decay": 0.5, "class_weight": "balanced", "layer_lr_decay": 0.5, "l2": 1e-3},
         {"balanced_batches": True, "head": Head("max", hidden=(8,), batch_norm=True)},
         {"unfrozen_layers": 0, "head": Head("flatten", hidden=(8,))},
@@ -110,11 +109,13 @@ def test_every_family_trains_bit_for_bit_the_same(backbone, size, unfrozen, runs
     ids=lambda params: "-".join(params),
 )
 @pytest.mark.filterwarnings("ignore:gradual_unfreezing")
-def test_options_work_on_kept_activations(params, many):
+def test_options_work_on_kept_activations(params, many, runs):
     # Batches of 8 of 24 images, or of all 32: as many as others give the same rounding here,
     # where the images are of 16 pixels and 1 thread computes. Bit for bit, then.
     plain = make(**(params | {"cache_gb": 0})).fit(many.images, many.target)
+    assert not runs
     kept = make(**params).fit(many.images, many.target)
+    assert runs
     np.testing.assert_allclose(
         [list(epoch.values())[1] for epoch in plain.history_],
         [list(epoch.values())[1] for epoch in kept.history_],
@@ -151,6 +152,12 @@ def test_changed_images_are_not_kept_but_validation_images_are(many, runs):
         make(**params).fit(many.images, many.target, **validation)
         assert len(runs) == 1
         runs.clear()
+
+
+def test_without_frozen_blocks_nothing_is_kept(many, tmp_path, runs):
+    make(unfrozen_layers="all").fit(many.images, many.target)
+    make(unfrozen_layers="all", memory=tmp_path).fit(many.images, many.target)
+    assert not runs
 
 
 def test_one_epoch_needs_no_cache(many, runs):

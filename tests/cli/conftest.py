@@ -44,6 +44,34 @@ def call(capsys, monkeypatch):
     return call
 
 
+@pytest.fixture
+def seen(monkeypatch):
+    """Note what a classifier is fitted on: the images as "train", and what else `fit` is given."""
+    noted = {}
+    fit = wbcclf.CNNClassifier.fit
+
+    def spy(self, X, y, **params):
+        noted.update(train=X, **params)
+        return fit(self, X, y, **params)
+
+    monkeypatch.setattr(wbcclf.CNNClassifier, "fit", spy)
+    return noted
+
+
+@pytest.fixture
+def held_out(seen, trained):
+    """Return a function that finds the files of train/ that the classifier validates on."""
+
+    def find():
+        paths = sorted((trained / "train").rglob("*.png"))
+        images = wbcclf.ImageLoader(image_size=32).transform(paths)
+        held = {image.tobytes() for image in seen["X_val"]}
+        assert held.isdisjoint(image.tobytes() for image in seen["train"])
+        return [path for path, image in zip(paths, images, strict=True) if image.tobytes() in held]
+
+    return find
+
+
 @pytest.fixture(scope="session")
 def read_csv():
     """Return a function that reads a CSV file into a list of dicts."""

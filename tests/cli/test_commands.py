@@ -66,28 +66,40 @@ def test_predict_can_stop_at_broken_files_and_then_writes_nothing(
     assert not output.exists() and not list(tmp_path.glob("*.part*"))
 
 
-@pytest.mark.parametrize("balance", ["weights", "copies", "smote"])
-def test_unequal_classes_are_balanced_as_asked(balance, tmp_path, call, write_cells):
-    cells = write_cells(tmp_path / "train", 24, 0)
-    for path in list((tmp_path / "train" / "neutrophil").iterdir())[3:]:
+@pytest.mark.parametrize(
+    ("balance", "n_images", "class_weight"),
+    [("none", 15, None), ("weights", 15, "balanced"), ("copies", 24, None), ("smote", 48, None)],
+)
+def test_unequal_classes_are_balanced_as_asked(
+    balance, n_images, class_weight, tmp_path, call, seen, write_cells
+):
+    write_cells(tmp_path / "train", 24, 0)
+    for path in sorted((tmp_path / "train" / "neutrophil").iterdir())[3:]:
         path.unlink()
-    assert (cells.target == "neutrophil").sum() > 3
     code, out, err = call(
         *("train", tmp_path / "train", "-o", tmp_path / "m.wbcclf", "--image-size", 32),
         *("--epochs", 1, "--balance", balance),
     )
     assert code == 0, err
-    assert "neutrophil 3" in out
+    assert "15 images of 2 classes: lymphocyte 12, neutrophil 3" in out
+    assert len(seen["train"]) == n_images
+    assert wbcclf.load_model(tmp_path / "m.wbcclf")["classifier"].class_weight == class_weight
 
 
-def test_early_stopping_with_groups_splits_by_group(tmp_path, call, write_cells):
-    write_cells(tmp_path / "train", 40, 0)
+@pytest.mark.parametrize(
+    ("given", "n_held"), [(("--early-stopping",), 6), (("--recipe", "field-cnn"), 12)]
+)
+def test_groups_are_held_out_whole(given, n_held, trained, tmp_path, seen, held_out, call):
     code, out, err = call(
-        *("train", tmp_path / "train", "-o", tmp_path / "m.wbcclf", "--image-size", 32),
-        *("--epochs", 2, "--early-stopping", "--groups", r"(\d)\.png"),
+        *("train", trained / "train", "-o", tmp_path / "m.wbcclf", "--image-size", 32),
+        *("--epochs", 1, "--groups", r"(\d)\.png", *given),
     )
     assert code == 0, err
     assert "valid_acc" in out
+    # Ten groups of six pictures, by the last digit of the file's name. A tenth of them validates,
+    # or a fifth, as the recipe says.
+    assert (len(seen["X_val"]), len(seen["train"])) == (n_held, 60 - n_held)
+    assert len({path.stem[-1] for path in held_out()}) == n_held / 6
 
 
 def test_a_recipe_trains_its_own_network_at_its_own_size(trained, tmp_path, call):
@@ -130,30 +142,6 @@ def test_options_beside_a_recipe_change_it(trained, tmp_path, call):
     assert (classifier.unfrozen_layers, classifier.precision) == (2, "bfloat16")
     assert (classifier.early_stopping, classifier.random_state) == (False, 5)
     assert classifier.l2 == {"conv2": 0.01, "conv3": 0.01}  # what was not given stays
-
-
-def test_a_recipe_with_groups_validates_on_whole_groups(trained, tmp_path, call, monkeypatch):
-    seen = {}
-    fit = wbcclf.CNNClassifier.fit
-
-    def spy(self, X, y, **params):
-        seen.update(train=X, **params)
-        return fit(self, X, y, **params)
-
-    monkeypatch.setattr(wbcclf.CNNClassifier, "fit", spy)
-    code, _, err = call(
-        *("train", trained / "train", "-o", tmp_path / "m", "--recipe", "field-cnn"),
-        *("--image-size", 32, "--epochs", 1, "--groups", r"(\d)\.png"),
-    )
-    assert code == 0, err
-    # Ten groups of six pictures, by the last digit of the file's name: a fifth of them validates,
-    # as the recipe says.
-    assert (len(seen["X_val"]), len(seen["train"])) == (12, 48)
-    paths = wbcclf.list_image_folder(trained / "train").paths.tolist()
-    images = wbcclf.ImageLoader(image_size=32).transform(paths)
-    watched = {image.tobytes() for image in seen["X_val"]}
-    held = [path for path, image in zip(paths, images, strict=True) if image.tobytes() in watched]
-    assert len(held) == 12 and len({path[-5] for path in held}) == 2
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import json
 import pytest
 import torch
 
-import wbcclf
 from wbcclf.backbones import get_backbone
 
 
@@ -47,16 +46,8 @@ def test_a_table_is_evaluated_as_a_folder_is(trained, table, tmp_path, call):
 
 @pytest.mark.parametrize("given", ["column", "pattern"])
 def test_a_model_is_trained_from_a_table_with_its_groups(
-    given, trained, table, tmp_path, monkeypatch, call
+    given, trained, table, tmp_path, seen, held_out, call
 ):
-    seen = {}
-    fit = wbcclf.CNNClassifier.fit
-
-    def spy(self, X, y, **params):
-        seen.update(train=X, **params)
-        return fit(self, X, y, **params)
-
-    monkeypatch.setattr(wbcclf.CNNClassifier, "fit", spy)
     groups = {"column": ("--group-column", "group"), "pattern": ("--groups", r"(\d+)\.png")}[given]
     code, out, err = call(
         *("train", table("train"), "--root", trained / "train", "-o", tmp_path / "m"),
@@ -65,11 +56,8 @@ def test_a_model_is_trained_from_a_table_with_its_groups(
     assert code == 0, err
     assert "60 images of 2 classes: lymphocyte 30, neutrophil 30" in out
     assert len(seen["X_val"]) + len(seen["train"]) == 60
-    paths = sorted(map(str, (trained / "train").rglob("*.png")))
-    images = wbcclf.ImageLoader(image_size=32).transform(paths)
-    watched = {image.tobytes() for image in seen["X_val"]}
-    held = [path for path, image in zip(paths, images, strict=True) if image.tobytes() in watched]
-    groups = {int(path.rsplit("/", 1)[1][:-4]) // 3 for path in held}
+    held = held_out()
+    groups = {int(path.stem) // 3 for path in held}
     assert (len(held) == 3 * len(groups)) == (given == "column")
 
 
