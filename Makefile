@@ -1,6 +1,7 @@
 # make demo   sets everything up and shows the whole path on synthetic cells
 # make test   sets everything up and runs every gate
 # make docs   builds the documentation into site/
+# make pictures   draws the pictures of the README and the documentation, a minute
 # make families   runs scikit-learn's checks on the large networks, a quarter of an hour
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,7 +9,7 @@ BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 RUN = $(BIN)/python -m
 
-.PHONY: install demo test lint docs unit proof families clean
+.PHONY: install demo test lint docs pictures unit proof families clean
 
 install: $(INSTALLED)
 
@@ -32,6 +33,9 @@ lint: $(INSTALLED)
 
 docs: $(INSTALLED)
 	$(RUN) mkdocs build --quiet --strict
+
+pictures: $(INSTALLED)
+	$(BIN)/python docs/pictures/draw.py
 
 # Small networks on small images: two workers with one thread each beat one with two.
 unit: $(INSTALLED)
