@@ -34,7 +34,7 @@ def test_upper_and_lower_case_alone_are_no_difference(folder, evaluate):
     (folder / "neutrophil").rename(folder / "NEUTROPHIL")
     code, out, err, figures = evaluate(folder)
     assert code == 0, err
-    assert "NEUTROPHIL of the images is taken for the model's neutrophil" in out
+    assert "The images' class NEUTROPHIL counts as the model's class neutrophil" in out
     assert figures == expected
 
 

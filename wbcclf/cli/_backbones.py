@@ -12,7 +12,8 @@ from wbcclf.cli._console import out
 
 def backbones(
     name: Annotated[
-        str | None, typer.Argument(help="A network, to see its blocks and what can be trained.")
+        str | None,
+        typer.Argument(help="Describe this network: its blocks, and what can be trained."),
     ] = None,
 ) -> None:
     """List the networks that `wbcclf train --backbone NAME` takes, or describe one.

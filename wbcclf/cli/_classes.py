@@ -65,16 +65,16 @@ def match_classes(names: list[str], known: list[str], given: dict[str, str]) -> 
         ]
         require(
             len(same) == len(rivals) == 1,
-            f"The images' {_quoted(rivals)} and the model's {_quoted(same)} differ in upper and "
-            "lower case or spaces alone. Say which class of the model they are, as with "
+            f"The images' {_quoted(rivals)} and the model's {_quoted(same)} differ only in upper "
+            "and lower case or spaces. Map them to a class of the model, such as "
             f"--map {quote(f'{name}={same[0]}')}.",
         )
         found[name] = same[0]
-        out.print(f"The class {name} of the images is taken for the model's {same[0]}.")
+        out.print(f"The images' class {name} counts as the model's class {same[0]}.")
     require(
         bool(set(found.values()) & set(known)),
-        f"The model knows none of the images' classes {_list(names)}; it knows {_list(known)}. Say "
-        "with --map NAME=CLASS which class of the model each of them is.",
+        f"The model knows none of the images' classes {_list(names)}; it knows {_list(known)}. Map "
+        "each of them to a class of the model with --map NAME=CLASS.",
     )
     return found
 

@@ -18,12 +18,12 @@ from wbcclf.cli._train import train
 
 def demo(
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="Folder to write everything into.")
+        Path, typer.Option("-o", "--output", help="Folder to write all results to.")
     ] = Path("demo"),
 ) -> None:
     """Draw synthetic cells, train on them, evaluate, predict, and show where everything is.
 
-    Needs no network and no data, and takes a minute or two.
+    Needs no data and no internet connection, and takes a minute or two.
     """
     import cv2
 

@@ -33,7 +33,7 @@ def evaluate(
             "-o",
             "--output",
             metavar="FILE",
-            help="Write the figures to this JSON file, and which files were left out.",
+            help="Write the scores, and which files were left out, to this JSON file.",
         ),
     ] = None,
     plot: Annotated[
@@ -47,10 +47,10 @@ def evaluate(
         typer.Option(
             "--map",
             metavar="NAME=CLASS",
-            help="Count images of the class NAME as images of the model's class CLASS. May be "
-            "repeated, also for several names of one class. A name that differs from the model's "
-            "in case or surrounding spaces alone needs no --map. Images of classes the model does "
-            "not know count as wrong; the accuracy without them is printed, too.",
+            help="Count images of the class NAME as the model's class CLASS. Repeat it for every "
+            "name; several names may mean one class. Names that differ only in case or "
+            "surrounding spaces need no --map. Images of classes that the model does not know "
+            "count as wrong; the accuracy without them is printed, too.",
         ),
     ] = None,
     path_column: PathColumn = None,
@@ -148,6 +148,6 @@ def print_overall(of: str, figures: dict[str, Any]) -> None:
     low, high = figures["accuracy_interval"]
     out.print(
         f"{of}accuracy {figures['accuracy']:.3f} (95% interval {low:.3f} to {high:.3f} if every "
-        f"image is another cell), balanced accuracy {figures['balanced_accuracy']:.3f}, macro-F1 "
-        f"{figures['macro_f1']:.3f}, {figures['n_samples']} images"
+        f"image shows a different cell), balanced accuracy {figures['balanced_accuracy']:.3f}, "
+        f"macro-F1 {figures['macro_f1']:.3f}, {figures['n_samples']} images"
     )

@@ -35,7 +35,7 @@ def check_space(path: Path, n_bytes: int) -> None:
     free = shutil.disk_usage(path.parent).free
     require(
         free >= n_bytes,
-        f"{path} would take {n_bytes / 1e6:.1f} MB, and there are {free / 1e6:.1f} MB left in "
+        f"{path} needs {n_bytes / 1e6:.1f} MB, but only {free / 1e6:.1f} MB are free in "
         f"{path.parent.resolve()}. Free some space, or name another file with --output.",
     )
 
@@ -66,7 +66,7 @@ def save(path: Path, write: Callable[[Path], None]) -> None:
                 write(kept)
             except OSError:
                 continue
-            raise OSError(f"{failed}. What belongs there is in {kept} instead: move it.") from error
+            raise OSError(f"{failed}. The result is in {kept} instead: move it.") from error
         raise OSError(
             f"{failed}, and neither could a file in the current folder or in the system's folder "
             "for temporary files. Free some space, or name a file on another disk with --output, "

@@ -23,7 +23,7 @@ def predict(
     model_file: ModelFile,
     images: Annotated[
         list[Path],
-        typer.Argument(metavar="IMAGES", help="A folder, for all images below it, or image files."),
+        typer.Argument(metavar="IMAGES", help="A folder with images at any depth, or image files."),
     ],
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="FILE", help="CSV file to write.")
@@ -32,17 +32,17 @@ def predict(
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help="Predict on the workers of this Dask scheduler (tcp://HOST:8786), which must see "
-            "MODEL and IMAGES under the same names. Parts that are done lie in OUTPUT.parts until "
-            "the end: the same command goes on from there.",
+            help="Predict on the workers of this Dask scheduler (tcp://HOST:8786). They must see "
+            "MODEL and IMAGES under the same names. Finished parts are kept in OUTPUT.parts until "
+            "the end; after a crash, the same command resumes from them.",
         ),
     ] = None,
     on_error: OnErrorOption = OnError.warn,
 ) -> None:
-    """Predict the classes of images, into a CSV file.
+    """Predict the classes of images and write them to a CSV file.
 
     Columns: file, label, error, and one probability per class. A file that
-    was left out has no label, and the reason in the column error.
+    was left out has no label; the column error says why.
 
     Names are written as they are. A spreadsheet may take one that begins with
     =, +, - or @ for a formula: import the column as text.

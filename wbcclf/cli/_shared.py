@@ -36,8 +36,8 @@ ModelFile = Annotated[
 OnErrorOption = Annotated[
     OnError,
     typer.Option(
-        help="Images that cannot be read: raise an error that names them, leave them out with a "
-        "warning, or skip them without one."
+        help="Images that cannot be read. raise: stop with an error that names them. warn: leave "
+        "them out and warn. skip: leave them out silently."
     ),
 ]
 

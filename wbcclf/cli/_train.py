@@ -71,13 +71,13 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Repeat a published system; `wbcclf recipes` lists them. It has defaults of its "
-            "own in place of those shown here.",
+            help="Repeat a published system; `wbcclf recipes` lists them. Its own defaults "
+            "replace those shown here.",
         ),
     ] = None,
     backbone: Annotated[
         str | None,
-        _option(_defaults.BACKBONE, "A network; `wbcclf backbones` lists them.", metavar="NAME"),
+        _option(_defaults.BACKBONE, "The network; `wbcclf backbones` lists all.", metavar="NAME"),
     ] = None,
     weights: Annotated[
         str | None,
@@ -108,7 +108,7 @@ def train(
         int | None,
         _option(
             f"{_defaults.EPOCHS}, or {_defaults.STEPS} steps if that is more",
-            "Passes over the images, with the copies that --balance adds.",
+            "Passes over all images, including the copies that --balance adds.",
             metavar="N",
             min=1,
         ),
@@ -116,8 +116,8 @@ def train(
     steps: Annotated[
         int | None,
         typer.Option(
-            help="Train for this many steps instead of --epochs: as long with --balance as "
-            "without.",
+            help="Train for this many steps instead of --epochs. Training then takes equally long "
+            "with and without --balance.",
             metavar="N",
             min=1,
         ),
@@ -133,7 +133,7 @@ def train(
         _option(
             f"{_defaults.LR:g}, with weights {_defaults.LR_WITH_WEIGHTS:g}",
             "Learning rate: how far each step changes the network. It rises to this value and "
-            "falls again. If the loss grows, give less.",
+            "falls again. If the loss grows, give a lower rate.",
             metavar="RATE",
         ),
     ] = None,
@@ -141,7 +141,7 @@ def train(
         Augment | None,
         _option(
             _defaults.AUGMENT,
-            "Change images at random in every epoch: flips and quarter turns; or in full, with "
+            "Change images at random in every epoch. turns: flips and quarter turns. full: also "
             "any angle, shift, zoom, brightness and colours.",
         ),
     ] = None,
@@ -149,15 +149,15 @@ def train(
         Balance | None,
         _option(
             "none",
-            "Unequal classes: nothing, weight the rare ones, or bring them up to the largest by "
-            "changed copies or by copies and SMOTE.",
+            "For classes of unequal size. weights: count rare classes more. copies: bring them "
+            "up to the largest with changed copies. smote: with copies and SMOTE.",
         ),
     ] = None,
     early_stopping: Annotated[
         bool | None,
         _option(
             "no-early-stopping",
-            "Watch a tenth of the images and keep the epoch that does best on them.",
+            "Set a tenth of the images aside and keep the epoch that does best on them.",
         ),
     ] = None,
     groups: Annotated[
@@ -165,16 +165,16 @@ def train(
         typer.Option(
             metavar="FILE|PATTERN",
             help="Which images show the same cell or patient: a CSV file with columns path and "
-            "group, or a regular expression on the path. Early stopping, of a recipe too, then "
-            "never watches an image of a cell that it trains on.",
+            "group, or a regular expression on the path. Early stopping, also in a recipe, then "
+            "never watches a cell that is trained on.",
         ),
     ] = None,
     group_column: Annotated[
         str | None,
         typer.Option(
             metavar="COLUMN",
-            help="Column of the --groups file, if it is not called group. Without --groups, the "
-            "column of IMAGES, if that is a CSV file.",
+            help="Column of the --groups file, if it is not called group. Without --groups, a "
+            "column of IMAGES, which must be a CSV file.",
         ),
     ] = None,
     path_column: PathColumn = None,
@@ -184,7 +184,7 @@ def train(
         str | None,
         _option(
             "float32",
-            "float32; bfloat16, faster on recent CPUs and GPUs; auto: the faster.",
+            "float32; bfloat16, faster on recent CPUs and GPUs; auto: the faster of the two.",
             metavar="PRECISION",
         ),
     ] = None,
@@ -204,8 +204,8 @@ def train(
 
     Example: wbcclf train cells/train --recipe pbc-cnn-3block
 
-    If the model cannot be written in the end, it is kept in the current
-    folder or in the system's folder for temporary files.
+    If the model file cannot be written at the end, the model goes to the
+    current folder, or to the system's folder for temporary files.
     """
     from wbcclf.classifiers.training._fit import check_fit  # brings torch
 
@@ -238,8 +238,8 @@ def train(
         clash = [option for option, value in fixed.items() if value is not None]
         require(
             not clash,
-            f"{', '.join(clash)} cannot be given with --recipe: the recipe {recipe} says what "
-            "network and what changes of the images there are.",
+            f"{', '.join(clash)} cannot be given with --recipe: the recipe {recipe} fixes the "
+            "network and the changes of the images.",
         )
         image_size = image_size or get_recipe(recipe).image_size
         overrides = {f"clf__{name}": value for name, value in given.items()}
@@ -249,7 +249,7 @@ def train(
     classifier = pipeline[-1]
     listing = source.list()
     names = listing.target_names
-    require(len(names) > 1, f"{images} holds one class only, {names[0]}; there must be two.")
+    require(len(names) > 1, f"{images} holds only one class, {names[0]}; give at least two.")
     by_group = classifier.early_stopping and listing.groups is not None
     if listing.groups is not None and not by_group:
         warn("groups have no effect without --early-stopping.")
@@ -355,6 +355,6 @@ def hold_out(listing: Bunch, fraction: float, seed: int) -> np.ndarray:
         if set(listing.target[train_rows]) == set(listing.target_names):
             return held
     raise ValueError(
-        "--early-stopping with --groups: every split by group takes all images of some class out "
-        "of training. Leave out --early-stopping."
+        "--early-stopping with --groups: every split by group leaves no images of some class to "
+        "train on. Leave out --early-stopping."
     )
