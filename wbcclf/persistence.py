@@ -53,7 +53,7 @@ def save_model(model: BaseEstimator, path: str | os.PathLike) -> None:
         Use joblib for such a pipeline.
     ValueError
         If parameters that the network or its training depend on were changed after `fit`, labels
-        are no plain numbers or strings, or the weights are not finite.
+        are not plain numbers or strings, or the weights are not finite.
     sklearn.exceptions.NotFittedError
         If the model is not fitted.
     OSError
@@ -126,10 +126,9 @@ def _kept_steps(model: BaseEstimator) -> list[tuple[str, BaseEstimator]]:
 def load_model(path: str | os.PathLike) -> BaseEstimator:
     """Read a model that :func:`save_model` wrote. Safe for files from others: no code is run.
 
-    The file names no folder, no file and no code. It may name a backbone of a package that is
-    installed here for that (an entry point ``wbcclf.backbones``), which is imported then. Time and
-    memory are bounded by the size of the file, unless such a package's network costs more by
-    itself.
+    The file names no folder, no file and no code. It may name a backbone of an installed package
+    (an entry point ``wbcclf.backbones``); that package is then imported. Time and memory are
+    bounded by the size of the file, unless such a package's network needs more.
 
     Parameters
     ----------
@@ -143,8 +142,8 @@ def load_model(path: str | os.PathLike) -> BaseEstimator:
     Raises
     ------
     wbcclf.exceptions.ModelFormatError
-        If the file is no such model, is damaged, was written by a newer format, or has a backbone
-        that is not there: the message says what to register or to install.
+        If the file is not a model file, is damaged, has a newer format, or has a backbone that is
+        not available here: the message says what to register or to install.
     OSError
         If the file cannot be opened or read (FileNotFoundError, PermissionError and the like).
     """
@@ -178,7 +177,7 @@ def _read_model(
         if check_image_size(loader.image_size) not in (None, (height, width)):
             raise ValueError(
                 f"ImageLoader(image_size={loader.image_size!r}) makes no images of {height}x{width}"
-                " pixels, which the classifier was fitted on. Set image_size back, or fit anew."
+                " pixels, which the classifier was fitted on. Set image_size back, or fit again."
             )
     _restore(classifier, document, headers, arrays)
     return steps
@@ -212,8 +211,8 @@ def _restore(
     for side, given in zip(seen, classifier.image_shape_, strict=False):
         if side > max(given, _saved.LONGEST_INPUT):
             raise ValueError(
-                f"The network enlarges images to {seen} pixels; a model file holds none that "
-                f"makes more than {_saved.LONGEST_INPUT:,} of a side. Use joblib.dump for it."
+                f"The network enlarges images to {seen} pixels; in a model file it may "
+                f"not exceed {_saved.LONGEST_INPUT:,} pixels a side. Use joblib.dump for it."
             )
     classifier.weights = _saved.tag_or_none(classifier.weights, classifier.backbone)
 

@@ -50,7 +50,7 @@ class Recipe:
         Its test accuracy as it was published; "(leaky)" and "(artefact)" mark figures that say
         nothing about cells it has not seen.
     steps : tuple of (str, estimator)
-        ``"aug"``, ``"smote"`` (where there are such) and ``"clf"``, unfitted.
+        ``"aug"`` and ``"smote"`` (if the system has them) and ``"clf"``, unfitted.
     """
 
     name: str
@@ -77,12 +77,12 @@ def list_recipes() -> list[str]:
 
 
 def get_recipe(name: str) -> Recipe:
-    """Return what is known about a recipe.
+    """Return a recipe by its name.
 
     Raises
     ------
     ValueError
-        If there is none of that name; the message lists the names and suggests the nearest.
+        If there is no recipe of that name; the message lists the names and suggests the nearest.
 
     Examples
     --------
@@ -107,11 +107,10 @@ def make_recipe(name: str, *, random_state: Any = None, **overrides: Any) -> Pip
     name : str
         One of :func:`list_recipes`.
     random_state : int, RandomState instance or None, default=None
-        Given to every step. None keeps the recipe's own seeds: the published one where there is
+        Given to every step. None keeps the recipe's own seeds: the published one if there is
         one, else 0.
     **overrides
-        Parameters of steps that are to differ, as ``set_params`` takes them:
-        ``clf__max_epochs=1``.
+        Parameters of steps to change, as for ``set_params``: ``clf__max_epochs=1``.
 
     Returns
     -------

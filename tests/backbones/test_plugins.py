@@ -99,7 +99,7 @@ def test_one_network_is_no_family(install):
         ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
         ("raise ValueError('bad version')", "ValueError: bad version"),
         ("NETWORK = 1", "AttributeError: .*NET"),
-        ("NET = 'somenet'", "it gives 'somenet' instead of a BackboneSpec"),
+        ("NET = 'somenet'", "it returns 'somenet' instead of a BackboneSpec"),
         (SPEC + "NET = make('othernet')", "its BackboneSpec has the name 'othernet'"),
     ],
 )

@@ -141,7 +141,7 @@ def test_one_file_is_one_file(kind, model, folder):
         (["a.png", 3], TypeError, "number 1 is of type int"),
         (np.arange(3), TypeError, "number 0 is of type int64"),
         (pd.DataFrame({"path": ["a.png"]}), TypeError, r"DataFrame of shape \(1, 1\)"),
-        ({"paths": ["a.png"]}, TypeError, "got dict.*of a listing give its paths"),
+        ({"paths": ["a.png"]}, TypeError, "got dict.*of a listing, give paths"),
         (b"a.png", TypeError, "got bytes"),
         (None, TypeError, "got NoneType"),
         (7, TypeError, "got int"),
@@ -186,7 +186,7 @@ def test_a_wrong_chunk_size_is_refused_at_the_call(chunk_size, model, paths):
         (
             lambda m, f, c: CalibratedClassifierCV(FrozenEstimator(m)).fit(*c),
             TypeError,
-            r"CalibratedClassifierCV, which does not tell.*make_pipeline\(ImageLoader",
+            r"CalibratedClassifierCV, which does not store.*make_pipeline\(ImageLoader",
         ),
         (
             lambda m, f, c: SimpleCNNClassifier(max_epochs=1).fit(c[0][:, :576], c[1]),

@@ -1,4 +1,4 @@
-"""What a backbone is: a recipe for a chain of named blocks, and what must be known about it."""
+"""What a backbone is: how to build a chain of named blocks, and the facts about it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class WeightsReport:
         Tensors of the chain (``"block.rest"``) that came from the file, and those that it lacks;
         these are freshly initialised.
     unused : tuple of str
-        Tensors of the file (its own names) that the chain has no place for, like its head.
+        Tensors of the file, by its own names, that the chain does not use, like the head.
     """
 
     source: str
@@ -75,7 +75,7 @@ class BackboneSpec:
         random state. Its ``state_dict`` keys are the ones that weight files use.
     blocks : callable
         ``(network) -> dict[str, torch.nn.Module]``: block names and blocks, first to last. Each
-        block takes one tensor and gives one tensor; together they are the network's features: maps
+        block takes one tensor and returns one. The last one returns the network's features: maps
         (n, channels, height, width), tokens (n, tokens, channels) or vectors (n, channels).
     input_size : int
         Height and width in pixels that the network was made for.
@@ -88,7 +88,7 @@ class BackboneSpec:
     weights : dict
         Tag (``"imagenet"``) to :class:`WeightsSource`.
     convert : callable or None
-        ``(state, network) -> state``: brings weights that others published in another layout to the
+        ``(state, network) -> state``: converts weights that were published in another layout to the
         network's own keys and shapes (a vision transformer's positions for another image size).
     """
 

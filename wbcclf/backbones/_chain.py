@@ -76,7 +76,7 @@ def _converted(
     except Exception as error:  # made for a certain layout, it fails on others in many ways
         raise WeightsMismatchError(
             f"{path} holds weights that do not fit {spec.name} ({type(error).__name__}: "
-            f"{error!s:.300}). Are they of another network?"
+            f"{error!s:.300}). Do they belong to another network?"
         ) from error
 
 
@@ -116,8 +116,8 @@ def _load(
     if misshapen:
         raise WeightsMismatchError(
             f"The weights do not fit the network ({what}): {len(misshapen)} of {len(wanted)} "
-            f"tensors have another shape ({', '.join(misshapen[:3])}, ...). Are they of another "
-            "network, or of another size of it?"
+            f"tensors have another shape ({', '.join(misshapen[:3])}, ...). Do they belong to "
+            "another network, or to another size of it?"
         )
     with torch.no_grad():
         for given, tensor in found.values():

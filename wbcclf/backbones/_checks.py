@@ -1,4 +1,4 @@
-"""check_backbone: what every backbone has to fulfil, as a test for plugin authors."""
+"""check_backbone: the requirements of every backbone, as a test for plugin authors."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 def check_backbone(spec: BackboneSpec) -> None:
     """Check that a backbone is a chain that wbcclf can freeze, load, save and train.
 
-    For the tests of those who offer one. Takes a few builds of the network, and images of
-    `smallest_size`; needs no network and no weights. Torch's random state is left as it was.
+    For the tests of packages that offer a backbone. It builds the network a few times and runs it
+    on images of `smallest_size` and a little more. It needs no internet connection and no weights,
+    and leaves torch's random state as it was.
 
     Parameters
     ----------
@@ -29,8 +30,8 @@ def check_backbone(spec: BackboneSpec) -> None:
     Raises
     ------
     AssertionError
-        For the first thing that is wrong; the message names the field or block, and what it must
-        be.
+        For the first requirement that is not met; the message names the field or block, and what
+        it must be.
 
     Examples
     --------
@@ -59,16 +60,16 @@ def _require(condition: bool, message: str) -> None:
 def _check_fields(spec: BackboneSpec) -> None:
     _require(isinstance(spec, BackboneSpec), f"{spec!r} must be a BackboneSpec.")
     fields: list[tuple[str, Callable[[Any], object], str]] = [
-        ("name", lambda v: isinstance(v, str) and v.split() == [v], "a text without spaces"),
+        ("name", lambda v: isinstance(v, str) and v.split() == [v], "a string without spaces"),
         ("build", callable, "callable: () -> torch.nn.Module"),
         ("blocks", callable, "callable: (network) -> dict of block names and blocks"),
         ("convert", lambda v: v is None or callable(v), "None or callable"),
-        ("paper", lambda v: isinstance(v, str) and v, "a text: where the network was published"),
+        ("paper", lambda v: isinstance(v, str) and v, "a string: where the network was published"),
         ("input_size", _is_size, "a positive int (pixels)"),
         ("smallest_size", _is_size, "a positive int (pixels)"),
         ("mean", _is_triple, "a tuple of 3 numbers from 0 to 1, the scale of the pixels"),
         ("std", lambda v: _is_triple(v) and min(v) > 0, "a tuple of 3 numbers above 0, up to 1"),
-        ("weights", _is_sources, "a dict of tags (text) to WeightsSource"),
+        ("weights", _is_sources, "a dict of tags (strings) to WeightsSource"),
     ]
     for name, is_valid, allowed in fields:
         value = getattr(spec, name)
@@ -129,7 +130,7 @@ def _check_blocks(spec: BackboneSpec) -> None:
         usable = isinstance(name, str) and name not in ("", "all", "head") and "." not in name
         _require(
             usable and not name.isdecimal() and not hasattr(nn.Sequential, name),
-            f"{spec.name}: {name!r} cannot be the name of a block: it must be a text without a "
+            f"{spec.name}: {name!r} cannot be the name of a block: it must be a string without a "
             "dot, not a number, not 'all', not 'head', not an attribute of torch.nn.Sequential.",
         )
         _require(

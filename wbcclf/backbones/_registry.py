@@ -1,4 +1,4 @@
-"""The backbones there are, by name: built in, registered, and offered by installed packages."""
+"""All backbones by name: built in, registered, and offered by installed packages."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 A_BACKBONE = (
     "a name of wbcclf.backbones.list_backbones() or an object with a method spec(), like ConvNet. "
-    "A torch module of your own gets a name by register_backbone(BackboneSpec(name=..., build=..., "
-    "blocks=..., ...)), which tells how to build it and what its blocks are: see docs/plugins.md"
+    "To use your own torch module, call register_backbone(BackboneSpec(name=..., build=..., "
+    "blocks=..., ...)), which says how to build it and what its blocks are: see docs/plugins.md"
 )
 _GROUP = "wbcclf.backbones"
 _BACKBONES: dict[str, BackboneSpec] = {}
@@ -28,9 +28,9 @@ _LOADED: dict[str, BackboneSpec] = {}  # from entry points, which are asked once
 
 
 def register_backbone(spec: BackboneSpec) -> None:
-    """Make a backbone known under its name in this process.
+    """Make a backbone available under its name in this process.
 
-    A package makes its backbones known for good with an entry point of the group
+    A package makes its backbones available to every process with an entry point of the group
     ``wbcclf.backbones`` instead; see the page on plugins.
 
     Raises
@@ -38,12 +38,14 @@ def register_backbone(spec: BackboneSpec) -> None:
     TypeError
         If it is no BackboneSpec.
     ValueError
-        If there is a backbone of that name already, or it cannot be a name.
+        If that name is taken, or is not allowed.
     """
     if not isinstance(spec, BackboneSpec):
         raise TypeError(f"{spec!r} must be a BackboneSpec.")
     if ":" in spec.name:
-        raise ValueError(f"{spec.name!r}: a name with a colon is one of a plugin's family.")
+        raise ValueError(
+            f"{spec.name!r}: give a name without a colon, which marks a plugin's family."
+        )
     if spec.name in {*_BACKBONES, *_OUR_ENTRY_POINTS}:
         raise ValueError(f"A backbone named {spec.name!r} is registered already.")
     _BACKBONES[spec.name] = spec
@@ -52,8 +54,8 @@ def register_backbone(spec: BackboneSpec) -> None:
 def list_backbones() -> list[str]:
     """Return the names of all backbones, sorted.
 
-    Those that installed packages offer are among them by the name of their entry point; nothing is
-    imported to find out more. The entry point of a family of networks stands for all of them:
+    Backbones of installed packages are listed by the name of their entry point, without importing
+    the package. The entry point of a family of networks stands for all of them:
     ``"timm"`` for ``"timm:resnet10t"`` and the like.
 
     Warns
@@ -75,7 +77,7 @@ def list_backbones() -> list[str]:
         if theirs and (name in _BACKBONES or len(theirs) < len(points)):
             fault = "that name is taken by wbcclf and cannot be replaced"
         elif len(theirs) > 1:
-            fault = "which of them is meant is not to be known; uninstall all but one"
+            fault = "the name is ambiguous; uninstall all but one of these packages"
         else:
             continue
         warn(
@@ -103,15 +105,15 @@ def get_backbone(backbone: str | ConvNet) -> BackboneSpec:
     TypeError
         If it is neither, like a torch module; the message says how to make one a backbone.
     ValueError
-        If there is none of that name; the message lists the names and suggests the nearest. If
-        several packages offer it.
+        If there is no backbone of that name (the message lists the names and suggests the
+        nearest), or several packages offer it.
     ImportError
         If it needs timm, which is not installed.
 
     Warns
     -----
     BrokenPluginWarning
-        If a package offers it, but fails to import or gives something else.
+        If a package offers it, but fails to import or returns something else.
 
     Examples
     --------
@@ -139,7 +141,7 @@ def get_backbone(backbone: str | ConvNet) -> BackboneSpec:
 
 
 def draft_backbones(name: str) -> tuple[BackboneSpec, ...]:
-    """Return the specs that a name may turn out to stand for, if to find out costs much.
+    """Return the specs that a name may stand for, if finding out is expensive.
 
     :func:`get_backbone` builds and runs a network of timm to see how it is laid out. A file that
     names one is compared with these drafts first.
@@ -196,7 +198,7 @@ def _load(name: str) -> BackboneSpec | None:
         _broken(point, name, f"{type(error).__name__}: {error}")
         return None
     if not isinstance(spec, BackboneSpec):
-        _broken(point, name, f"it gives {spec!r} instead of a BackboneSpec")
+        _broken(point, name, f"it returns {spec!r} instead of a BackboneSpec")
     elif spec.name != name:
         _broken(point, name, f"its BackboneSpec has the name {spec.name!r}")
     else:

@@ -64,7 +64,7 @@ class ConvNet(BaseEstimator):
         Raises
         ------
         ValueError
-            If a parameter is out of its range, or a sequence has not one entry for each block.
+            If a parameter is out of range, or a sequence does not have one entry for each block.
         """
         self._validate_params()
         if len(self.filters) > _MOST_BLOCKS:

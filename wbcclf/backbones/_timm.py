@@ -1,7 +1,7 @@
 """Backbones built from timm's networks, laid out as chains.
 
 Only the entry points ``xception`` and ``timm`` of this package load this file: timm is an optional
-dependency, and comes in through the same door as anybody's plugin. The blocks *are* timm's own
+dependency, and is loaded like any plugin. The blocks *are* timm's own
 modules, so weights made for timm load under their own keys.
 """
 
@@ -62,7 +62,7 @@ def timm_backbone(name: str) -> BackboneSpec:
             fault = error
     raise ValueError(
         f"timm's {name} cannot be laid out as a chain of blocks that takes images of any size: "
-        f"{str(fault).rstrip('.')}. Take a network of another family, like 'timm:convnext_atto' or "
+        f"{str(fault).rstrip('.')}. Use a network of another family, like 'timm:convnext_atto' or "
         "'timm:vit_small_patch14_dinov2'."
     )
 

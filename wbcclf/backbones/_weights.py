@@ -71,7 +71,7 @@ def _fetch(spec: BackboneSpec, tag: str, source: WeightsSource) -> Path:
     if not digest.startswith(source.sha256):
         raise WeightsMismatchError(
             f"{path} is not the published file: its SHA-256 starts with {digest[:8]}, not "
-            f"{source.sha256[:8]}. Delete it to download it anew, or give it as weights='path'."
+            f"{source.sha256[:8]}. Delete it to download it again, or give it as weights='path'."
         )
     return path
 

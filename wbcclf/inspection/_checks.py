@@ -1,4 +1,4 @@
-"""Checks before any work: of models that are to predict, and of labels."""
+"""Checks of models and of labels, before any work."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def check_classifier(model: Any, name: str) -> None:
     if not hasattr(model, "classes_"):
         raise TypeError(
             f"{name} must be a fitted classifier, but {type(model).__name__} has no classes. A "
-            "search keeps a model with refit=True only; a pipeline must end in a classifier."
+            "search keeps a model only with refit=True; a pipeline must end in a classifier."
         )
 
 
@@ -40,7 +40,7 @@ def check_labels(y: Any, name: str) -> np.ndarray:
     Raises
     ------
     TypeError
-        If `y` is no array-like.
+        If `y` is not array-like.
     ValueError
         If it has another shape than (n_samples,), or holds anything but labels of one kind.
     """
@@ -57,7 +57,7 @@ def check_labels(y: Any, name: str) -> np.ndarray:
     if labels.ndim != 1:
         raise ValueError(
             f"{name} must hold one label for each image, shape (n_samples,), got {labels.shape}. "
-            "Of probabilities take the most probable class, classes_[probabilities.argmax(axis=1)]."
+            "From probabilities, take the best class: classes_[probabilities.argmax(axis=1)]."
         )
     if labels.dtype.kind in "Ubiu":
         return labels
@@ -67,7 +67,7 @@ def check_labels(y: Any, name: str) -> np.ndarray:
         if not is_text and not (isinstance(label, (Real, np.bool_)) and label % 1 == 0):
             raise ValueError(
                 f"{name}[{row}] is {label!r}, but labels are text or whole numbers. Leave out "
-                "images without a label; of probabilities take the most probable class."
+                "images without a label; from probabilities, take the best class."
             )
         if is_text != isinstance(items[0], str):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""How good a classifier is: the figures that imbalanced classes need, and their picture."""
+"""How good a classifier is: scores that suit imbalanced classes, and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wbcclf.inspection._drawing import check_axes, get_axes
 
 
 def evaluate_predictions(y_true: Any, y_pred: Any) -> Bunch:
-    """Return the figures of a classifier's predictions.
+    """Return the scores of a classifier's predictions.
 
     Parameters
     ----------
@@ -31,14 +31,14 @@ def evaluate_predictions(y_true: Any, y_pred: Any) -> Bunch:
         accuracy : float
         accuracy_interval : tuple of 2 floats
             Wilson's 95% interval (Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953),
-            which counts every image as an independent cell: with copies of cells among the images
-            the truth is less certain than it says.
+            which counts every image as an independent cell. If several images show the same cell,
+            the true uncertainty is larger.
         balanced_accuracy : float
             Mean recall of the classes in `y_true`.
         macro_f1 : float
-            Mean F1 of the classes in `y_true`, rare and common alike. A class that is only ever
-            predicted costs the others recall, and is not one of them: otherwise the figure would
-            depend on which absent classes a model happens to predict.
+            Mean F1 of the classes in `y_true`, rare and common alike. A class that is predicted
+            but never true lowers the recall of the others and is not counted itself: otherwise
+            the score would depend on which absent classes a model happens to predict.
         classes : ndarray of shape (n_classes,)
             All labels in either array, sorted.
         precision, recall, f1 : ndarray of shape (n_classes,)
@@ -51,7 +51,7 @@ def evaluate_predictions(y_true: Any, y_pred: Any) -> Bunch:
     Raises
     ------
     TypeError
-        If `y_true` or `y_pred` is no array-like, such as a model.
+        If `y_true` or `y_pred` is not array-like, such as a model.
     ValueError
         If they are empty, of different lengths, hold anything but labels of one kind (None, NaN,
         probabilities), or spell a class in two ways (``"Neutrophil"``, ``"neutrophil"``).
@@ -98,9 +98,9 @@ def evaluate_predictions(y_true: Any, y_pred: Any) -> Bunch:
 
 
 class EvaluationDisplay:
-    """Confusion matrix, shaded by recall, labelled with counts, under accuracy and macro-F1.
+    """Confusion matrix with counts, shaded by recall; the title has accuracy and macro-F1.
 
-    Made and used like scikit-learn's displays: by :meth:`from_estimator` or
+    Create and use it like scikit-learn's displays, with :meth:`from_estimator` or
     :meth:`from_predictions`. ``display.figure_.savefig("confusion.png")`` writes a file.
 
     Parameters
@@ -115,8 +115,8 @@ class EvaluationDisplay:
 
     See Also
     --------
-    sklearn.metrics.ConfusionMatrixDisplay : Shades by counts, which hide the rare classes, unless
-        it is normalised, and then shows no counts.
+    sklearn.metrics.ConfusionMatrixDisplay : Shades by counts, which hides rare classes; if it is
+        normalised, it shows no counts.
 
     Examples
     --------

@@ -24,15 +24,15 @@ def predict_files(
 ) -> Iterator[Bunch]:
     """Predict the classes of image files, in the order of the files.
 
-    The arguments are checked at the call; files are read as the chunks are asked for.
+    The call checks the arguments; files are read when their chunk is requested.
 
     Parameters
     ----------
     model : classifier, pipeline or search
         Fitted: a :class:`CNNClassifier`, or any classifier with `predict_proba` that follows
-        :class:`DeepFeatures` or an :class:`ImageLoader` in a pipeline; of a search, its
-        ``best_estimator_``. Without an `ImageLoader` of its own it gets one that stretches the
-        images to the size it was trained on.
+        :class:`DeepFeatures` or an :class:`ImageLoader` in a pipeline. A search
+        predicts with its ``best_estimator_``. A model without an `ImageLoader` gets one that
+        stretches images to the size that the model was trained on.
     paths : str, path or iterable of them
         A folder, for all images in it and below, as
         ``list_image_folder(folder, labelled=False)`` lists them; one file; or several files.
@@ -49,12 +49,12 @@ def predict_files(
         labels : ndarray of shape (n_read,)
         probabilities : ndarray of shape (n_read, n_classes), float
         skipped : list of (path, reason)
-            The files that could not; in the first chunk also what is left out of a folder.
+            The files that could not. The first chunk also lists what was left out of a folder.
 
     Raises
     ------
     TypeError
-        If `model` is no classifier with `predict_proba`, or the size of its images is not known,
+        If `model` is not a classifier with `predict_proba`, if the size of its images is unknown,
         or if `paths` holds anything but paths.
     ValueError
         If there is no file, the model was trained on grey images, or `chunk_size` is out of range.
@@ -94,7 +94,7 @@ def _parts(model: Any) -> tuple[ImageLoader, list, Any]:
     if not hasattr(classifier, "predict_proba"):
         raise TypeError(
             f"model must give probabilities, but {type(classifier).__name__} has no predict_proba. "
-            "sklearn.calibration.CalibratedClassifierCV gives them to any classifier."
+            "sklearn.calibration.CalibratedClassifierCV adds them to any classifier."
         )
     # The others, samplers and "passthrough", do nothing in a prediction.
     transformers = [step for step in before if hasattr(step, "transform")]
@@ -106,7 +106,7 @@ def _parts(model: Any) -> tuple[ImageLoader, list, Any]:
     shape = next((step.image_shape_ for step in steps if hasattr(step, "image_shape_")), None)
     if shape is None:
         raise TypeError(
-            f"model is {type(model).__name__}, which does not tell the size of its images. Put "
+            f"model is {type(model).__name__}, which does not store the size of its images. Put "
             "a loader in front: make_pipeline(ImageLoader(image_size=...), model)."
         )
     if shape[2] != 3:
@@ -134,7 +134,7 @@ def _files(paths: Any) -> tuple[list[str], list[tuple[str, str]]]:
         shape = f" of shape {np.shape(paths)}" if hasattr(paths, "shape") else ""
         raise TypeError(
             f"paths must be a folder, a file or several files, got {type(paths).__name__}{shape}. "
-            "Images in memory are predicted by model.predict(images); of a listing give its paths."
+            "Images in memory are predicted by model.predict(images); of a listing, give paths."
         )
     files = list(paths)
     for number, path in enumerate(files):

@@ -23,11 +23,11 @@ def find_learning_rate(
     highest: float = 1.0,
     n_steps: int = 100,
 ) -> Bunch:
-    """Train for a few steps at a learning rate that grows, and see how the loss answers.
+    """Train for a few steps at a growing learning rate, and record the loss.
 
-    Too low a rate changes nothing, a good one lowers the loss, too high a one raises it (Smith
-    2015, https://arxiv.org/abs/1506.01186). The classifier itself is not changed: a clone of it is
-    trained, and stopped when its loss has grown to four times its lowest.
+    If the rate is too low, nothing changes; a good rate lowers the loss; if the rate is too high,
+    the loss rises (Smith 2015, https://arxiv.org/abs/1506.01186). The classifier itself is not
+    changed: a clone is trained, and stops when its loss has grown to four times its lowest.
 
     Parameters
     ----------
@@ -52,13 +52,13 @@ def find_learning_rate(
             Of each batch, smoothed over about ten steps.
         suggestion : float
             A tenth of the rate at the lowest loss: the loss still falls there, far from where it
-            rises. The highest rate for a schedule such as ``"onecycle"``, or a constant one. If it
-            is `lowest`, the loss never fell: look at `losses`.
+            rises. Use it as the peak of a schedule such as ``"onecycle"``, or as a constant rate.
+            If it is `lowest`, the loss never fell: look at `losses`.
 
     Raises
     ------
     TypeError
-        If `classifier` is no CNNClassifier, such as a pipeline or a search.
+        If `classifier` is not a CNNClassifier, such as a pipeline or a search.
     ValueError
         If the range is empty or `n_steps` is under 10.
 
@@ -74,9 +74,9 @@ def find_learning_rate(
     """
     if not isinstance(classifier, CNNClassifier):
         raise TypeError(
-            f"classifier must be a CNNClassifier, got {type(classifier).__name__}. Of a pipeline "
-            "give the last step, pipeline[-1], and the images that reach it; of a search, "
-            "best_estimator_."
+            f"classifier must be a CNNClassifier, got {type(classifier).__name__}. From a "
+            "pipeline, give the last step, pipeline[-1], and the images that reach it; from a "
+            "search, best_estimator_."
         )
     is_range = isinstance(lowest, Real) and isinstance(highest, Real)
     if not (is_range and 0 < lowest < highest < math.inf):
@@ -151,8 +151,8 @@ def _range_test(rates: np.ndarray) -> Any:
 class LearningRateDisplay:
     """Training loss over a growing learning rate, with the suggested one.
 
-    Made and used like scikit-learn's displays. ``display.figure_.savefig("rates.png")`` writes a
-    file.
+    Create and use it like scikit-learn's displays. ``display.figure_.savefig("rates.png")`` writes
+    a file.
 
     Parameters
     ----------

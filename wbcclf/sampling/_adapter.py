@@ -24,32 +24,32 @@ from wbcclf._resampled import Sources, sources_of, with_sources
 
 
 class ImageSampler(BaseEstimator):
-    """Make an imbalanced-learn sampler take image batches, and round instead of wrap around.
+    """Run any imbalanced-learn sampler on image batches, rounding instead of wrapping around.
 
-    Integer images are handed to the sampler as floating rows (float32, for integers of 32 and 64
-    bits float64: exact up to 2**53), so that its differences cannot wrap around, and what comes
-    back is rounded to their dtype. Of a sampler that only leaves rows out, the rows of the input
-    themselves are returned. Random over- and under-sampling compute nothing and get integers as
-    they are, without a larger copy.
+    The sampler gets integer images as floating-point rows, so that its differences cannot wrap
+    around: float32, or float64 for integers of 32 and 64 bits (exact up to 2**53). Its output is
+    rounded to the dtype of the input. If the sampler only leaves rows out, the output holds the
+    input rows themselves. Random over- and under-sampling compute nothing, so they get integers
+    as they are, without a larger copy.
 
     Parameters
     ----------
     sampler : imbalanced-learn sampler
-        Cloned, not changed. Its parameters are searched as ``sampler__<name>``.
+        It is cloned, not changed. Search its parameters as ``sampler__<name>``.
 
     Attributes
     ----------
     sampler_ : imbalanced-learn sampler
         The fitted clone; the estimators in it are unfitted, since they would hold images.
     sample_indices_ : ndarray of int
-        Input row of every output row; only if the sampler tells it.
+        Input row of every output row; only if the sampler records it.
     sample_pairs_ : ndarray of shape (n_new, 2), int
-        Both parents of every new row; only if the sampler tells them.
+        Both parents of every new row; only if the sampler records them.
 
     Notes
     -----
     A classifier with ``early_stopping=True`` can keep copies of validation images out of training
-    only if the sampler tells the source of its rows (``sample_indices_``), as random over- and
+    only if the sampler records the source of its rows (``sample_indices_``), as random over- and
     under-sampling do. ADASYN and other interpolating samplers do not: pass `X_val` and `y_val` to
     the classifier, or use :class:`SMOTE`.
 
@@ -174,14 +174,14 @@ class ImageSampler(BaseEstimator):
 
 
 def _only_picks(sampler) -> bool:
-    """Tell whether a sampler returns rows as they are without computing with them."""
+    """Return whether a sampler returns rows as they are, without computing with them."""
     if isinstance(sampler, RandomOverSampler):
         return sampler.shrinkage is None
     return isinstance(sampler, RandomUnderSampler)
 
 
 def _leaves_out(fitted) -> bool:
-    """Tell whether a sampler has taken rows away and done nothing else."""
+    """Return whether a sampler has only removed rows."""
     kind = getattr(fitted, "_sampling_type", None)
     return kind in ("under-sampling", "clean-sampling") and hasattr(fitted, "sample_indices_")
 

@@ -29,20 +29,20 @@ class Augmenter(ImageSamplerMixin, BaseSampler):
     """Append randomly changed copies of images; or change every training batch on the fly.
 
     As a sampler in an imbalanced-learn Pipeline it appends copies, while fitting only. Given to a
-    classifier (``CNNClassifier(augment=Augmenter())``) it changes each training batch anew. Every
+    classifier (``CNNClassifier(augment=Augmenter())``) it changes every training batch. Every
     copy draws its own parameters, uniformly and independently, from the ranges below. Appended
     copies make the classifier's epochs longer; its `max_steps` gives equal budgets.
 
-    All geometric operations are one affine map and one bilinear resampling; brightness, contrast,
-    saturation and hue are one affine map of the colours.
+    All geometric operations are combined into one affine map and one bilinear resampling.
+    Brightness, contrast, saturation and hue are combined into one affine map of the colours.
 
     Parameters
     ----------
     rotation : float or "quarter", default=180
         Largest angle in degrees, either way. Cells have no upright position. "quarter" draws a
-        multiple of 90 degrees: without shear, shift and zoom, that and flips move pixels and change
-        none. (A quarter turn of an image that is not square is about its centre too and fills what
-        comes in; between pixels, if height and width differ by an odd number.)
+        multiple of 90 degrees. Without shear, shift and zoom, quarter turns and flips move pixels
+        but change no values. (Images that are not square turn about their centre, too, and `fill`
+        fills the rest. If height and width differ by an odd number, pixels are interpolated.)
     shear : float, default=0
         Largest shear angle in degrees, either way; under 90.
     shift : float, default=0.05
@@ -67,7 +67,7 @@ class Augmenter(ImageSamplerMixin, BaseSampler):
         (vectors: Landini et al. 2021, https://doi.org/10.1093/bioinformatics/btaa847). RGB images
         only. 0.05 is light.
     fill : {"reflect", "nearest", "constant"}, default="reflect"
-        What comes in from outside: the image mirrored at its edge, its edge pixels, or black.
+        What fills the space outside the image: its mirror image, its edge pixels, or black.
     n_copies : int or None, default=None
         Copies of every image. None means 1, unless `sampling_strategy` is given.
     sampling_strategy : float, str, dict, callable or None, default=None
@@ -77,8 +77,8 @@ class Augmenter(ImageSamplerMixin, BaseSampler):
     image_shape : (height, width, channels) or None, default=None
         The shape that rows stand for; None infers it. Ignored for image batches.
     spill_dir : path or None, default=None
-        An existing folder: `fit_resample` puts its output into a memory-mapped file there, removed
-        with the last array that uses it, instead of into memory.
+        An existing folder: the output of `fit_resample` is a memory-mapped file in it instead of
+        an array in memory. The file is removed with the last array that uses it.
     random_state : int, RandomState instance or None, default=None
 
     Attributes
@@ -186,7 +186,7 @@ class Augmenter(ImageSamplerMixin, BaseSampler):
             images at once: by the same changes for the same `random_state`, and bytes to the same
             values within 1 grey level.
         random_state : int, RandomState instance or None
-            Where the changes are drawn from.
+            Source of the random changes.
 
         Returns
         -------
@@ -194,7 +194,7 @@ class Augmenter(ImageSamplerMixin, BaseSampler):
         """
         self._validate_params()
         random_state = check_random_state(random_state)
-        # Whoever holds a tensor has imported torch; nobody else needs it here.
+        # A caller with a tensor has imported torch; no other caller needs it here.
         if "torch" in sys.modules and isinstance(images, sys.modules["torch"].Tensor):
             return self._augment_tensor(images, random_state)
         images = check_images(images, "images")

@@ -1,4 +1,4 @@
-"""What the package's samplers do around their own work."""
+"""What all samplers of the package have in common."""
 
 from __future__ import annotations
 

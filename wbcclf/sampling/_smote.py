@@ -1,4 +1,4 @@
-"""SMOTE that takes image batches, rounds instead of wrapping around, and tells its sources."""
+"""SMOTE that takes image batches, rounds instead of wrapping around, and records its sources."""
 
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ class SMOTE(ImageSamplerMixin, over_sampling.SMOTE):
 
     - integer images are interpolated in floating point and rounded, where imbalanced-learn's
       subtraction of unsigned bytes wraps around;
-    - image batches are taken as well as rows;
+    - image batches are accepted as well as rows;
     - a class with fewer than ``k_neighbors + 1`` images uses the neighbours it has.
 
     The neighbours of ``uint8`` images are found without floating-point copies of them, exactly
     (of equally near ones, the first in the batch), and on a CUDA device where there is one, with
-    the same result. That search takes time with the square of the class size, all else is linear.
+    the same result. The time of that search grows with the square of the class size; everything
+    else is linear.
 
     New images make the classifier's epochs longer; its `max_steps` gives equal budgets.
 
