@@ -16,9 +16,12 @@ from sklearn.base import BaseEstimator
 
 from wbcclf import backbones, classifiers
 from wbcclf._images import CHANNELS, LONGEST_SIDE
+from wbcclf._model_file import FORMAT
+from wbcclf._older_models import translate
+from wbcclf._parameters import Each, Machine, Training, belongs_to, make_constraint
 from wbcclf._warnings import warn
 from wbcclf.backbones import ConvNet
-from wbcclf.classifiers import CNNClassifier, Head
+from wbcclf.classifiers import CNNClassifier
 from wbcclf.datasets import ImageLoader
 from wbcclf.exceptions import ModelFormatError
 from wbcclf.sampling import Augmenter
@@ -26,7 +29,7 @@ from wbcclf.sampling import Augmenter
 # The estimators that a file may name.
 _CLASSES: dict[str, type[BaseEstimator]] = {
     cls.__name__: cls
-    for cls in (ImageLoader, Head, ConvNet, Augmenter, *vars(classifiers).values())
+    for cls in (ImageLoader, ConvNet, Augmenter, *vars(classifiers).values())
     if isinstance(cls, type) and not issubclass(cls, classifiers.DeepFeatures)
 }
 
@@ -39,6 +42,8 @@ Check = Callable[[Any], bool]
 _MOST_LAYERS = 32  # twice the blocks of a ConvNet, six times the layers of a published head
 _MOST_KEYS = 1_000  # classes, blocks or options
 LONGEST_INPUT = 2_048  # pixels, twice the largest input of timm's pretrained networks
+_SIZES = {"image_size", "image_shape", "input_size"}
+_BACKBONE = re.compile(r"[^\s]{1,200}")
 
 
 def _is(*types: type) -> Check:
@@ -72,14 +77,6 @@ def _scalar(value: Any) -> bool:
     return value is None or _label(value)
 
 
-def _side(value: Any) -> bool:
-    return type(value) is int and 1 <= value <= LONGEST_INPUT
-
-
-def _size(value: Any) -> bool:
-    return value is None or _side(value) or (_tuple_of(_side)(value) and len(value) == 2)
-
-
 def _image_shape(value: Any) -> bool:
     # Larger than LONGEST_INPUT if these were the training images: predicting takes no others, and
     # makes none of that size.
@@ -89,50 +86,6 @@ def _image_shape(value: Any) -> bool:
         and all(1 <= side <= LONGEST_SIDE for side in value)
         and value[2] in CHANNELS
     )
-
-
-# Parameters that hold more than one value, and what. The estimators' own constraints say which
-# single values a parameter takes, and these which of the others.
-_PARAMETERS: dict[str, Check] = {
-    "augment": _is(Augmenter),
-    "backbone": _is(ConvNet),
-    "batch_norm": _tuple_of(_is(bool)),
-    "callbacks": lambda value: value == (),
-    "class_weight": _dict_of(_label, _number),
-    "dropout": _tuple_of(_number),
-    "filters": _tuple_of(_int),
-    "head": _is(Head),
-    "hidden": _tuple_of(_int),
-    "image_shape": _image_shape,
-    "kernel_size": _tuple_of(_int),
-    "l1": _dict_of(_is(str), _number),
-    "l2": _dict_of(_is(str), _number),
-    "lr_schedule_params": _dict_of(_is(str), _scalar),
-    "optimizer_params": _dict_of(
-        _is(str), lambda value: _scalar(value) or _tuple_of(_number)(value)
-    ),
-    "sampling_strategy": _dict_of(_label, _int),
-}
-_SIZES = {"image_size", "input_size"}
-# What a text may be, beyond those that the estimators' constraints list.
-_TEXTS = {
-    "backbone": re.compile(r"[^\s]{1,200}"),
-    "device": re.compile(r"auto|(cpu|cuda|mps)(:\d{1,3})?"),
-}
-# Parameters that belong to the machine and not to the model: folders, a compiler, sizes. No version
-# has written the first ones.
-_NEVER_WRITTEN = {"checkpoint_dir", "compile", "memory", "spill_dir"}
-_OF_THE_MACHINE = _NEVER_WRITTEN | {"cache_gb", "memory_gb", "n_jobs"}
-# Parameters that only training needs; the others must be in the file.
-_NOT_NEEDED = {
-    "augment",
-    "callbacks",
-    "class_weight",
-    "lr_schedule_params",
-    "optimizer",
-    "optimizer_params",
-    "random_state",
-}
 
 
 def _value_range(value: Any) -> bool:
@@ -171,32 +124,30 @@ def encode(value: Any) -> Any:
 
 
 def _encode_parameters(estimator: BaseEstimator) -> dict[str, Any]:
+    cls = type(estimator)
     params = {}
     for name, param in estimator.get_params(deep=False).items():
-        if name in _OF_THE_MACHINE:
+        if belongs_to(cls, name, Machine):
             continue
         if name == "weights":
             param = tag_or_none(param, estimator.backbone)
         try:
             encoded = encode(param)
-            _check_parameter(name, decode(encoded))
-        except TypeError as error:
-            fault = (
-                f"{type(estimator).__name__}({name}={param!r}) cannot be written to a model file"
-            )
-            if name not in _NOT_NEEDED and not isinstance(estimator, Augmenter):
+            _check_parameter(cls, name, decode(encoded))
+        except (TypeError, ValueError) as error:
+            fault = f"{cls.__name__}({name}={param!r}) cannot be written to a model file"
+            if not belongs_to(cls, name, Training):
                 raise TypeError(f"{fault}. Use joblib.dump for such a model.") from error
             warn(f"{fault} and is left at its default; predictions do not depend on it.")
         else:
             params[name] = encoded
-    if "optimizer" not in params:  # what it was given is nothing for the default one
-        params.pop("optimizer_params", None)
     return params
 
 
 def tag_or_none(weights: Any, backbone: Any) -> str | None:
     """Return the tag of a backbone's weights; None for a file, which belongs to the machine."""
-    return weights if weights in backbones.get_backbone(backbone).weights else None
+    tags = {"default", *backbones.get_backbone(backbone).weights}
+    return weights if isinstance(weights, str) and weights in tags else None
 
 
 def decode(value: Any) -> Any:
@@ -241,24 +192,37 @@ def _decode_estimator(name: str, encoded: dict[str, Any]) -> BaseEstimator:
         )
     params = {}
     for param, value in encoded.items():
-        if param in _NEVER_WRITTEN:
+        if belongs_to(cls, param, Machine):
             raise ValueError(f"{param} belongs to the machine; save_model does not write it")
-        if param in _OF_THE_MACHINE:  # older versions wrote it
-            continue
         params[param] = decode(value)
-        _check_parameter(param, params[param])
+        _check_parameter(cls, param, params[param])
     estimator = cls(**params)  # what an older version did not know yet is at its default
     estimator._validate_params()
     return estimator
 
 
-def _check_parameter(name: str, value: Any) -> None:
-    if isinstance(value, str):
-        is_allowed = name not in _TEXTS or bool(_TEXTS[name].fullmatch(value))
-    elif name in _SIZES:
-        is_allowed = _size(value)
+def _check_parameter(cls: type, name: str, value: Any) -> None:
+    """Fail for values that are larger than a file may ask for, or of a kind that nobody declared.
+
+    Single values are checked by the estimator itself; its constraints also say which parameters
+    take more than one.
+    """
+    constraints = cls._parameter_constraints.get(name, ())
+    if name == "backbone" and isinstance(value, str):
+        is_allowed = bool(_BACKBONE.fullmatch(value))
+    elif isinstance(value, tuple) and value:
+        is_allowed = any(
+            isinstance(constraint, Each) and constraint.is_satisfied_by(value)
+            for constraint in constraints
+        )
     else:
-        is_allowed = _scalar(value) or (name in _PARAMETERS and _PARAMETERS[name](value))
+        is_allowed = not isinstance(value, BaseEstimator) or any(
+            make_constraint(constraint).is_satisfied_by(value) for constraint in constraints
+        )
+    if name in _SIZES and is_allowed and value is not None:
+        sides = value if isinstance(value, tuple) else (value,)
+        longest = LONGEST_SIDE if name == "image_shape" else LONGEST_INPUT
+        is_allowed = all(type(side) is int and 1 <= side <= longest for side in sides)
     if not is_allowed:
         raise TypeError(
             f"{name}={reprlib.repr(value)} is not among the values that a model file holds"
@@ -301,12 +265,21 @@ def read_steps(document: dict) -> list[tuple[str, BaseEstimator]]:
     are_names = all(isinstance(name, str) and "__" not in name for name in names)
     if not are_names or len({*names}) < len(names):
         raise ValueError(f"the names of the steps are {reprlib.repr(names)}")
+    if document.get("format", FORMAT) < 3:
+        steps = [(name, _translated(step)) for name, step in steps]
     estimators = [decode(step) for _, step in steps]
     if not isinstance(estimators[-1], CNNClassifier) or not all(
         isinstance(step, ImageLoader) for step in estimators[:-1]
     ):
         raise ValueError("the steps are not an ImageLoader and a classifier")
     return list(zip(names, estimators, strict=True))
+
+
+def _translated(step: dict) -> dict:
+    cls = _CLASSES[step["class"]]
+    return step | {
+        "params": translate(cls.__name__, step["params"], getattr(cls, "backbone", None))
+    }
 
 
 def _are_classes(labels: np.ndarray) -> bool:

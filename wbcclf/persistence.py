@@ -20,6 +20,7 @@ from wbcclf._model_file import open_model_file, write_model_file
 from wbcclf._version import __version__
 from wbcclf.backbones._registry import backbone_package, draft_backbones
 from wbcclf.classifiers import CNNClassifier
+from wbcclf.classifiers.options._settings import Settings
 from wbcclf.datasets import ImageLoader
 from wbcclf.exceptions import ModelFormatError
 
@@ -33,10 +34,10 @@ def save_model(model: BaseEstimator, path: str | os.PathLike) -> None:
 
     Steps that act only while fitting (samplers) are left out: the file holds what predicting
     needs. So is what belongs to the machine: folders (`memory`, `spill_dir`, `checkpoint_dir`), a
-    file given as `weights`, `compile`, `cache_gb`, `memory_gb` and `n_jobs`. The file is written
-    under a temporary name and then renamed, so an interrupted call leaves no half file and an
-    existing one untouched. Before that the model is restored once from what would be written: what
-    :func:`load_model` would refuse is an error here.
+    file given as `weights`, `device`, `compile`, `cache_gb`, `n_jobs` and `verbose`. The file is
+    written under a temporary name and then renamed, so an interrupted call leaves no half file and
+    an existing one untouched. Before that the model is restored once from what would be written:
+    what :func:`load_model` would refuse is an error here.
 
     Parameters
     ----------
@@ -78,7 +79,7 @@ def save_model(model: BaseEstimator, path: str | os.PathLike) -> None:
     check_is_fitted(classifier)
     from wbcclf.classifiers.network._building import check_built  # brings torch
 
-    check_built(classifier)
+    check_built(Settings.of(classifier), classifier.net_.module_)
     name = backbones.get_backbone(classifier.backbone).name
     document = {
         "version": __version__,
@@ -96,7 +97,7 @@ def save_model(model: BaseEstimator, path: str | os.PathLike) -> None:
         if not np.isfinite(arrays[_NETWORK + name]).all():
             raise ValueError(
                 f"The network's weights are not finite ({name}): the training diverged. Lower lr "
-                "or set max_grad_norm, and fit again."
+                "or set Optimizer(max_grad_norm=1), and fit again."
             )
     headers = {name: (array.shape, array.dtype) for name, array in arrays.items()}
     _read_model(json.loads(json.dumps(document)), headers, arrays)

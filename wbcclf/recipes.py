@@ -14,18 +14,23 @@ from wbcclf.classifiers import (
     CNN3BlockClassifier,
     CNN8Classifier,
     CNNClassifier,
+    CrossEntropy,
     DenseNet121Classifier,
     DenseNet169Classifier,
     DenseNet201Classifier,
+    EarlyStopping,
     FieldCNNBaselineClassifier,
     FieldCNNClassifier,
     Head,
     ImageMLPClassifier,
     InceptionV3Classifier,
     NineClassCNNClassifier,
+    Optimizer,
+    Plateau,
     ResNet50Classifier,
     ResNet152Classifier,
     SepConvClassifier,
+    StepDecay,
     VGG16Classifier,
     VGG19Classifier,
     WideDeepClassifier,
@@ -159,9 +164,9 @@ def _add_57(y: np.ndarray) -> dict:
 
 
 # Keras' defaults, where they are not CNNClassifier's.
-_KERAS = {"lr": 1e-3, "lr_schedule": "constant", "weight_decay": 0.0}
-_ADAM = _KERAS | {"optimizer": "adam", "optimizer_params": {"eps": 1e-7}}
-_RMSPROP = _KERAS | {"optimizer": "rmsprop", "optimizer_params": {"alpha": 0.9, "eps": 1e-7}}
+_KERAS = {"lr": 1e-3, "lr_schedule": "constant"}
+_ADAM = _KERAS | {"optimizer": Optimizer("adam", params={"eps": 1e-7})}
+_RMSPROP = _KERAS | {"optimizer": Optimizer("rmsprop", params={"alpha": 0.9, "eps": 1e-7})}
 _SHAPE_ONLY = {"zoom": 0, "brightness": 0, "contrast": 0, "saturation": 0, "hue": 0}
 
 
@@ -169,9 +174,9 @@ def _keep_best(max_epochs: int, validation_fraction: float) -> dict[str, Any]:
     """Train for all epochs and keep the one that does best on a validation part."""
     return {
         "max_epochs": max_epochs,
-        "early_stopping": True,
-        "patience": max_epochs,
-        "validation_fraction": validation_fraction,
+        "early_stopping": EarlyStopping(
+            patience=max_epochs, validation_fraction=validation_fraction
+        ),
     }
 
 
@@ -193,7 +198,7 @@ _NINE_CLASS_SAMPLERS = (
 _NINE_CLASS_RESNET = {
     "input_size": 256,
     "unfrozen_layers": 0,
-    "dropout": 0.5,
+    "head": Head(dropout=0.5),
     "batch_size": 32,
     **_ADAM,
     **_keep_best(20, validation_fraction=0.2),
@@ -205,12 +210,14 @@ _PBC = {
     "batch_size": 32,
     **_ADAM,
     "max_epochs": 100,
-    "early_stopping": True,
-    "monitor": "valid_acc",
-    "patience": 3,
-    "min_delta": 0.005,
-    "validation_fraction": 0.2,  # of the four fifths that are not test images
+    "early_stopping": EarlyStopping(
+        patience=3,
+        monitor="valid_acc",
+        min_delta=0.005,
+        validation_fraction=0.2,  # of the four fifths that are not test images
+    ),
 }
+_LINEAR = Head(dropout=0.0)
 _PBC_AUGMENTED = _PBC | {"augment": Augmenter(rotation=144, shift=0, **_SHAPE_ONLY)}
 
 _C = "C: pooled, reshuffled"
@@ -218,16 +225,19 @@ _FOUR_CLASS = {
     "input_size": 150,
     "batch_size": 32,
     **_ADAM,
-    "lr_schedule": "plateau",
     # Keras' patience of 2 lowers the rate in the second epoch without improvement; torch's waits
     # for more bad epochs than it says.
-    "lr_schedule_params": {"factor": 0.3, "patience": 1, "min_lr": 1e-6},
+    "lr_schedule": Plateau(factor=0.3, patience=1, min_lr=1e-6),
     **_keep_best(10, validation_fraction=1 / 9),  # of the nine tenths that are not test images
 }
 _FOUR_CLASS_FROZEN = _FOUR_CLASS | {
     "unfrozen_layers": 0,
-    "head": Head("flatten", hidden=(256, 128, 64), batch_norm=(True, True, False, False)),
-    "dropout": (0.0, 0.7, 0.5, 0.3),
+    "head": Head(
+        "flatten",
+        hidden=(256, 128, 64),
+        dropout=(0.0, 0.7, 0.5, 0.3),
+        batch_norm=(True, True, False, False),
+    ),
 }
 
 _D = "D: official test set"
@@ -235,8 +245,7 @@ _FIELD = {
     "input_size": 128,
     "batch_size": 32,
     **_ADAM,
-    "lr_schedule": "step",
-    "lr_schedule_params": {"step_size": 75, "gamma": 0.25},
+    "lr_schedule": StepDecay(step_size=75, gamma=0.25),
     **_keep_best(100, validation_fraction=0.2),
 }
 
@@ -246,8 +255,7 @@ _LEUKOCYTE_COPIES = (
     Augmenter(n_copies=10, rotation=20, shift=0.1, fill="nearest", **_SHAPE_ONLY),
 )
 _LEUKOCYTE = {
-    "head": Head("flatten", hidden=(256,)),
-    "dropout": (0.0, 0.5),
+    "head": Head("flatten", hidden=(256,), dropout=(0.0, 0.5)),
     "batch_size": 16,
     **_RMSPROP,
     "lr": 1e-5,
@@ -283,8 +291,7 @@ _TABLE = [
                 _RMSPROP,
                 input_size=256,
                 unfrozen_layers="block5_conv3",
-                head=Head("flatten", hidden=(64,)),
-                dropout=0.0,
+                head=Head("flatten", hidden=(64,), dropout=0.0),
                 max_epochs=10,
                 batch_size=32,
             ),
@@ -302,9 +309,7 @@ _TABLE = [
                 input_size=256,
                 max_epochs=150,
                 batch_size=32,
-                early_stopping=True,
-                validation_fraction=0.1,
-                patience=10,
+                early_stopping=EarlyStopping(patience=10, validation_fraction=0.1),
             ),
         ),
     ),
@@ -329,13 +334,13 @@ _TABLE = [
         "pbc-resnet50-frozen",
         _B,
         "0.92",
-        (_clf(ResNet50Classifier, _PBC_AUGMENTED, unfrozen_layers=0, dropout=0.0),),
+        (_clf(ResNet50Classifier, _PBC_AUGMENTED, unfrozen_layers=0, head=_LINEAR),),
     ),
     Recipe(
         "pbc-resnet50-finetuned",
         _B,
         "0.976",
-        (_clf(ResNet50Classifier, _PBC_AUGMENTED, unfrozen_layers="all", dropout=0.0, lr=1e-4),),
+        (_clf(ResNet50Classifier, _PBC_AUGMENTED, unfrozen_layers="all", head=_LINEAR, lr=1e-4),),
     ),
     Recipe("four-class-sepconv", _C, "0.9405 (leaky)", (_clf(SepConvClassifier, _FOUR_CLASS),)),
     Recipe(
@@ -363,7 +368,13 @@ _TABLE = [
         "field-cnn-l2",
         _D,
         "no better than field-cnn",
-        (_clf(FieldCNNClassifier, _FIELD, l2={"conv2": 0.01, "conv3": 0.01}),),
+        (
+            _clf(
+                FieldCNNClassifier,
+                _FIELD,
+                loss=CrossEntropy(l2={"conv2": 0.01, "conv3": 0.01}),
+            ),
+        ),
     ),
 ]
 for _network, (_classifier, _size, _published) in _LEUKOCYTE_NETWORKS.items():

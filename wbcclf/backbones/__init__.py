@@ -3,6 +3,7 @@
 from wbcclf.backbones._base import BackboneSpec, WeightsReport, WeightsSource
 from wbcclf.backbones._checks import check_backbone
 from wbcclf.backbones._describe import BackboneDescription, BlockDescription, describe
+from wbcclf.backbones._head import Head
 from wbcclf.backbones._registry import get_backbone, list_backbones, register_backbone
 from wbcclf.backbones._scratch import ConvNet
 
@@ -11,6 +12,7 @@ __all__ = [
     "BackboneSpec",
     "BlockDescription",
     "ConvNet",
+    "Head",
     "WeightsReport",
     "WeightsSource",
     "check_backbone",

@@ -6,11 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from wbcclf.backbones._head import Head
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# All blocks are trained by default: on white blood cells that was far better than training the last
+# one, on every data set measured (docs/training.md). Pretrained features are easily unlearnt.
+LR_PRETRAINED = 3e-4
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,15 @@ class BackboneSpec:
     convert : callable or None
         ``(state, network) -> state``: converts weights that were published in another layout to the
         network's own keys and shapes (a vision transformer's positions for another image size).
+    head : Head
+        What stands on top of the chain unless the user gives another head.
+    lr : float
+        The learning rate to train it with unless the user gives another.
+    version : str or None
+        Version of the network's code. What is kept on disk (``memory=``) is found by name and
+        version, so raise it when the network's code changes. Without a version, nothing of the
+        network is kept on disk. A package's entry point need not give one: the version of the
+        package serves. ``dataclasses.replace`` copies it: give a changed network a version, too.
     """
 
     name: str
@@ -102,3 +116,11 @@ class BackboneSpec:
     paper: str
     weights: dict[str, WeightsSource] = field(default_factory=dict)
     convert: Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]] | None = None
+    head: Head = field(default_factory=Head)
+    lr: float = 1e-3
+    version: str | None = None
+
+    @property
+    def default_weights(self) -> str | None:
+        """The weights to start from: ImageNet's, or the first there are, or None: random ones."""
+        return "imagenet" if "imagenet" in self.weights else next(iter(self.weights), None)

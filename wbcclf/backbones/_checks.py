@@ -65,6 +65,11 @@ def _check_fields(spec: BackboneSpec) -> None:
         ("blocks", callable, "callable: (network) -> dict of block names and blocks"),
         ("convert", lambda v: v is None or callable(v), "None or callable"),
         ("paper", lambda v: isinstance(v, str) and v, "a string: where the network was published"),
+        (
+            "version",
+            lambda v: v is None or (isinstance(v, str) and v),
+            "None or a string, like '1'",
+        ),
         ("input_size", _is_size, "a positive int (pixels)"),
         ("smallest_size", _is_size, "a positive int (pixels)"),
         ("mean", _is_triple, "a tuple of 3 numbers from 0 to 1, the scale of the pixels"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from difflib import get_close_matches
 from importlib import metadata
 from importlib.metadata import EntryPoint
@@ -199,11 +200,13 @@ def _load(name: str) -> BackboneSpec | None:
         return None
     if not isinstance(spec, BackboneSpec):
         _broken(point, name, f"it returns {spec!r} instead of a BackboneSpec")
-    elif spec.name != name:
+        return None
+    if spec.name != name:
         _broken(point, name, f"its BackboneSpec has the name {spec.name!r}")
-    else:
-        return spec
-    return None
+        return None
+    if spec.version is None and point.dist is not None:
+        spec = replace(spec, version=f"{point.dist.name} {point.dist.version}")
+    return spec
 
 
 def _broken(point: EntryPoint, name: str, fault: str) -> None:

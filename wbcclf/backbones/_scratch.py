@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 from sklearn.base import BaseEstimator
 
 from wbcclf._images import LONGEST_SIDE, Interval, StrOptions
+from wbcclf._version import __version__
 from wbcclf.backbones._base import BackboneSpec
+from wbcclf.backbones._head import Head
 
 if TYPE_CHECKING:
     from torch import nn
 
 _MOST_BLOCKS = LONGEST_SIDE.bit_length() - 1  # after one more no image has a pixel left
 _PUBLISHED = "one of the systems that this package replaces"
+_VERSION = f"wbcclf {__version__}"
 
 
 class ConvNet(BaseEstimator):
@@ -98,12 +101,17 @@ class ConvNet(BaseEstimator):
 
 
 def _conv_spec(
-    name: str, blocks: tuple[tuple[int, int, float], ...], padding: str, paper: str
+    name: str,
+    blocks: tuple[tuple[int, int, float], ...],
+    padding: str,
+    paper: str,
+    head: Head | None = None,
 ) -> BackboneSpec:
     """Return the spec of a ConvNet; each block is (filters, kernel_size, dropout)."""
-    return _spec(
-        name, partial(_build_convnet, blocks, padding), paper, _smallest_size(blocks, padding)
-    )
+    build = partial(_build_convnet, blocks, padding)
+    # All ConvNets have one name: their parameters tell them apart.
+    version = f"{_VERSION}, {padding} {blocks}"
+    return _spec(name, build, paper, _smallest_size(blocks, padding), head, version)
 
 
 def _smallest_size(blocks: tuple[tuple[int, int, float], ...], padding: str) -> int:
@@ -114,7 +122,14 @@ def _smallest_size(blocks: tuple[tuple[int, int, float], ...], padding: str) -> 
     return size
 
 
-def _spec(name: str, build: Any, paper: str, smallest_size: int) -> BackboneSpec:
+def _spec(
+    name: str,
+    build: Any,
+    paper: str,
+    smallest_size: int,
+    head: Head | None = None,
+    version: str = _VERSION,
+) -> BackboneSpec:
     return BackboneSpec(
         name=name,
         build=build,
@@ -124,6 +139,8 @@ def _spec(name: str, build: Any, paper: str, smallest_size: int) -> BackboneSpec
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
         paper=paper,
+        head=head or Head(),
+        version=version,
     )
 
 
@@ -231,6 +248,8 @@ def _build_sepconv() -> nn.Module:
 
 _THREE_BLOCKS = ((8, 5, 0.0), (16, 3, 0.0), (32, 3, 0.0))
 
+_LINEAR = Head("flatten", dropout=0.0)
+
 SCRATCH = (
     _spec(
         "simple_cnn",
@@ -238,17 +257,36 @@ SCRATCH = (
         "this package; group normalisation: Wu and He 2018, https://arxiv.org/abs/1803.08494",
         1,
     ),
-    _spec("mlp", _build_mlp, _PUBLISHED, 1),
-    _conv_spec("cnn8", ((8, 3, 0.0),), "same", _PUBLISHED),
-    _conv_spec("cnn_3block", _THREE_BLOCKS, "same", _PUBLISHED),
-    _spec("wide_deep", _build_wide_deep, _PUBLISHED, 8),
+    _spec("mlp", _build_mlp, _PUBLISHED, 1, Head(dropout=0.0)),
+    _conv_spec("cnn8", ((8, 3, 0.0),), "same", _PUBLISHED, _LINEAR),
+    _conv_spec("cnn_3block", _THREE_BLOCKS, "same", _PUBLISHED, _LINEAR),
+    _spec("wide_deep", _build_wide_deep, _PUBLISHED, 8, _LINEAR),
     _spec(
         "sepconv",
         _build_sepconv,
         f"{_PUBLISHED}; separable convolutions: Chollet 2016, https://arxiv.org/abs/1610.02357",
         32,
+        Head("flatten", hidden=(512, 128, 64), dropout=(0.0, 0.7, 0.5, 0.3)),
     ),
-    _conv_spec("nine_class_cnn", ((32, 3, 0.25), (32, 3, 0.4), (64, 3, 0.4)), "same", _PUBLISHED),
-    _conv_spec("field_cnn_baseline", ((32, 3, 0.0),), "valid", _PUBLISHED),
-    _conv_spec("field_cnn", ((16, 2, 0.0), (32, 2, 0.25), (64, 2, 0.25)), "valid", _PUBLISHED),
+    _conv_spec(
+        "nine_class_cnn",
+        ((32, 3, 0.25), (32, 3, 0.4), (64, 3, 0.4)),
+        "same",
+        _PUBLISHED,
+        Head("flatten", hidden=(64,), dropout=(0.0, 0.4)),
+    ),
+    _conv_spec(
+        "field_cnn_baseline",
+        ((32, 3, 0.0),),
+        "valid",
+        _PUBLISHED,
+        Head("flatten", hidden=(64,), dropout=0.0),
+    ),
+    _conv_spec(
+        "field_cnn",
+        ((16, 2, 0.0), (32, 2, 0.25), (64, 2, 0.25)),
+        "valid",
+        _PUBLISHED,
+        Head("flatten", hidden=(256, 128, 64, 32), dropout=0.0),
+    ),
 )

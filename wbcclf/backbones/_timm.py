@@ -20,7 +20,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor, nn
 
-from wbcclf.backbones._base import BackboneSpec, WeightsSource
+from wbcclf.backbones._base import LR_PRETRAINED, BackboneSpec, WeightsSource
 
 try:
     import timm
@@ -100,6 +100,8 @@ def _spec(name: str, timm_name: str, through_stages: bool) -> BackboneSpec:
         paper=", ".join(str(place) for place in places if place),
         weights=_weights(timm_name),
         convert=_convert,
+        lr=LR_PRETRAINED,
+        version=f"timm {timm.__version__}",
     )
 
 

@@ -7,15 +7,23 @@ the original's state dicts load under their own keys.
 from __future__ import annotations
 
 from functools import partial
+from importlib import metadata
 from typing import TYPE_CHECKING
 
-from wbcclf.backbones._base import IMAGENET_MEAN, IMAGENET_STD, BackboneSpec, WeightsSource
+from wbcclf.backbones._base import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    LR_PRETRAINED,
+    BackboneSpec,
+    WeightsSource,
+)
 
 if TYPE_CHECKING:
     from torch import nn
     from torchvision import models
 
 _DOWNLOADS = "https://download.pytorch.org/models/"
+_VERSION = f"torchvision {metadata.version('torchvision')}"
 _LICENCE = "BSD-3-Clause (torchvision); trained on ImageNet, whose images are for research"
 
 
@@ -228,6 +236,8 @@ def _spec(name, build, blocks, paper, *files) -> BackboneSpec:
             for tag, file in zip(("imagenet", "imagenet-v2"), files, strict=False)
         },
         paper=paper,
+        lr=LR_PRETRAINED,
+        version=_VERSION,
     )
 
 

@@ -1,5 +1,6 @@
 """Convolutional networks as scikit-learn classifiers."""
 
+from wbcclf.backbones import Head
 from wbcclf.classifiers._classifier import CNNClassifier
 from wbcclf.classifiers._features import DeepFeatures
 from wbcclf.classifiers._named import (
@@ -30,26 +31,52 @@ from wbcclf.classifiers._named import (
     WideDeepClassifier,
     XceptionClassifier,
 )
-from wbcclf.classifiers.options._head import Head
+from wbcclf.classifiers.options import (
+    Averaging,
+    Constant,
+    Cosine,
+    CrossEntropy,
+    EarlyStopping,
+    FocalLoss,
+    GradualUnfreezing,
+    InverseTimeDecay,
+    Mixing,
+    OneCycle,
+    Optimizer,
+    Plateau,
+    StepDecay,
+)
 
 __all__ = [
+    "Averaging",
     "CNN3BlockClassifier",
     "CNN8Classifier",
     "CNNClassifier",
+    "Constant",
     "ConvNeXtTinyClassifier",
+    "Cosine",
+    "CrossEntropy",
     "DeepFeatures",
     "DenseNet121Classifier",
     "DenseNet169Classifier",
     "DenseNet201Classifier",
+    "EarlyStopping",
     "EfficientNetB0Classifier",
     "FieldCNNBaselineClassifier",
     "FieldCNNClassifier",
+    "FocalLoss",
+    "GradualUnfreezing",
     "Head",
     "ImageMLPClassifier",
     "InceptionV3Classifier",
+    "InverseTimeDecay",
+    "Mixing",
     "MobileNetV3LargeClassifier",
     "MobileNetV3SmallClassifier",
     "NineClassCNNClassifier",
+    "OneCycle",
+    "Optimizer",
+    "Plateau",
     "ResNet18Classifier",
     "ResNet34Classifier",
     "ResNet50Classifier",
@@ -58,6 +85,7 @@ __all__ = [
     "SepConvClassifier",
     "SimpleCNNClassifier",
     "SqueezeNetClassifier",
+    "StepDecay",
     "VGG16Classifier",
     "VGG19Classifier",
     "WideDeepClassifier",

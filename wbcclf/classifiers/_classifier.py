@@ -2,15 +2,59 @@
 
 from __future__ import annotations
 
+from numbers import Integral, Real
+from typing import Any
+
 import numpy as np
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from wbcclf._images import _fit_context, check_value_range, validate_images
-from wbcclf.classifiers._parameters import PARAMETER_CONSTRAINTS
-from wbcclf.classifiers.options._head import Head
+from wbcclf._images import (
+    HasMethods,
+    Interval,
+    StrOptions,
+    _fit_context,
+    check_value_range,
+    validate_images,
+)
+from wbcclf._parameters import Each, Machine, Training
+from wbcclf._store import MEMORY_CONSTRAINT
+from wbcclf.backbones import Head
+from wbcclf.backbones._registry import A_BACKBONE
+from wbcclf.classifiers.options import (
+    Averaging,
+    EarlyStopping,
+    GradualUnfreezing,
+    Mixing,
+    Optimizer,
+)
+from wbcclf.classifiers.options._settings import (
+    LOSSES,
+    METHODS,
+    MIXING,
+    SCHEDULES,
+    Domain,
+    Settings,
+)
+
+_POSITIVE_INT = Interval(Integral, 1, None, closed="left")
+_NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
+_POSITIVE = Interval(Real, 0, None, closed="neither")
+_SHARE = Interval(Real, 0, 1, closed="left")
+
+
+class _Backbone(HasMethods):
+    """What `backbone` may be; the error says how a torch module becomes one."""
+
+    def __init__(self) -> None:
+        super().__init__("spec")
+
+    def is_satisfied_by(self, val: Any) -> bool:
+        return isinstance(val, str) or super().is_satisfied_by(val)
+
+    def __str__(self) -> str:
+        return A_BACKBONE
 
 
 class CNNClassifier(ClassifierMixin, BaseEstimator):
@@ -25,19 +69,19 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     backbone : str or ConvNet, default="simple_cnn"
         Name of a backbone; :func:`wbcclf.backbones.list_backbones` lists them, and
         :func:`wbcclf.backbones.describe` shows one. Or a :class:`ConvNet` that you define.
-    weights : str, path or None, default=None
+    weights : str, path or None, default="default"
+        ``"default"`` is the network's own: ImageNet's if it was published with them, else random.
         ``"imagenet"`` or another tag of the backbone (downloaded once, SHA-256 checked); the path
         of a ``.pth``, ``.pt``, ``.safetensors`` or ``.npz`` file with the original network's keys,
         or of a model file of :func:`wbcclf.save_model` with the same backbone; or None for a random
         initialisation. ``weights_report_`` tells what was taken from a file.
-    unfrozen_layers : int, str or "all", default="all"
+    unfrozen_layers : int, str, "all" or GradualUnfreezing, default="all"
         How many blocks of the chain to train, counted from the top down; or the name of the lowest
-        block to train; or all. The head is always trained.
+        block to train; or all. The head is always trained. :class:`GradualUnfreezing` begins with
+        the head alone.
     head : Head or None, default=None
-        Pooling and hidden layers. None is the network's usual head: average pooling and one linear
-        layer, or what the published scratch network has.
-    dropout : float in [0, 1) or sequence of them, default=0.2
-        Dropout before every linear layer of the head; a sequence has one value for each of them.
+        Pooling, hidden layers and dropout. None is the network's own head: what it was published
+        with, or average pooling, dropout of 0.2 and one linear layer.
     input_size : int, (height, width) or None, default=None
         Size in pixels that the network sees; images of another size are resized on the device.
         None keeps the images' own size, enlarged where the backbone needs more pixels.
@@ -45,6 +89,11 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         The shape that 2-D input (rows) stands for; None infers it:
         ``3 * s * s`` features are an RGB image, ``s * s`` a grey one, others a strip. Ignored for
         image batches.
+    test_time_augmentation : bool, default=False
+        Predict the mean over the eight flips and quarter turns of each image (four for images that
+        are not square), which takes eight times as long.
+
+        **How long to train, and how fast**
     max_epochs : int, default=20
         Passes over the images given. A sampler before the classifier makes every pass longer, and
         so the training: `max_steps` is a budget that it does not change.
@@ -54,82 +103,52 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         all steps. Compare remedies for rare classes at equal steps. :meth:`partial_fit` ignores it.
     batch_size : int, default=32
         Images per step, in training and prediction.
-    optimizer : {"adam", "adamw", "sgd", "rmsprop"} or torch optimizer class, default="adamw"
-        ``"sgd"`` has Nesterov momentum 0.9.
-    optimizer_params : dict or None, default=None
-        Further arguments of the optimizer, like ``{"betas": (0.9, 0.99)}``.
-    lr : float, default=1e-3
-        Learning rate, the highest one of a schedule.
-    weight_decay : float, default=0.0
-        The optimizer's own; it acts on everything that is trained.
-    lr_schedule : {"constant", "cosine", "onecycle", "plateau", "step", "decay"}, \
-            default="onecycle"
-        How the learning rate goes on after the start: stays; falls to 0 along a cosine; one-cycle
-        (Smith 2018, https://arxiv.org/abs/1803.09820); is lowered whenever the validation loss
-        (without validation images, the training loss) has not improved; is lowered every few
-        epochs; or falls as ``lr / (1 + decay * step)``, Keras' `decay`.
-    lr_schedule_params : dict or None, default=None
-        Arguments of the schedule: ``warmup_epochs`` (0, linear from 0; constant, cosine, step and
-        decay), ``factor`` (0.3), ``patience`` (2 epochs) and ``min_lr`` (0) of plateau,
-        ``step_size`` (epochs) and ``gamma`` of step, ``decay`` of decay.
-    layer_lr_decay : float in (0, 1], default=1.0
-        Discriminative learning rates (Howard and Ruder 2018, https://arxiv.org/abs/1801.06146): the
-        head learns at the full rate, the k-th block below it at ``layer_lr_decay ** k`` times that.
-    gradual_unfreezing : int, default=0
-        0 trains all `unfrozen_layers` from the start; a number begins with the head alone and
-        unfreezes one block more every so many epochs, from the top down to `unfrozen_layers`.
-    loss : {"cross_entropy", "focal"}, default="cross_entropy"
-        Focal loss (Lin et al. 2017, https://arxiv.org/abs/1708.02002) looks less at images that
-        are right already.
-    focal_gamma : float, default=2.0
-        How much less; 0 is cross-entropy.
-    label_smoothing : float in [0, 1), default=0.0
-        Share of every label that is spread over all classes.
-    l1, l2 : float or dict of block name to float, default=0.0
-        Penalty on the trained kernels, as Keras counts it: so many times the sum of ``|w|`` and of
-        ``w ** 2``, without biases and normalisation. A dict penalises the blocks it names
-        (``"head"`` is the head).
+    lr : float or None, default=None
+        Learning rate, the highest one of a schedule. None is the network's own: 3e-4 for networks
+        that were published with ImageNet's weights, 1e-3 for others.
+    lr_schedule : str or a schedule, default="onecycle"
+        What becomes of the learning rate: ``"constant"``, ``"cosine"``, ``"onecycle"``,
+        ``"plateau"``, ``"step"``, ``"decay"``; or :class:`Constant`, :class:`Cosine`,
+        :class:`OneCycle`, :class:`Plateau`, :class:`StepDecay`, :class:`InverseTimeDecay` with
+        options.
+    optimizer : str, torch optimizer class or Optimizer, default="adamw"
+        ``"adam"``, ``"adamw"``, ``"sgd"`` (Nesterov momentum 0.9), ``"rmsprop"``; or
+        :class:`Optimizer`, with weight decay, a rate that falls from block to block, and clipped
+        gradients.
+    averaging : bool, float or Averaging, default=False
+        Validate and predict with an exponential moving average of the trained weights; a number is
+        its decay.
+
+        **What to minimise, on which images**
+    loss : {"cross_entropy", "focal"}, CrossEntropy or FocalLoss, default="cross_entropy"
+        The objects have options: label smoothing, penalties on weights, the focal loss's gamma.
     class_weight : "balanced", dict (label to weight) or None, default=None
         As in scikit-learn; computed on the rows that are trained on.
     balanced_batches : bool, default=False
         Draw training images so that every class comes equally often; an epoch has as many images
         as before, rare ones several times.
-    mixup, cutmix : float, default=0.0
-        Blend every training batch with a shuffled one of itself: whole images (Zhang et al. 2017,
-        https://arxiv.org/abs/1710.09412) or a pasted rectangle (Yun et al. 2019,
-        https://arxiv.org/abs/1905.04899), with shares drawn from Beta(a, a); 0 is off. If both are
-        given, a coin is tossed for every batch.
-    max_grad_norm : float or None, default=None
-        Scale gradients down to this norm.
-    ema_decay : float in [0, 1) or None, default=None
-        Validate and predict with an exponential moving average of the trained weights: after every
-        step, average = ema_decay * average + (1 - ema_decay) * weights. The share of the start is
-        taken out of it, so short trainings can use it, too.
-    early_stopping : bool, default=False
-        Stop when `monitor` has not improved for `patience` epochs, and keep the weights
+    augment : Augmenter or None, default=None
+        Changes every training batch again, on the fly.
+    mixing : {"mixup", "cutmix"}, Mixing or None, default=None
+        Blend every training batch with a shuffled copy of itself.
+
+        **When to stop, and what to keep of a killed training**
+    early_stopping : bool or EarlyStopping, default=False
+        Stop when the validation loss no longer improves, and keep the weights
         of the best epoch. Without `X_val`, a share of the *original* images is split off; copies
         and synthetics of them (see :class:`~wbcclf.Augmenter`, :class:`~wbcclf.SMOTE`) and images
         equal to them byte for byte are then not trained on. Wrap imbalanced-learn's own samplers
         in :class:`~wbcclf.ImageSampler`: by themselves they do not tell which rows are new, and
         only exact repetitions are found. Several pictures of one cell count as
         several originals: pass `X_val` of other cells if there are such.
-    validation_fraction : float in (0, 1), default=0.1
-        Share of each class's different original images in that split.
-    patience : int, default=5
-    monitor : {"valid_loss", "valid_acc"}, default="valid_loss"
-    min_delta : float, default=0.0
-        Smaller improvements than this do not count.
     checkpoint_dir : path or None, default=None
         Folder to write the state of a running `fit` into after every epoch. The same `fit` (same
         parameters, images and labels) that was killed resumes there and ends with the same
         model as one that was not (bit-identical on the CPU, with an int as `random_state`). The
         file is removed when `fit` ends. Fits of a search may share the folder. What `callbacks`
         remember is not kept.
-    augment : Augmenter or None, default=None
-        Changes every training batch anew, on the fly.
-    test_time_augmentation : bool, default=False
-        Predict the mean over the eight flips and quarter turns of each image (four for images that
-        are not square), which takes eight times as long.
+
+        **Where and how to compute**
     device : str, default="auto"
         ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; ``"auto"`` takes the first GPU there is.
     precision : {"auto", "float32", "bfloat16"}, default="float32"
@@ -141,29 +160,29 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         it needs a C++ compiler). Worth it for long trainings on a GPU.
     cache_gb : float, default=2.0
         Memory in gigabytes for what the frozen blocks make of the images, which is computed once
-        instead of once per epoch, if nothing changes the images (`augment`, `mixup`, `cutmix`).
+        instead of once per epoch, if nothing changes the images (`augment`, `mixing`).
         More is put into a memory-mapped file, in the folder `memory` or else in the system's folder
         for temporary files. 0 computes it in every epoch, whatever `memory` is.
-    memory : None, str, path or joblib.Memory, default=None
+    memory : None, str, path, joblib.Memory or Cache, default=None
         Folder to keep what frozen blocks make of images in, for other folds, candidates of a search
         and runs; also whole trainings, which are not repeated where all they depend on is the same
         (with an int as `random_state`, and no callback, optimizer or augmenter that is not torch's
-        or this package's). Entries are found by the content of the image, weights, preprocessing,
-        precision and the code of the network, of a notebook's or script's own classes, too. Any
+        or this package's). Entries are found by the content of the image, the weights, the name and
+        version of the backbone, preprocessing, precision and the packages' versions. Any
         number of processes may share the folder, all of them able to write there.
-    memory_gb : float, default=20.0
-        Gigabytes that the folder may take; what was used longest ago is removed when something is
-        added.
+        :class:`~wbcclf.Cache` says how much room it may take, 20 GB if nothing is said.
+    verbose : int, default=0
+        1 shows a progress bar with the time left.
+
+        **scikit-learn and skorch**
     callbacks : list or None, default=None
         Further skorch callbacks. A batch holds "images", or "activations" where `cache_gb` keeps
-        these; frozen blocks are not to be changed after the training has begun.
+        these. They may not change frozen blocks: give other weights as `weights`.
     random_state : int, RandomState instance or None, default=None
         Initial weights, validation split, shuffling, augmentation and dropout. The same seed on the
         same machine with the same number of threads gives bit-identical results on the CPU.
-    verbose : int, default=0
-        1 shows a progress bar with the time left.
     warm_start : bool, default=False
-        True continues with the network of the last `fit` instead of starting anew. With early
+        True continues with the network of the last `fit` instead of a new one. With early
         stopping, give `X_val` then: a new split may validate on images of the earlier training.
 
     Attributes
@@ -223,106 +242,102 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     (60, 2)
     """
 
-    _parameter_constraints: dict = PARAMETER_CONSTRAINTS
-    default_head = Head()
+    _parameter_constraints: dict = {
+        "backbone": [_Backbone()],
+        "weights": Training([str, HasMethods("__fspath__"), None]),
+        "unfrozen_layers": [Interval(Integral, 0, None, closed="left"), str, GradualUnfreezing],
+        "head": [Head, None],
+        "input_size": [_POSITIVE_INT, Each(_POSITIVE_INT), None],
+        "image_shape": Training([Each(_POSITIVE_INT), None]),
+        "test_time_augmentation": ["boolean"],
+        "max_epochs": Training([_POSITIVE_INT]),
+        "max_steps": Training([_POSITIVE_INT, None]),
+        "batch_size": [_POSITIVE_INT],
+        "lr": Training([_POSITIVE, None]),
+        "lr_schedule": Training([StrOptions({*SCHEDULES}), *SCHEDULES.values()]),
+        "optimizer": Training([StrOptions(METHODS), callable, Optimizer]),
+        "averaging": Training(["boolean", _SHARE, Averaging]),
+        "loss": Training([StrOptions({*LOSSES}), *LOSSES.values()]),
+        "class_weight": Training([StrOptions({"balanced"}), dict, None]),
+        "balanced_batches": Training(["boolean"]),
+        "augment": Training([HasMethods("augment"), None]),
+        "mixing": Training([StrOptions({*MIXING}), Mixing, None]),
+        "early_stopping": Training(["boolean", EarlyStopping]),
+        "checkpoint_dir": Machine([str, HasMethods("__fspath__"), None]),
+        "device": Machine([str]),
+        "precision": [StrOptions({"auto", "float32", "bfloat16"})],
+        "compile": Machine(["boolean"]),
+        "cache_gb": Machine([_NOT_NEGATIVE]),
+        "memory": Machine(MEMORY_CONSTRAINT),
+        "verbose": Machine(["verbose"]),
+        "callbacks": Training([list, tuple, None]),
+        "random_state": Training(["random_state"]),
+        "warm_start": Training(["boolean"]),
+    }
 
     def __init__(
         self,
         backbone="simple_cnn",
         *,
-        weights=None,
+        weights="default",
         unfrozen_layers="all",
         head=None,
-        dropout=0.2,
         input_size=None,
         image_shape=None,
+        test_time_augmentation=False,
         max_epochs=20,
         max_steps=None,
         batch_size=32,
-        optimizer="adamw",
-        optimizer_params=None,
-        lr=1e-3,
-        weight_decay=0.0,
+        lr=None,
         lr_schedule="onecycle",
-        lr_schedule_params=None,
-        layer_lr_decay=1.0,
-        gradual_unfreezing=0,
+        optimizer="adamw",
+        averaging=False,
         loss="cross_entropy",
-        focal_gamma=2.0,
-        label_smoothing=0.0,
-        l1=0.0,
-        l2=0.0,
         class_weight=None,
         balanced_batches=False,
-        mixup=0.0,
-        cutmix=0.0,
-        max_grad_norm=None,
-        ema_decay=None,
-        early_stopping=False,
-        validation_fraction=0.1,
-        patience=5,
-        monitor="valid_loss",
-        min_delta=0.0,
-        checkpoint_dir=None,
         augment=None,
-        test_time_augmentation=False,
+        mixing=None,
+        early_stopping=False,
+        checkpoint_dir=None,
         device="auto",
         precision="float32",
         compile=False,
         cache_gb=2.0,
         memory=None,
-        memory_gb=20.0,
+        verbose=0,
         callbacks=None,
         random_state=None,
-        verbose=0,
         warm_start=False,
     ):
         self.backbone = backbone
         self.weights = weights
         self.unfrozen_layers = unfrozen_layers
         self.head = head
-        self.dropout = dropout
         self.input_size = input_size
         self.image_shape = image_shape
+        self.test_time_augmentation = test_time_augmentation
         self.max_epochs = max_epochs
         self.max_steps = max_steps
         self.batch_size = batch_size
-        self.optimizer = optimizer
-        self.optimizer_params = optimizer_params
         self.lr = lr
-        self.weight_decay = weight_decay
         self.lr_schedule = lr_schedule
-        self.lr_schedule_params = lr_schedule_params
-        self.layer_lr_decay = layer_lr_decay
-        self.gradual_unfreezing = gradual_unfreezing
+        self.optimizer = optimizer
+        self.averaging = averaging
         self.loss = loss
-        self.focal_gamma = focal_gamma
-        self.label_smoothing = label_smoothing
-        self.l1 = l1
-        self.l2 = l2
         self.class_weight = class_weight
         self.balanced_batches = balanced_batches
-        self.mixup = mixup
-        self.cutmix = cutmix
-        self.max_grad_norm = max_grad_norm
-        self.ema_decay = ema_decay
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.patience = patience
-        self.monitor = monitor
-        self.min_delta = min_delta
-        self.checkpoint_dir = checkpoint_dir
         self.augment = augment
-        self.test_time_augmentation = test_time_augmentation
+        self.mixing = mixing
+        self.early_stopping = early_stopping
+        self.checkpoint_dir = checkpoint_dir
         self.device = device
         self.precision = precision
         self.compile = compile
         self.cache_gb = cache_gb
         self.memory = memory
-        self.memory_gb = memory_gb
+        self.verbose = verbose
         self.callbacks = callbacks
         self.random_state = random_state
-        self.verbose = verbose
         self.warm_start = warm_start
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -356,7 +371,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, classes=None, sample_weight=None):
-        """Train one more epoch on `X`, going on from what there is.
+        """Train the network for one more epoch on `X`.
 
         Parameters
         ----------
@@ -369,24 +384,28 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         -------
         self
         """
-        from wbcclf.classifiers.training._fit import fit
+        from wbcclf.classifiers.training._fit import partial_fit
 
-        return fit(self, X, y, sample_weight, classes=classes, partial=True)
+        return partial_fit(self, X, y, classes, sample_weight)
 
     def _restore_net(self, headers, read):
         """Set ``net_`` from the tensors of a file, after all other fitted attributes."""
-        from wbcclf.classifiers.network import _restoring
-        from wbcclf.classifiers.training import _net
-        from wbcclf.classifiers.training._schedules import Budget
+        from wbcclf.classifiers.network._restoring import check_draft, restore_network
+        from wbcclf.classifiers.training._net import untrained_net
 
-        network = _restoring.restore_network(self, headers, read)
+        check_draft(self.backbone, headers)
+        settings = Settings.of(self)
+        network = restore_network(settings, self._domain(), headers, read)
         self.weights_report_ = None
-        random_state = check_random_state(0)
-        self.net_ = _net.make_net(self, network, None, Budget(0, 1), random_state, "cpu")
+        self.net_ = untrained_net(settings, network, len(self.classes_))
 
-    def _check_images(self, X):
-        images = validate_images(self, X, image_shape=self.image_shape_, reset=False)
-        check_value_range(images, self.value_range_)
+    def _domain(self):
+        """Return what `fit` learnt of images and labels before training."""
+        return Domain(self.classes_, self.image_shape_, self.value_range_)
+
+    def _check_images(self, X, domain):
+        images = validate_images(self, X, image_shape=domain.image_shape, reset=False)
+        check_value_range(images, domain.value_range)
         return images
 
     @property
@@ -413,20 +432,12 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         ndarray of shape (n_samples, n_classes), float32
             Columns in the order of ``classes_``; rows sum to 1.
         """
-        from wbcclf.backbones import get_backbone
-        from wbcclf.classifiers.caching import _activations
-        from wbcclf.classifiers.network import _device
+        from wbcclf.classifiers.training._predict import predict_logits
 
         check_is_fitted(self)
-        images = self._check_images(X)
-        device = _device.resolve_device(self.device, fitted=True)
-        name = get_backbone(self.backbone).name
-        precision = _device.resolve_precision(self.precision, device, name)
-        if (device, precision) != (self.net_.device, self.net_.precision):
-            self.net_.move_to(device, precision)
-        frozen = _activations.frozen_part(self, len(images))
+        images = self._check_images(X, self._domain())
         views = _eight_views(images) if self.test_time_augmentation else [images]
-        logits = [self.net_.predict_logits(view, self.batch_size, frozen) for view in views]
+        logits = predict_logits(self.net_, Settings.of(self), views)
         return softmax(np.stack(logits).astype(np.float64), axis=2).mean(axis=0).astype(np.float32)
 
     def predict(self, X):

@@ -16,7 +16,7 @@ from wbcclf._images import (
     validate_images,
     value_range,
 )
-from wbcclf.classifiers._parameters import PARAMETER_CONSTRAINTS
+from wbcclf.classifiers._classifier import CNNClassifier
 from wbcclf.exceptions import WeightsMismatchError
 
 _SHARED = (
@@ -42,9 +42,9 @@ class DeepFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     ----------
     backbone : str or ConvNet, default="resnet18"
         As in :class:`CNNClassifier`.
-    weights : str, path or None, default="imagenet"
-        As in :class:`CNNClassifier`: a tag of the backbone, a weights file, or the file of a model
-        that was trained on other cells; None takes random weights.
+    weights : str, path or None, default="default"
+        As in :class:`CNNClassifier`: the network's own, a tag of the backbone, a weights file, or
+        the file of a model that was trained on other cells; None takes random weights.
     layer : str or None, default=None
         The block that the features are taken after; :func:`wbcclf.backbones.describe` lists the
         names. None is the last one.
@@ -109,7 +109,7 @@ class DeepFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     """
 
     _parameter_constraints: dict = {
-        **{name: PARAMETER_CONSTRAINTS[name] for name in _SHARED},
+        **{name: CNNClassifier._parameter_constraints[name] for name in _SHARED},
         "layer": [str, None],
         "pooling": [StrOptions({"avg", "max", "flatten", "token"})],
     }
@@ -118,7 +118,7 @@ class DeepFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self,
         backbone="resnet18",
         *,
-        weights="imagenet",
+        weights="default",
         layer=None,
         pooling="avg",
         input_size=None,
@@ -171,7 +171,8 @@ class DeepFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         size = input_size_of(spec, self.input_size, self.image_shape_)
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         with seeded(seed):
-            chain, self.weights_report_ = build_chain(spec, self.weights)
+            weights = spec.default_weights if self.weights == "default" else self.weights
+            chain, self.weights_report_ = build_chain(spec, weights)
             chain = self._up_to_layer(chain)
             pooling, self._n_features_out = make_pooling(self.pooling, feature_shape(chain, *size))
         preprocessing = Preprocessing(spec, self.value_range_, size)

@@ -1,38 +1,25 @@
-"""One class per network: the parameters are CNNClassifier's, the defaults its own."""
+"""One class for each network: CNNClassifier without the parameter `backbone`."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
 
 from wbcclf.classifiers._classifier import CNNClassifier
-from wbcclf.classifiers.options._head import Head
 
 
-def _fixed(backbone: str, head: Head | None = None, **defaults: Any) -> Callable[[type], type]:
+def _with(backbone: str) -> Callable[[type], type]:
     """Give a subclass of CNNClassifier its backbone, and a signature without that parameter.
 
     scikit-learn reads an estimator's parameters off the signature of ``__init__``; deriving it
-    from CNNClassifier's keeps the parameter list in one place.
-
-    Parameters
-    ----------
-    backbone : str
-    head : Head or None
-        What ``head=None`` means for this network; None is CNNClassifier's own.
-    **defaults
-        Defaults that differ from CNNClassifier's.
+    from CNNClassifier's keeps the parameter list in one place. What the network brings (head,
+    weights, learning rate) stands in its :class:`~wbcclf.backbones.BackboneSpec`.
     """
 
     def decorate(cls: type) -> type:
         full = inspect.signature(CNNClassifier.__init__)
         signature = full.replace(
-            parameters=[
-                parameter.replace(default=defaults.get(name, parameter.default))
-                for name, parameter in full.parameters.items()
-                if name != "backbone"
-            ]
+            parameters=[own for name, own in full.parameters.items() if name != "backbone"]
         )
 
         def __init__(self, **params):
@@ -44,8 +31,6 @@ def _fixed(backbone: str, head: Head | None = None, **defaults: Any) -> Callable
         __init__.__signature__ = signature
         cls.__init__ = __init__
         cls.backbone = backbone
-        if head is not None:
-            cls.default_head = head
         cls._parameter_constraints = {
             name: constraint
             for name, constraint in CNNClassifier._parameter_constraints.items()
@@ -56,16 +41,7 @@ def _fixed(backbone: str, head: Head | None = None, **defaults: Any) -> Callable
     return decorate
 
 
-def _pretrained(backbone: str) -> Callable[[type], type]:
-    """Give a subclass a network that was published with ImageNet weights.
-
-    All blocks are trained by default: on white blood cells that was far better than training the
-    last one, on every data set measured (``docs/training.md``).
-    """
-    return _fixed(backbone, weights="imagenet", lr=3e-4)
-
-
-@_fixed("simple_cnn")
+@_with("simple_cnn")
 class SimpleCNNClassifier(CNNClassifier):
     """A small convolutional network, trained from scratch.
 
@@ -86,7 +62,7 @@ class SimpleCNNClassifier(CNNClassifier):
 # ---------------------------------------------------------------- pretrained on ImageNet
 
 
-@_pretrained("vgg16")
+@_with("vgg16")
 class VGG16Classifier(CNNClassifier):
     """VGG16 (Simonyan and Zisserman 2014, https://arxiv.org/abs/1409.1556).
 
@@ -103,7 +79,7 @@ class VGG16Classifier(CNNClassifier):
     """
 
 
-@_pretrained("vgg19")
+@_with("vgg19")
 class VGG19Classifier(CNNClassifier):
     """VGG19: :class:`VGG16Classifier` with 16 convolutions, ``block1_conv1`` to ``block5_conv4``.
 
@@ -111,7 +87,7 @@ class VGG19Classifier(CNNClassifier):
     """
 
 
-@_pretrained("resnet18")
+@_with("resnet18")
 class ResNet18Classifier(CNNClassifier):
     """ResNet18 (He et al. 2015, https://arxiv.org/abs/1512.03385).
 
@@ -128,27 +104,27 @@ class ResNet18Classifier(CNNClassifier):
     """
 
 
-@_pretrained("resnet34")
+@_with("resnet34")
 class ResNet34Classifier(CNNClassifier):
     """ResNet34: :class:`ResNet18Classifier` with 16 residual blocks of two convolutions."""
 
 
-@_pretrained("resnet50")
+@_with("resnet50")
 class ResNet50Classifier(CNNClassifier):
     """ResNet50: :class:`ResNet18Classifier` with 16 residual blocks of three convolutions."""
 
 
-@_pretrained("resnet101")
+@_with("resnet101")
 class ResNet101Classifier(CNNClassifier):
     """ResNet101: :class:`ResNet18Classifier` with 33 residual blocks of three convolutions."""
 
 
-@_pretrained("resnet152")
+@_with("resnet152")
 class ResNet152Classifier(CNNClassifier):
     """ResNet152: :class:`ResNet18Classifier` with 50 residual blocks of three convolutions."""
 
 
-@_pretrained("densenet121")
+@_with("densenet121")
 class DenseNet121Classifier(CNNClassifier):
     """DenseNet121 (Huang et al. 2016, https://arxiv.org/abs/1608.06993).
 
@@ -158,17 +134,17 @@ class DenseNet121Classifier(CNNClassifier):
     """
 
 
-@_pretrained("densenet169")
+@_with("densenet169")
 class DenseNet169Classifier(CNNClassifier):
     """DenseNet169: :class:`DenseNet121Classifier` with 82 dense layers in place of 58."""
 
 
-@_pretrained("densenet201")
+@_with("densenet201")
 class DenseNet201Classifier(CNNClassifier):
     """DenseNet201: :class:`DenseNet121Classifier` with 98 dense layers in place of 58."""
 
 
-@_pretrained("inception_v3")
+@_with("inception_v3")
 class InceptionV3Classifier(CNNClassifier):
     """Inception v3 (Szegedy et al. 2015, https://arxiv.org/abs/1512.00567).
 
@@ -179,7 +155,7 @@ class InceptionV3Classifier(CNNClassifier):
     """
 
 
-@_pretrained("xception")
+@_with("xception")
 class XceptionClassifier(CNNClassifier):
     """Xception (Chollet 2016, https://arxiv.org/abs/1610.02357).
 
@@ -189,7 +165,7 @@ class XceptionClassifier(CNNClassifier):
     """
 
 
-@_pretrained("mobilenet_v3_small")
+@_with("mobilenet_v3_small")
 class MobileNetV3SmallClassifier(CNNClassifier):
     """MobileNetV3 small (Howard et al. 2019, https://arxiv.org/abs/1905.02244), made for phones.
 
@@ -198,12 +174,12 @@ class MobileNetV3SmallClassifier(CNNClassifier):
     """
 
 
-@_pretrained("mobilenet_v3_large")
+@_with("mobilenet_v3_large")
 class MobileNetV3LargeClassifier(CNNClassifier):
     """MobileNetV3 large: the bigger brother of :class:`MobileNetV3SmallClassifier`."""
 
 
-@_pretrained("efficientnet_b0")
+@_with("efficientnet_b0")
 class EfficientNetB0Classifier(CNNClassifier):
     """EfficientNet-B0 (Tan and Le 2019, https://arxiv.org/abs/1905.11946).
 
@@ -212,7 +188,7 @@ class EfficientNetB0Classifier(CNNClassifier):
     """
 
 
-@_pretrained("convnext_tiny")
+@_with("convnext_tiny")
 class ConvNeXtTinyClassifier(CNNClassifier):
     """ConvNeXt tiny (Liu et al. 2022, https://arxiv.org/abs/2201.03545).
 
@@ -221,7 +197,7 @@ class ConvNeXtTinyClassifier(CNNClassifier):
     """
 
 
-@_pretrained("squeezenet1_1")
+@_with("squeezenet1_1")
 class SqueezeNetClassifier(CNNClassifier):
     """SqueezeNet 1.1 (Iandola et al. 2016, https://arxiv.org/abs/1602.07360); 0.7 million weights.
 
@@ -235,7 +211,7 @@ class SqueezeNetClassifier(CNNClassifier):
 # Trained from scratch; the recipes of wbcclf.recipes train them as they were published.
 
 
-@_fixed("nine_class_cnn", head=Head("flatten", hidden=(64,)), dropout=(0.0, 0.4))
+@_with("nine_class_cnn")
 class NineClassCNNClassifier(CNNClassifier):
     """Three 3x3 convolutions (32, 32, 64 filters) and a dense layer of 64, with much dropout.
 
@@ -244,7 +220,7 @@ class NineClassCNNClassifier(CNNClassifier):
     """
 
 
-@_fixed("mlp", dropout=0.0)
+@_with("mlp")
 class ImageMLPClassifier(CNNClassifier):
     """Five dense layers of 128 on the pixels, without convolutions: a baseline.
 
@@ -253,7 +229,7 @@ class ImageMLPClassifier(CNNClassifier):
     """
 
 
-@_fixed("cnn8", head=Head("flatten"), dropout=0.0)
+@_with("cnn8")
 class CNN8Classifier(CNNClassifier):
     """One 3x3 convolution with 8 filters, max-pooling and a linear layer.
 
@@ -262,7 +238,7 @@ class CNN8Classifier(CNNClassifier):
     """
 
 
-@_fixed("cnn_3block", head=Head("flatten"), dropout=0.0)
+@_with("cnn_3block")
 class CNN3BlockClassifier(CNNClassifier):
     """Convolutions with 8 (5x5), 16 and 32 filters (3x3), each max-pooled, and a linear layer.
 
@@ -271,7 +247,7 @@ class CNN3BlockClassifier(CNNClassifier):
     """
 
 
-@_fixed("wide_deep", head=Head("flatten"), dropout=0.0)
+@_with("wide_deep")
 class WideDeepClassifier(CNNClassifier):
     """:class:`CNN3BlockClassifier` beside a branch of 8 filters of 20x20 pixels.
 
@@ -280,7 +256,7 @@ class WideDeepClassifier(CNNClassifier):
     """
 
 
-@_fixed("sepconv", head=Head("flatten", hidden=(512, 128, 64)), dropout=(0.0, 0.7, 0.5, 0.3))
+@_with("sepconv")
 class SepConvClassifier(CNNClassifier):
     """Two convolutions, four pairs of separable ones (32 to 256 filters), three dense layers.
 
@@ -289,7 +265,7 @@ class SepConvClassifier(CNNClassifier):
     """
 
 
-@_fixed("field_cnn_baseline", head=Head("flatten", hidden=(64,)), dropout=0.0)
+@_with("field_cnn_baseline")
 class FieldCNNBaselineClassifier(CNNClassifier):
     """One 3x3 convolution with 32 filters, max-pooling and a dense layer of 64.
 
@@ -298,7 +274,7 @@ class FieldCNNBaselineClassifier(CNNClassifier):
     """
 
 
-@_fixed("field_cnn", head=Head("flatten", hidden=(256, 128, 64, 32)), dropout=0.0)
+@_with("field_cnn")
 class FieldCNNClassifier(CNNClassifier):
     """Three 2x2 convolutions (16, 32, 64 filters) and four dense layers (256, 128, 64, 32).
 

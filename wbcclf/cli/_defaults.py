@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 BACKBONE = "simple_cnn"
 IMAGE_SIZE = 96
 AUGMENT = "full"  # the best mean over three data sets: docs/training.md
@@ -14,5 +12,5 @@ SEED = 0
 # images if that is longer: ten passes over a few hundred images teach a network little.
 STEPS = 3000
 EPOCHS = 10
-# Parameters of the classifier.
-CLASSIFIER: dict[str, Any] = {"batch_size": 32, "weight_decay": 0.05}
+BATCH_SIZE = 32
+WEIGHT_DECAY = 0.05

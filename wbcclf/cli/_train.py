@@ -15,6 +15,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils import Bunch
 
 import wbcclf
+from wbcclf.classifiers.options._settings import Settings
 from wbcclf.cli import _defaults
 from wbcclf.cli._console import out, warn
 from wbcclf.cli._output import check_output, check_space, require, save, write_csv
@@ -82,7 +83,7 @@ def train(
     weights: Annotated[
         str | None,
         _option(
-            "random",
+            "the network's own",
             "'imagenet', 'random', or a .pth, .safetensors, .npz or .wbcclf file.",
             metavar="WEIGHTS",
         ),
@@ -124,9 +125,7 @@ def train(
     ] = None,
     batch_size: Annotated[
         int | None,
-        _option(
-            _defaults.CLASSIFIER["batch_size"], "Images per training step.", metavar="N", min=1
-        ),
+        _option(_defaults.BATCH_SIZE, "Images per training step.", metavar="N", min=1),
     ] = None,
     lr: Annotated[
         float | None,
@@ -250,11 +249,12 @@ def train(
     listing = source.list()
     names = listing.target_names
     require(len(names) > 1, f"{images} holds only one class, {names[0]}; give at least two.")
-    by_group = classifier.early_stopping and listing.groups is not None
+    stopping = Settings.of(classifier).early_stopping
+    by_group = stopping is not None and listing.groups is not None
     if listing.groups is not None and not by_group:
         warn("groups have no effect without --early-stopping.")
     if by_group:
-        held_paths = listing.paths[hold_out(listing, classifier.validation_fraction, seed or 0)]
+        held_paths = listing.paths[hold_out(listing, stopping.validation_fraction, seed or 0)]
     network = check_fit(classifier, (image_size, image_size, 3), names)
     check_space(output, sum(tensor.nbytes for tensor in network.state_dict().values()))
     del network
@@ -305,15 +305,18 @@ def make_pipeline(
 ) -> Pipeline:
     """Return what is trained without a recipe: samplers as `balance` says, and the classifier."""
     seed = _defaults.SEED if seed is None else seed
-    lr = _defaults.LR if given.get("weights") is None else _defaults.LR_WITH_WEIGHTS
     classifier = wbcclf.CNNClassifier(
         backbone or _defaults.BACKBONE,
         class_weight="balanced" if balance is Balance.weights else None,
         augment=AUGMENTERS[augment or Augment(_defaults.AUGMENT)],
         random_state=seed,
         verbose=1,
-        **(_defaults.CLASSIFIER | {"lr": lr} | given),
+        optimizer=wbcclf.Optimizer(weight_decay=_defaults.WEIGHT_DECAY),
+        **({"batch_size": _defaults.BATCH_SIZE} | given),
     )
+    if "lr" not in given:
+        is_random = Settings.of(classifier).weights is None
+        classifier.set_params(lr=_defaults.LR if is_random else _defaults.LR_WITH_WEIGHTS)
     samplers = []
     if balance is Balance.copies:
         samplers = [("aug", wbcclf.Augmenter(sampling_strategy="auto", random_state=seed))]

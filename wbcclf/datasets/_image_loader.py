@@ -10,11 +10,14 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from wbcclf._images import Interval, _fit_context, check_image_size
+from wbcclf._parameters import Each, Machine
 from wbcclf._store import MEMORY_CONSTRAINT
 from wbcclf.datasets._decode import MAX_PIXELS
 from wbcclf.datasets._reading import check_reading, read_images, stretch_images
 
 __all__ = ["ImageLoader"]
+
+_SIDE = Interval(Integral, 1, None, closed="left")
 
 
 class ImageLoader(TransformerMixin, BaseEstimator):
@@ -73,12 +76,12 @@ class ImageLoader(TransformerMixin, BaseEstimator):
     """
 
     _parameter_constraints = {
-        "image_size": [Interval(Integral, 1, None, closed="left"), tuple, list, None],
-        "n_jobs": [Integral, None],
+        "image_size": [_SIDE, Each(_SIDE), None],
+        "n_jobs": Machine([Integral, None]),
         "max_pixels": [Interval(Integral, 1, None, closed="left")],
-        "memory": MEMORY_CONSTRAINT,
-        "spill_dir": [str, os.PathLike, None],
-        "verbose": ["verbose"],
+        "memory": Machine(MEMORY_CONSTRAINT),
+        "spill_dir": Machine([str, os.PathLike, None]),
+        "verbose": Machine(["verbose"]),
     }
 
     def __init__(

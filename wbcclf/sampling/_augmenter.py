@@ -14,6 +14,7 @@ from sklearn.utils import check_random_state
 
 from wbcclf import _spill
 from wbcclf._images import Interval, StrOptions, check_images, rows_to_images, value_range
+from wbcclf._parameters import Each, Machine, Training
 from wbcclf.sampling import _changes
 from wbcclf.sampling._base import ImageSamplerMixin
 from wbcclf.sampling._stains import stain_matrices
@@ -125,16 +126,18 @@ class Augmenter(ImageSamplerMixin, BaseSampler):
         "stain": [_FRACTION],
         "fill": [StrOptions(set(_changes.BORDERS))],
         "n_copies": [Interval(Integral, 0, None, closed="left"), None],
-        "sampling_strategy": [
-            Interval(Real, 0, 1, closed="right"),
-            StrOptions({"auto", "minority", "not minority", "not majority", "all"}),
-            Mapping,
-            callable,
-            None,
-        ],
-        "image_shape": [tuple, list, None],
-        "spill_dir": [str, os.PathLike, None],
-        "random_state": ["random_state"],
+        "sampling_strategy": Training(
+            [
+                Interval(Real, 0, 1, closed="right"),
+                StrOptions({"auto", "minority", "not minority", "not majority", "all"}),
+                Mapping,
+                callable,
+                None,
+            ]
+        ),
+        "image_shape": Training([Each(Interval(Integral, 1, None, closed="left")), None]),
+        "spill_dir": Machine([str, os.PathLike, None]),
+        "random_state": Training(["random_state"]),
     }
 
     def __init__(

@@ -1,1 +1,1 @@
-"""What the frozen blocks make of images, computed once, and the keys that it is kept under."""
+"""Activations of the frozen blocks, computed once, and the keys that they are kept under."""

@@ -86,7 +86,8 @@ class Batches:
     augment : Augmenter or None
     balanced : bool
         Whether every class comes equally often.
-    mixing : Mixing or None
+    mixing : callable or None
+        ``(inputs, target, random_state) -> (inputs, target)``.
     """
 
     def __init__(

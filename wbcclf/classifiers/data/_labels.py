@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
 
 
 def encode_labels(y: np.ndarray, classes: np.ndarray, used: Any, name: str) -> np.ndarray:
@@ -38,12 +38,7 @@ def total_weight(
     if isinstance(class_weight, dict):
         # Checked against all classes: a batch of partial_fit need not hold every one.
         compute_class_weight(class_weight, classes=classes, y=classes)
-        present = set(np.unique(y[train]).tolist())
-        class_weight = {label: w for label, w in class_weight.items() if label in present}
-    labels, numbers = np.unique(y, return_inverse=True)
-    trained = np.unique(y[train])
-    by_label = np.zeros(len(labels))
-    by_label[np.isin(labels, trained)] = compute_class_weight(
-        class_weight, classes=trained, y=y[train]
-    )
-    return sample_weight * by_label[numbers]
+        present = set(np.unique(y).tolist())
+        of_present = {label: w for label, w in class_weight.items() if label in present}
+        return sample_weight * compute_sample_weight(of_present, y)
+    return sample_weight * compute_sample_weight(class_weight, y, indices=train)

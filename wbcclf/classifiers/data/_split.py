@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 
 from wbcclf._resampled import Sources, have_common_sources, row_digests
+from wbcclf._warnings import warn
 
 
 def validation_split(
@@ -103,10 +103,8 @@ def warn_of_doubles(
     is_double = np.isin(row_digests(val), row_digests(images)[used])
     is_double |= have_common_sources(X, images, X_val, val)
     if is_double.any():
-        warnings.warn(
+        warn(
             f"{is_double.sum()} of the {len(is_double)} images of X_val are in X, too, equal to "
             "the last byte, or X holds images that were made from the same originals: what is "
-            "measured on them says little of new cells. Split before resampling, by cell.",
-            UserWarning,
-            stacklevel=4,
+            "measured on them says little of new cells. Split before resampling, by cell."
         )

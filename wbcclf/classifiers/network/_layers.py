@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from wbcclf.classifiers.options._head import Head
+from wbcclf.backbones import Head
 
 
 class _Mean(nn.Module):
@@ -64,14 +63,10 @@ def make_pooling(pooling: str, features: tuple[int, ...]) -> tuple[nn.Module, in
     return _POOLING[pooling, len(features)](), width
 
 
-def build_head(
-    head: Head, dropout: float | tuple[float, ...], features: tuple[int, ...], n_classes: int
-) -> nn.Sequential:
+def build_head(head: Head, features: tuple[int, ...], n_classes: int) -> nn.Sequential:
     """Pooling; then dropout, BatchNorm and a linear layer, with ReLU between, down to classes."""
     widths = (*head.hidden, n_classes)
-    dropouts = _one_each(dropout, widths, "dropout")
-    if not all(isinstance(share, Real) and 0 <= share < 1 for share in dropouts):
-        raise ValueError(f"dropout={dropout!r} must hold numbers from 0 to under 1.")
+    dropouts = _one_each(head.dropout, widths, "dropout")
     batch_norms = _one_each(head.batch_norm, widths, "batch_norm")
     pooling, n_in = make_pooling(head.pooling, features)
     layers = nn.Sequential(pooling)
@@ -92,7 +87,7 @@ def _one_each(value: Any, widths: tuple[int, ...], name: str) -> tuple:
         return (value,) * len(widths)
     if len(value) != len(widths):
         raise ValueError(
-            f"{name}={value!r} has {len(value)} values, but the head has {len(widths)} linear "
-            f"layers (with {', '.join(map(str, widths))} outputs): give one value for each."
+            f"Head({name}={value!r}) has {len(value)} values, but {len(widths)} linear layers "
+            f"(with {', '.join(map(str, widths))} outputs): give one value for each."
         )
     return tuple(value)

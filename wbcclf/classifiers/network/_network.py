@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 
+from wbcclf.backbones import Head
 from wbcclf.backbones._chain import feature_shape
 from wbcclf.classifiers.network._device import as_channels_last
 from wbcclf.classifiers.network._layers import build_head
 from wbcclf.classifiers.network._preprocessing import Preprocessing
-from wbcclf.classifiers.options._head import Head
 
 
 class CellNetwork(nn.Module):
@@ -21,16 +23,30 @@ class CellNetwork(nn.Module):
         The backbone.
     preprocessing : Preprocessing
     head : Head
-    dropout : float or sequence of float
     n_classes : int
+
+    Attributes
+    ----------
+    n_frozen : int
+        Blocks at the start of the chain that are frozen now. Gradual unfreezing lowers it.
+    cut : int
+        Stages (blocks, and the pooling if all are frozen) whose output can be kept, since they are
+        frozen for good.
+    built_from : dict of str to str
+        Digests of the parameters that it was built from.
+    spec_name, spec_version : str, str or None
+        Of the backbone.
     """
+
+    built_from: Mapping[str, str]
+    spec_name: str
+    spec_version: str | None
 
     def __init__(
         self,
         chain: nn.Sequential,
         preprocessing: Preprocessing,
         head: Head,
-        dropout: float | tuple[float, ...],
         n_classes: int,
     ) -> None:
         super().__init__()
@@ -39,7 +55,7 @@ class CellNetwork(nn.Module):
         self.n_frozen = 0
         self.cut = 0
         features = feature_shape(chain, *preprocessing.input_size)
-        self.head = build_head(head, dropout, features, n_classes)
+        self.head = build_head(head, features, n_classes)
 
     def freeze(self, n_frozen: int) -> None:
         """Freeze so many blocks at the start of the chain, train the others."""
@@ -72,6 +88,25 @@ class CellNetwork(nn.Module):
         for block in self.backbone[: self.n_frozen]:
             block.eval()
         return self
+
+    def frozen_blocks(self) -> dict[str, nn.Module]:
+        """Return the blocks below the cut by name, bottom to top."""
+        return dict(list(self.backbone.named_children())[: self.cut])
+
+    def trained_state(self) -> dict[str, torch.Tensor]:
+        """Return the state dict without the blocks below the cut, which never change."""
+        frozen = tuple(f"backbone.{name}." for name in self.frozen_blocks())
+        state = self.state_dict().items()
+        return {name: tensor for name, tensor in state if not name.startswith(frozen)}
+
+    def frozen_state(self) -> list[tuple[int, int]]:
+        """Return which tensors the frozen blocks hold, and how often each was written to."""
+        tensors = [
+            tensor
+            for block in self.frozen_blocks().values()
+            for tensor in block.state_dict(keep_vars=True).values()
+        ]
+        return [(id(tensor), tensor._version) for tensor in tensors]
 
     def trained_parts(self) -> dict[str, nn.Module]:
         """Return the blocks above the cut by name, bottom to top, and the head as ``"head"``."""

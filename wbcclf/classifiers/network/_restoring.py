@@ -11,11 +11,12 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
-from wbcclf.backbones import BackboneSpec, get_backbone
+from wbcclf.backbones import BackboneSpec
 from wbcclf.backbones._chain import build_chain, count_frozen, feature_shape
 from wbcclf.backbones._registry import draft_backbones
 from wbcclf.classifiers.network._building import build_network, in_layout_of_training
 from wbcclf.classifiers.network._network import CellNetwork
+from wbcclf.classifiers.options._settings import Domain, Settings
 
 # Shape and dtype of every tensor in a file.
 Headers = Mapping[str, tuple[tuple[int, ...], np.dtype]]
@@ -49,9 +50,9 @@ class _Undrawn(TorchFunctionMode):
 
 
 def restore_network(
-    classifier: Any, headers: Headers, read: Callable[[str], np.ndarray]
+    settings: Settings, domain: Domain, headers: Headers, read: Callable[[str], np.ndarray]
 ) -> CellNetwork:
-    """Return the network of a CNNClassifier that has learnt all but that.
+    """Return the network that settings describe, with the weights of a file.
 
     On torch's meta device tensors have a shape and no memory. Whatever the parameters ask for is
     laid out there, and is built only if the file holds these very tensors: what it costs is bounded
@@ -60,7 +61,8 @@ def restore_network(
 
     Parameters
     ----------
-    classifier : CNNClassifier
+    settings : Settings
+    domain : Domain
     headers : mapping of str to (shape, dtype)
         Of the tensors in the file.
     read : callable
@@ -71,21 +73,16 @@ def restore_network(
     ValueError
         If the file's tensors are not those of the network.
     """
-    backbone = classifier.backbone
-    drafts = draft_backbones(backbone) if isinstance(backbone, str) else ()
-    differences = [_difference(_chain_on_meta(spec), headers, "backbone.") for spec in drafts]
-    if differences and all(differences):
-        raise ValueError(differences[0])
-    spec = get_backbone(backbone)
+    spec = settings.backbone
     try:
         with torch.device("meta"), _Undrawn():
-            network, _ = build_network(classifier, None, seed=0)
+            network, _ = build_network(settings, domain, None, seed=0)
     except Exception:
-        if not isinstance(backbone, str) or _runs_on_meta(spec):
+        if not isinstance(settings.given["backbone"], str) or _runs_on_meta(spec):
             raise
         with _Undrawn():
-            network, _ = build_network(classifier, None, seed=0)
-    count_frozen(network.backbone, classifier.unfrozen_layers)  # fails for what is no block
+            network, _ = build_network(settings, domain, None, seed=0)
+    count_frozen(network.backbone, settings.unfrozen_layers)  # fails for what is no block
     difference = _difference(network, headers)
     if difference:
         raise ValueError(difference)
@@ -97,9 +94,23 @@ def restore_network(
             feature_shape(network.backbone, *network.preprocessing.input_size)
         for part in (network.preprocessing, network.head):
             part.to_empty(device="cpu")
-        network = in_layout_of_training(classifier, network)
+        network = in_layout_of_training(settings, network)
     network.load_state_dict({name: torch.from_numpy(read(name)) for name in headers})
     return network
+
+
+def check_draft(backbone: Any, headers: Headers) -> None:
+    """Compare a file with what a backbone's name may stand for, where to find out costs much.
+
+    Raises
+    ------
+    ValueError
+        If the file's tensors are of no such network.
+    """
+    drafts = draft_backbones(backbone) if isinstance(backbone, str) else ()
+    differences = [_difference(_chain_on_meta(spec), headers, "backbone.") for spec in drafts]
+    if differences and all(differences):
+        raise ValueError(differences[0])
 
 
 def _chain_on_meta(spec: BackboneSpec) -> nn.Sequential:

@@ -7,6 +7,7 @@ from typing import Any
 
 import joblib
 import numpy as np
+import torch
 
 
 def digest(value: Any) -> str:
@@ -14,9 +15,25 @@ def digest(value: Any) -> str:
 
     Values that cannot be pickled are taken for equal if they are of one class.
     """
+    try:
+        return exact_digest(value)
+    except TypeError:
+        return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def exact_digest(value: Any) -> str:
+    """Return a digest of a parameter's value.
+
+    Raises
+    ------
+    TypeError
+        If it cannot be pickled, like a lambda, a lock or a generator.
+    """
     if isinstance(value, np.generic):
         value = value.item()
+    if isinstance(value, torch.Tensor):  # its pickle holds its address
+        value = value.numpy(force=True)
     try:
         return joblib.hash(value)
-    except (PicklingError, AttributeError, TypeError):  # a lambda, a lock, a generator
-        return f"{type(value).__module__}.{type(value).__qualname__}"
+    except (PicklingError, AttributeError) as error:
+        raise TypeError(str(error)) from error

@@ -3,76 +3,76 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import numpy as np
 import torch
 from skorch.callbacks import Callback, EarlyStopping, GradientNormClipping
 
+from wbcclf._warnings import warn
 from wbcclf.classifiers.network._network import CellNetwork
+from wbcclf.classifiers.options._settings import Settings
 from wbcclf.classifiers.training._schedules import Budget, make_schedule
 
 
 def make_callbacks(
-    classifier: Any,
-    budget: Budget,
-    network: CellNetwork,
-    *,
-    validates: bool,
-    partial: bool,
+    settings: Settings, budget: Budget, network: CellNetwork, *, validates: bool
 ) -> list:
-    """Return the callbacks that the parameters of a CNNClassifier ask for.
+    """Return the callbacks of a training that has an end.
 
     Parameters
     ----------
-    classifier : CNNClassifier
+    settings : Settings
     budget : Budget
     network : CellNetwork
         Frozen as far as it ever will be.
     validates : bool
         Whether there are validation images.
-    partial : bool
-        Whether this is `partial_fit`, which has no end to plan for: the learning rate stays, all
-        unfrozen blocks are trained, nothing stops early.
     """
     # The order matters at an epoch's end: the average is shown before the best weights are kept.
-    callbacks: list = [("diverged", StopIfDiverged()), *(classifier.callbacks or ())]
-    if classifier.max_grad_norm is not None:
-        callbacks.append(("clipping", GradientNormClipping(classifier.max_grad_norm)))
-    if classifier.ema_decay is not None:
-        callbacks.append(("average", AveragedWeights(classifier.ema_decay)))
-    if classifier.gradual_unfreezing and not partial:
-        reached = (budget.epochs - 1) // classifier.gradual_unfreezing
+    callbacks = make_step_callbacks(settings)
+    if settings.epochs_per_layer is not None:
+        reached = (budget.epochs - 1) // settings.epochs_per_layer
         n_unfrozen = len(network.backbone) - network.n_frozen
         if reached < n_unfrozen:
-            warnings.warn(
-                f"gradual_unfreezing={classifier.gradual_unfreezing} reaches {reached} of the "
-                f"{n_unfrozen} blocks to train in {budget.epochs} epochs; the others stay frozen.",
-                UserWarning,
-                stacklevel=6,
+            warn(
+                f"GradualUnfreezing(epochs_per_layer={settings.epochs_per_layer}) reaches "
+                f"{reached} of the {n_unfrozen} blocks to train in {budget.epochs} epochs; the "
+                "others stay frozen."
             )
-        unfreezing = GradualUnfreezing(classifier.gradual_unfreezing, network.n_frozen)
+        unfreezing = UnfreezeGradually(settings.epochs_per_layer, network.n_frozen)
         callbacks.append(("unfreezing", unfreezing))
-    if validates and classifier.early_stopping:
+    stopping = settings.early_stopping
+    if validates and stopping is not None:
         stop = KeepBest(
-            monitor=classifier.monitor,
-            lower_is_better=classifier.monitor == "valid_loss",
-            patience=classifier.patience,
-            threshold=classifier.min_delta,
+            monitor=stopping.monitor,
+            lower_is_better=stopping.monitor == "valid_loss",
+            patience=stopping.patience,
+            threshold=stopping.min_delta,
             threshold_mode="abs",
             load_best=True,
             sink=_silent,
         )
         callbacks.append(("early_stopping", stop))
-    if not partial:
-        callbacks.append(("gain", Gain()))
-        monitor = classifier.monitor if validates else "train_loss"
-        schedule = make_schedule(classifier, budget, monitor)
-        if schedule is not None:
-            callbacks.append(("lr_schedule", schedule))
-    if classifier.verbose:
-        callbacks.append(("progress", ProgressBar(budget.n_steps)))
+    callbacks.append(("gain", Gain()))
+    monitor = stopping.monitor if stopping is not None else "valid_loss"
+    schedule = make_schedule(settings, budget, monitor if validates else "train_loss")
+    if schedule is not None:
+        callbacks.append(("lr_schedule", schedule))
+    return callbacks
+
+
+def make_step_callbacks(settings: Settings) -> list:
+    """Return the callbacks that look at single steps, which `partial_fit` has, too.
+
+    It has no end to plan for: the learning rate stays, all unfrozen blocks are trained, and nothing
+    stops early.
+    """
+    callbacks: list = [("diverged", StopIfDiverged()), *settings.callbacks]
+    if settings.optimizer.max_grad_norm is not None:
+        callbacks.append(("clipping", GradientNormClipping(settings.optimizer.max_grad_norm)))
+    if settings.averaging is not None:
+        callbacks.append(("average", AverageWeights(settings.averaging.decay)))
     return callbacks
 
 
@@ -91,7 +91,7 @@ class KeepBest(EarlyStopping):
         return {name: getattr(self, name) for name in self._STATE}
 
     def load_training_state(self, state: dict) -> None:
-        """Go on where `state` was taken."""
+        """Resume where `state` was taken."""
         for name in self._STATE:
             setattr(self, name, state[name])
 
@@ -100,7 +100,7 @@ def _silent(text: Any) -> None:
     """Swallow skorch's messages: the progress bar shows where training stands."""
 
 
-class AveragedWeights(Callback):
+class AverageWeights(Callback):
     """Exponential moving average of what is trained; validation and the end result use it.
 
     BatchNorm's running statistics are averaged with the weights they belong to.
@@ -168,11 +168,11 @@ class AveragedWeights(Callback):
         return {"step": self.step_, "average": self.average_, "raw": self.raw_}
 
     def load_training_state(self, state: dict) -> None:
-        """Go on where `state` was taken."""
+        """Resume where `state` was taken."""
         self.step_, self.average_, self.raw_ = state["step"], state["average"], state["raw"]
 
 
-class GradualUnfreezing(Callback):
+class UnfreezeGradually(Callback):
     """Begin with the head alone and unfreeze one block more every few epochs.
 
     Howard and Ruder 2018, https://arxiv.org/abs/1801.06146.

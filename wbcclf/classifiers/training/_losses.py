@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from numbers import Real
 from typing import Any
 
 import torch
 from torch import nn
 
+from wbcclf.classifiers.options import CrossEntropy, FocalLoss
 
-class FocalLoss(nn.Module):
+
+class FocalCriterion(nn.Module):
     """Cross-entropy of each image times ``(1 - p) ** gamma``, p the probability of its label.
 
     Lin et al. 2017, https://arxiv.org/abs/1708.02002.
@@ -38,11 +38,11 @@ class FocalLoss(nn.Module):
         return -(share * rest**self.gamma * log_p).sum(dim=1)
 
 
-def make_loss(classifier: Any) -> nn.Module:
-    """Return the loss per image that the parameters of a CNNClassifier ask for."""
-    if classifier.loss == "focal":
-        return FocalLoss(classifier.focal_gamma, classifier.label_smoothing)
-    return nn.CrossEntropyLoss(reduction="none", label_smoothing=classifier.label_smoothing)
+def make_criterion(loss: CrossEntropy | FocalLoss) -> nn.Module:
+    """Return the loss per image."""
+    if isinstance(loss, FocalLoss):
+        return FocalCriterion(loss.gamma, loss.label_smoothing)
+    return nn.CrossEntropyLoss(reduction="none", label_smoothing=loss.label_smoothing)
 
 
 class Penalty:
@@ -57,15 +57,12 @@ class Penalty:
     Raises
     ------
     ValueError
-        If a dict names a block that is not among `parts`, or a factor is no number from 0 up.
+        If a dict names a block that is not among `parts`.
     """
 
     def __init__(self, parts: dict[str, nn.Module], l1: Any, l2: Any) -> None:
         factors = {"l1": l1, "l2": l2}
         for name, factor in factors.items():
-            values = factor.values() if isinstance(factor, dict) else [factor]
-            if not all(isinstance(value, Real) and 0 <= value < math.inf for value in values):
-                raise ValueError(f"{name}={factor!r} must hold numbers from 0 up.")
             if not isinstance(factor, dict):
                 factors[name] = dict.fromkeys(parts, factor)
             elif unknown := sorted(set(factor) - set(parts)):

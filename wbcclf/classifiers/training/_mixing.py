@@ -8,21 +8,22 @@ from typing import Any
 import numpy as np
 
 from wbcclf.classifiers.data._batches import gather
+from wbcclf.classifiers.options import Mixing
 
 
-class Mixing:
+class Mixer:
     """MixUp and CutMix on a batch: images and labels blended with a shuffled copy of the batch.
 
     Parameters
     ----------
-    mixup, cutmix : float
-        ``a`` of the share's Beta(a, a); 0 is off, and not both are.
+    mixing : Mixing
+        Not both off.
     n_classes : int
     """
 
-    def __init__(self, mixup: float, cutmix: float, n_classes: int):
-        self.mixup = mixup
-        self.cutmix = cutmix
+    def __init__(self, mixing: Mixing, n_classes: int) -> None:
+        self.mixup = mixing.mixup
+        self.cutmix = mixing.cutmix
         self.n_classes = n_classes
 
     def __call__(

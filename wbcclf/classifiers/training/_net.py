@@ -4,32 +4,34 @@ from __future__ import annotations
 
 import copy
 import inspect
-import warnings
-from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
 from skorch import NeuralNetClassifier
 from skorch.callbacks import EarlyStopping
 
-from wbcclf.backbones import get_backbone
-from wbcclf.classifiers.caching._activations import N_TOGETHER, FrozenPart
-from wbcclf.classifiers.data._batches import BLOCK_BYTES, Batches, ImageData
-from wbcclf.classifiers.network._device import arithmetic, resolve_precision, seeded
+from wbcclf._warnings import warn
+from wbcclf.classifiers.data._batches import Batches, ImageData
+from wbcclf.classifiers.network._device import (
+    arithmetic,
+    resolve_device,
+    resolve_precision,
+    seeded,
+)
 from wbcclf.classifiers.network._heap import keeping_freed_memory
 from wbcclf.classifiers.network._network import CellNetwork
-from wbcclf.classifiers.network._running import run_in_batches
+from wbcclf.classifiers.options._settings import Settings
 from wbcclf.classifiers.training._callbacks import ProgressBar
-from wbcclf.classifiers.training._losses import Penalty, make_loss
-from wbcclf.classifiers.training._mixing import Mixing
+from wbcclf.classifiers.training._losses import Penalty, make_criterion
+from wbcclf.classifiers.training._mixing import Mixer
 from wbcclf.classifiers.training._schedules import Budget
 from wbcclf.exceptions import OutOfMemoryError, TrainingInterruptedWarning
 
 # "fused" is one pass over the weights in place of one for each operation: a third less time.
-OPTIMIZERS = {
+_METHODS = {
     "adam": (torch.optim.Adam, {"fused": True}),
     "adamw": (torch.optim.AdamW, {"fused": True}),
     "sgd": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True, "fused": True}),
@@ -62,16 +64,16 @@ class CellNet(NeuralNetClassifier):
         What the learning rate is multiplied with from block to block, going down from the head.
     penalty : Penalty or None
         Added to the training loss.
-    n_steps : int
-        Training ends after so many steps, though it is in the middle of an epoch; not if
-        `incremental`.
+    n_steps : int or None
+        Training ends after so many steps, though it is in the middle of an epoch. None is for a
+        net of `partial_fit`, which is trained epoch by epoch.
+    trained_as : str
+        Digest of the classifier's parameters when the net was made.
     """
 
-    incremental = False  # True for a net of partial_fit
-    trained_as: dict | None = None  # the classifier's parameters when the net was made
     interrupted = False  # True after Ctrl-C
     loss_without_penalty: torch.Tensor | None = None  # of the last batch
-    prepare: Callable | None = None  # what makes of the data what the epochs run on
+    frozen_state: list | None = None  # of the frozen blocks when their activations were computed
 
     def __init__(
         self,
@@ -82,6 +84,7 @@ class CellNet(NeuralNetClassifier):
         layer_lr_decay=1.0,
         penalty=None,
         n_steps=None,
+        trained_as="",
         **kwargs,
     ):
         self.precision = precision
@@ -90,6 +93,7 @@ class CellNet(NeuralNetClassifier):
         self.layer_lr_decay = layer_lr_decay
         self.penalty = penalty
         self.n_steps = n_steps
+        self.trained_as = trained_as
         super().__init__(*args, dataset=ImageData, **kwargs)
 
     def check_data(self, X, y=None):
@@ -103,7 +107,8 @@ class CellNet(NeuralNetClassifier):
 
     def fit_loop(self, X, y=None, epochs=None, **fit_params):
         """Train, and tell if it was interrupted: skorch ends quietly on Ctrl-C."""
-        if not self.incremental:
+        self._check_frozen()
+        if self.n_steps is not None:
             epochs = self.max_epochs - len(self.history)  # a checkpoint's epochs are done
         try:
             return super().fit_loop(X, y, epochs, **fit_params)
@@ -114,27 +119,32 @@ class CellNet(NeuralNetClassifier):
             )
             if not stopped_early:
                 self.interrupted = True
-                warnings.warn(
+                warn(
                     f"Training was interrupted in epoch {len(self.history)}; what was learnt until "
                     "then is kept.",
                     TrainingInterruptedWarning,
-                    stacklevel=2,
                 )
             raise
 
     def run_single_epoch(self, iterator, training, **kwargs):
         """Run an epoch; the last one of a training ends with its steps."""
-        if training and not self.incremental:
+        if training and self.n_steps is not None:
             done = sum(epoch["train_batch_count"] for epoch in self.history[:-1])
             iterator = islice(iterator, self.n_steps - done)
         super().run_single_epoch(iterator, training, **kwargs)
 
-    def get_split_datasets(self, X, y=None, **fit_params):
-        """Take the pair (training data, validation data or None) that the classifier split.
+    def _check_frozen(self) -> None:
+        """Fail if a callback has replaced weights that activations were computed with."""
+        if self.frozen_state not in (None, self.module_.frozen_state()):
+            raise ValueError(
+                "A callback has changed the weights of frozen blocks when the training began, but "
+                "their activations were computed before. Give the classifier these weights as "
+                "weights=..., or set cache_gb=0."
+            )
 
-        And prepare it: not before, since a callback may load weights when the training begins.
-        """
-        return self.prepare(*X)
+    def get_split_datasets(self, X, y=None, **fit_params):
+        """Take the pair (training data, validation data or None) that the classifier split."""
+        return X
 
     def get_iterator(self, dataset, training=False):
         """Return the batches of a data set."""
@@ -171,35 +181,6 @@ class CellNet(NeuralNetClassifier):
         self.loss_without_penalty = loss.detach()
         return loss + self.penalty() if training and self.penalty is not None else loss
 
-    def predict_logits(
-        self, images: np.ndarray, batch_size: int, frozen: FrozenPart | None
-    ) -> np.ndarray:
-        """Return logits (n, n_classes); `frozen` takes or leaves activations in its store.
-
-        Fewer images than it computes together are predicted without it unless it has them all:
-        filling up their batch would make a single image as slow as many.
-        """
-        if frozen is None or (len(images) < N_TOGETHER and not frozen.holds(images)):
-            return self._run_in_batches("images", images, batch_size)
-        parts = []
-        step = batch_size * max(1, int(BLOCK_BYTES / frozen.row_bytes() / batch_size))
-        for start in range(0, len(images), step):
-            rows = np.arange(start, min(start + step, len(images)))
-            kept = np.empty((len(rows), frozen.row_bytes()), np.uint8)
-            frozen.fill(kept, images, rows)
-            parts.append(self._run_in_batches("activations", frozen.as_tensor(kept), batch_size))
-        return np.concatenate(parts)
-
-    def _run_in_batches(self, kind: str, X: Any, batch_size: int) -> np.ndarray:
-        network = self.module_.eval()
-
-        def run(batch: torch.Tensor) -> torch.Tensor:
-            with torch.inference_mode(), arithmetic(self.device, self.precision):
-                return network(**{kind: batch.to(self.device)})
-
-        with keeping_freed_memory():
-            return run_in_batches(run, X, batch_size, self.device)
-
     def move_to(self, device: str, precision: str) -> None:
         """Move the network to `device`, and compute there in `precision` from now on.
 
@@ -224,7 +205,7 @@ class CellNet(NeuralNetClassifier):
             callbacks=None,
             callbacks_=[],
             training_batches=None,
-            prepare=None,
+            frozen_state=None,
             loss_without_penalty=None,
             penalty=None,
             random_state=None,
@@ -241,81 +222,95 @@ class CellNet(NeuralNetClassifier):
 
 
 def make_net(
-    classifier: Any,
+    settings: Settings,
     network: CellNetwork,
-    callbacks: list | None,
-    budget: Budget,
+    n_classes: int,
     random_state: np.random.RandomState,
-    device: str,
+    callbacks: list,
+    budget: Budget,
+    *,
+    incremental: bool = False,
 ) -> CellNet:
-    """Return an initialised net with the parameters of a CNNClassifier.
+    """Return a net that is ready to train a network.
+
+    Parameters
+    ----------
+    settings : Settings
+    network : CellNetwork
+    n_classes : int
+    random_state : RandomState
+        Shuffles, augments and mixes.
+    callbacks : list
+    budget : Budget
+    incremental : bool
+        Whether it is trained epoch by epoch, in many calls.
 
     Raises
     ------
     ValueError
-        If the optimizer does not take `optimizer_params`, or a penalty names no trained block.
+        If the optimizer does not take its parameters, or a penalty names no trained block.
     """
-    n_classes = len(classifier.classes_)
-    optimizer, options = OPTIMIZERS.get(classifier.optimizer, (classifier.optimizer, {}))
+    optimizer = settings.optimizer
+    method, options = _METHODS.get(optimizer.method, (optimizer.method, {}))
     # torch's AdamW would decay weights by default; LBFGS knows no such thing.
-    if classifier.weight_decay or "weight_decay" in inspect.signature(optimizer).parameters:
-        options = options | {"weight_decay": classifier.weight_decay}
-    options = options | (classifier.optimizer_params or {})
+    if optimizer.weight_decay or "weight_decay" in inspect.signature(method).parameters:
+        options = options | {"weight_decay": optimizer.weight_decay}
+    options = options | (optimizer.params or {})
     if "lr" in options:
-        raise ValueError("optimizer_params holds 'lr': set the parameter lr itself.")
-    mixing = None
-    if classifier.mixup or classifier.cutmix:
-        mixing = Mixing(classifier.mixup, classifier.cutmix, n_classes)
+        raise ValueError(
+            "Optimizer(params=...) holds 'lr': set the parameter lr of the classifier."
+        )
     penalty = None
-    if classifier.l1 or classifier.l2:
-        penalty = Penalty(network.trained_parts(), classifier.l1, classifier.l2)
+    if settings.loss.l1 or settings.loss.l2:
+        penalty = Penalty(network.trained_parts(), settings.loss.l1, settings.loss.l2)
+    if settings.verbose:
+        callbacks = [*callbacks, ("progress", ProgressBar(budget.n_steps))]
+    device = resolve_device(settings.device, fitted=False)
     net = CellNet(
         module=network,
-        criterion=make_loss(classifier),
-        optimizer=optimizer,
+        criterion=make_criterion(settings.loss),
+        optimizer=method,
         **{f"optimizer__{name}": value for name, value in options.items()},
-        lr=classifier.lr,
+        lr=settings.lr,
         max_epochs=budget.epochs,
-        n_steps=budget.n_steps,
-        batch_size=classifier.batch_size,
+        n_steps=None if incremental else budget.n_steps,
+        batch_size=settings.batch_size,
         callbacks=callbacks,
         device=device,
         verbose=0,
         classes=np.arange(n_classes),
-        precision=resolve_precision(
-            classifier.precision, device, get_backbone(classifier.backbone).name
-        ),
-        compile=classifier.compile,
+        precision=resolve_precision(settings.precision, device, settings.backbone.name),
+        compile=settings.compile,
         random_state=random_state,
         training_batches=partial(
             Batches,
-            batch_size=classifier.batch_size,
+            batch_size=settings.batch_size,
             random_state=random_state,
-            augment=classifier.augment,
-            balanced=classifier.balanced_batches,
-            mixing=mixing,
+            augment=settings.augment,
+            balanced=settings.balanced_batches,
+            mixing=settings.mixing and Mixer(settings.mixing, n_classes),
         ),
-        layer_lr_decay=classifier.layer_lr_decay,
+        layer_lr_decay=optimizer.layer_lr_decay,
         penalty=penalty,
+        trained_as=settings.digest,
     )
     try:
         return net.initialize()
     except TypeError as error:
         raise ValueError(
-            f"{optimizer.__name__} does not take optimizer_params={classifier.optimizer_params!r} "
-            f"with lr and weight_decay ({error})."
+            f"{method.__name__} does not take {optimizer!r} with its lr ({error})."
         ) from error
 
 
-def train(
-    net: CellNet, train_data: ImageData, valid_data: ImageData | None, prepare: Callable
-) -> list[dict]:
-    """Train for the net's epochs and return their figures, as plain Python numbers.
+def untrained_net(settings: Settings, network: CellNetwork, n_classes: int) -> CellNet:
+    """Return a net on the CPU that predicts, for a network with weights from a file."""
+    on_cpu = replace(settings, device="cpu", verbose=0, callbacks=())
+    return make_net(on_cpu, network, n_classes, np.random.RandomState(0), [], Budget(0, 1))
 
-    `prepare` takes both data sets when the training has begun, and returns those that it runs on.
-    """
+
+def train(net: CellNet, train_data: ImageData, valid_data: ImageData | None) -> list[dict]:
+    """Train for the net's epochs and return their figures, as plain Python numbers."""
     done = len(net.history)
-    net.prepare = prepare
     try:
         with seeded(net.random_state.randint(np.iinfo(np.int32).max)), keeping_freed_memory():
             net.partial_fit((train_data, valid_data))
@@ -335,7 +330,7 @@ def train(
             f"(it is {net.batch_size}) or input_size (it is {size}), or freeze more blocks."
         ) from error
     finally:
-        net.prepare = None
+        net.frozen_state = None
         for _, callback in net.callbacks_:
             if isinstance(callback, ProgressBar):
                 callback.close()  # skorch calls on_train_end only where nothing went wrong

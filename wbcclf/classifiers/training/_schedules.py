@@ -1,23 +1,23 @@
-"""How the learning rate goes on after the start."""
+"""What becomes of the learning rate after the start."""
 
 from __future__ import annotations
 
 import math
-from numbers import Real
 from typing import Any, NamedTuple
 
 from skorch.callbacks import Callback
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
 
-# What `lr_schedule_params` may hold for each schedule, with the defaults.
-SCHEDULES: dict[str, dict[str, float]] = {
-    "constant": {"warmup_epochs": 0},
-    "cosine": {"warmup_epochs": 0},
-    "step": {"warmup_epochs": 0, "step_size": 10, "gamma": 0.1},
-    "decay": {"warmup_epochs": 0, "decay": 1e-4},
-    "onecycle": {},
-    "plateau": {"factor": 0.3, "patience": 2, "min_lr": 0.0},
-}
+from wbcclf._parameters import Option
+from wbcclf.classifiers.options import (
+    Constant,
+    Cosine,
+    InverseTimeDecay,
+    OneCycle,
+    Plateau,
+    StepDecay,
+)
+from wbcclf.classifiers.options._settings import Settings
 
 
 class Budget(NamedTuple):
@@ -48,11 +48,11 @@ class Schedule(Callback):
         self.monitor = monitor
 
     def on_train_begin(self, net, X=None, y=None, **kwargs):
-        """Start anew: the optimizer has its initial learning rates."""
+        """Start: the optimizer has its initial learning rates."""
         self.scheduler_ = self.make(net.optimizer_)
 
     def on_batch_end(self, net, batch=None, training=False, **kwargs):
-        """Go on by one training step."""
+        """Count a training step."""
         if training and self.monitor is None:
             self.scheduler_.step()
 
@@ -66,65 +66,52 @@ class Schedule(Callback):
         return self.scheduler_.state_dict()
 
     def load_training_state(self, state: dict) -> None:
-        """Go on where `state` was taken."""
+        """Resume where `state` was taken."""
         self.scheduler_.load_state_dict(state)
 
 
-def make_schedule(classifier: Any, budget: Budget, monitor: str) -> Schedule | None:
-    """Return the callback that `lr_schedule` and its parameters ask for.
+def make_schedule(settings: Settings, budget: Budget, monitor: str) -> Schedule | None:
+    """Return the callback that `lr_schedule` asks for; None for a rate that stays.
 
     Parameters
     ----------
-    classifier : CNNClassifier
+    settings : Settings
     budget : Budget
     monitor : str
         Figure that "plateau" watches.
-
-    Raises
-    ------
-    ValueError
-        If `lr_schedule_params` holds what the schedule does not take.
     """
     n_steps, per_epoch = budget
-    name, given = classifier.lr_schedule, classifier.lr_schedule_params or {}
-    params = SCHEDULES[name] | given
-    wrong = sorted(
-        key
-        for key, value in params.items()
-        if key not in SCHEDULES[name] or not _is_size(value) or (key == "step_size" and not value)
-    )
-    if wrong:
-        takes = ", ".join(f"{key} ({value:g})" for key, value in SCHEDULES[name].items())
-        raise ValueError(
-            f"lr_schedule_params={given!r}: {', '.join(wrong)} cannot be used. "
-            f"lr_schedule={name!r} takes numbers from 0 up for: {takes or 'nothing'}."
-        )
-    if name == "plateau":
+    schedule = settings.lr_schedule
+    if isinstance(schedule, Plateau):
         mode = "max" if monitor == "valid_acc" else "min"
+        params = schedule.get_params()
         return Schedule(lambda optimizer: ReduceLROnPlateau(optimizer, mode, **params), monitor)
-    if name == "onecycle":
-        # A momentum that the user chose is his; else it goes the other way than the rate, where
+    if isinstance(schedule, OneCycle):
+        # A momentum that the user chose stays; else it goes the other way than the rate, where
         # the optimizer has any.
-        chosen = {"momentum", "betas"} & set(classifier.optimizer_params or {})
+        chosen = {"momentum", "betas"} & set(settings.optimizer.params or {})
         return Schedule(lambda optimizer: _one_cycle(optimizer, n_steps, not chosen))
-    if name == "constant" and not params["warmup_epochs"]:
+    warmup = schedule.warmup_epochs * per_epoch
+    if isinstance(schedule, Constant) and not warmup:
         return None
-    warmup = params["warmup_epochs"] * per_epoch
-    after = {
-        "constant": lambda step: 1.0,
-        "cosine": lambda step: 0.5 + 0.5 * math.cos(math.pi * step / max(1, n_steps - warmup)),
-        "step": lambda step: params["gamma"] ** (step // max(1, params["step_size"] * per_epoch)),
-        "decay": lambda step: 1 / (1 + params["decay"] * step),
-    }[name]
 
     def factor(step: int) -> float:
-        return (step + 1) / (warmup + 1) if step < warmup else after(step - warmup)
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        return _after_warmup(schedule, step - warmup, n_steps - warmup, per_epoch)
 
     return Schedule(lambda optimizer: LambdaLR(optimizer, factor))
 
 
-def _is_size(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= value < math.inf
+def _after_warmup(schedule: Option, step: float, n_steps: float, per_epoch: int) -> float:
+    """Return what the learning rate is multiplied with in a step."""
+    if isinstance(schedule, Cosine):
+        return 0.5 + 0.5 * math.cos(math.pi * step / max(1, n_steps))
+    if isinstance(schedule, StepDecay):
+        return schedule.gamma ** (step // (schedule.step_size * per_epoch))
+    if isinstance(schedule, InverseTimeDecay):
+        return 1 / (1 + schedule.decay * step)
+    return 1.0
 
 
 def _one_cycle(optimizer: Any, n_steps: int, cycles_momentum: bool) -> OneCycleLR:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from numbers import Integral
-
-from sklearn.base import BaseEstimator
+from numbers import Integral, Real
 
 from wbcclf._images import Interval, StrOptions
+from wbcclf._parameters import Each, Option
+
+_SHARE = Interval(Real, 0, 1, closed="left")
 
 
-class Head(BaseEstimator):
+class Head(Option):
     """The small classifier on top of a backbone: pooling, hidden layers, one output per class.
 
     Parameters
@@ -19,39 +20,33 @@ class Head(BaseEstimator):
         mean or maximum over the image, all their values (the classic VGG head; ties the network to
         one input size), or a transformer's class token, the first one.
     hidden : sequence of int, default=()
-        Widths of hidden linear layers, each followed by ReLU. Dropout (the classifier's `dropout`)
-        stands before every linear layer.
+        Widths of hidden linear layers, each followed by ReLU.
+    dropout : float in [0, 1) or sequence of them, default=0.2
+        Dropout before every linear layer; a sequence has one value for each of them (the last for
+        the output layer).
     batch_norm : bool or sequence of bool, default=False
         Whether BatchNorm stands before the linear layers, after their dropout; a sequence has one
-        value for each of them (the last for the output layer).
+        value for each of them.
 
     Examples
     --------
     The head of the published nine-class system, and a search over its width:
 
     >>> from wbcclf import Head, VGG16Classifier
-    >>> clf = VGG16Classifier(head=Head(pooling="flatten", hidden=(64,)))
+    >>> clf = VGG16Classifier(head=Head(pooling="flatten", hidden=(64,), dropout=0.0))
     >>> clf.set_params(head__hidden=(128, 64)).head
-    Head(hidden=(128, 64), pooling='flatten')
+    Head(dropout=0.0, hidden=(128, 64), pooling='flatten')
     """
 
     _parameter_constraints: dict = {
         "pooling": [StrOptions({"avg", "max", "flatten", "token"})],
-        "hidden": [tuple, list],
-        "batch_norm": ["boolean", tuple, list],
+        "hidden": [Each(Interval(Integral, 1, None, closed="left"))],
+        "dropout": [_SHARE, Each(_SHARE)],
+        "batch_norm": ["boolean", Each("boolean")],
     }
 
-    def __init__(self, pooling="avg", hidden=(), batch_norm=False):
+    def __init__(self, pooling="avg", hidden=(), dropout=0.2, batch_norm=False):
         self.pooling = pooling
         self.hidden = hidden
+        self.dropout = dropout
         self.batch_norm = batch_norm
-
-    def validate(self) -> Head:
-        """Check the parameters and return the head itself; the classifier's `fit` calls it."""
-        self._validate_params()
-        width = Interval(Integral, 1, None, closed="left")
-        if not all(width.is_satisfied_by(size) for size in self.hidden):
-            raise ValueError(
-                f"The 'hidden' parameter of Head must hold positive ints, got {self.hidden!r}."
-            )
-        return self
