@@ -64,7 +64,7 @@ class EachValue(HasMethods):
         return f"a dict of which each value is {self.item}"
 
 
-def belongs_to(cls: type, name: str, kind: type[Training] | type[Machine]) -> bool:
+def belongs_to(cls: type[BaseEstimator], name: str, kind: type[Training] | type[Machine]) -> bool:
     """Return whether a class declares that a parameter belongs to training or to the machine."""
     return isinstance(cls._parameter_constraints.get(name), kind)
 

@@ -201,7 +201,7 @@ def _decode_estimator(name: str, encoded: dict[str, Any]) -> BaseEstimator:
     return estimator
 
 
-def _check_parameter(cls: type, name: str, value: Any) -> None:
+def _check_parameter(cls: type[BaseEstimator], name: str, value: Any) -> None:
     """Fail for values that are larger than a file may ask for, or of a kind that nobody declared.
 
     Single values are checked by the estimator itself; its constraints also say which parameters

@@ -242,6 +242,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     (60, 2)
     """
 
+    backbone: Any  # an attribute of the class where that is named after it
+
     _parameter_constraints: dict = {
         "backbone": [_Backbone()],
         "weights": Training([str, HasMethods("__fspath__"), None]),
@@ -438,7 +440,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         images = self._check_images(X, self._domain())
         views = _eight_views(images) if self.test_time_augmentation else [images]
         logits = predict_logits(self.net_, Settings.of(self), views)
-        return softmax(np.stack(logits).astype(np.float64), axis=2).mean(axis=0).astype(np.float32)
+        return softmax(logits.astype(np.float64), axis=2).mean(axis=0).astype(np.float32)
 
     def predict(self, X):
         """Return the most probable label of each image.

@@ -189,14 +189,13 @@ class DeepFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                     f"they are {', '.join(names)}."
                 )
             names = names[: names.index(self.layer) + 1]
+        report = self.weights_report_
         missing = [
-            key
-            for key in (self.weights_report_.missing if self.weights_report_ else ())
-            if key.partition(".")[0] in names
+            key for key in (report.missing if report else ()) if key.partition(".")[0] in names
         ]
         if missing:
             raise WeightsMismatchError(
-                f"{self.weights_report_.source} lacks {len(missing)} tensors of the blocks in use "
+                f"{report.source} lacks {len(missing)} tensors of the blocks in use "
                 f"({', '.join(missing[:3])}, ...), which would stay random. Give a file that holds "
                 "them, or a lower layer."
             )

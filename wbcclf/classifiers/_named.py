@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 from wbcclf.classifiers._classifier import CNNClassifier
 
 
-def _with(backbone: str) -> Callable[[type], type]:
+def _with(backbone: str) -> Callable[[type[CNNClassifier]], type[CNNClassifier]]:
     """Give a subclass of CNNClassifier its backbone, and a signature without that parameter.
 
     scikit-learn reads an estimator's parameters off the signature of ``__init__``; deriving it
@@ -16,20 +17,20 @@ def _with(backbone: str) -> Callable[[type], type]:
     weights, learning rate) stands in its :class:`~wbcclf.backbones.BackboneSpec`.
     """
 
-    def decorate(cls: type) -> type:
+    def decorate(cls: type[CNNClassifier]) -> type[CNNClassifier]:
         full = inspect.signature(CNNClassifier.__init__)
         signature = full.replace(
             parameters=[own for name, own in full.parameters.items() if name != "backbone"]
         )
 
-        def __init__(self, **params):
+        def __init__(self: CNNClassifier, **params: Any) -> None:
             bound = signature.bind(self, **params)
             bound.apply_defaults()
             for name in list(signature.parameters)[1:]:
                 setattr(self, name, bound.arguments[name])
 
-        __init__.__signature__ = signature
-        cls.__init__ = __init__
+        vars(__init__)["__signature__"] = signature
+        cls.__init__ = __init__  # type: ignore[method-assign] # what scikit-learn reads
         cls.backbone = backbone
         cls._parameter_constraints = {
             name: constraint

@@ -250,11 +250,11 @@ def train(
     names = listing.target_names
     require(len(names) > 1, f"{images} holds only one class, {names[0]}; give at least two.")
     stopping = Settings.of(classifier).early_stopping
-    by_group = stopping is not None and listing.groups is not None
-    if listing.groups is not None and not by_group:
-        warn("groups have no effect without --early-stopping.")
-    if by_group:
+    held_paths = None
+    if stopping is not None and listing.groups is not None:
         held_paths = listing.paths[hold_out(listing, stopping.validation_fraction, seed or 0)]
+    elif listing.groups is not None:
+        warn("groups have no effect without --early-stopping.")
     network = check_fit(classifier, (image_size, image_size, 3), names)
     check_space(output, sum(tensor.nbytes for tensor in network.state_dict().values()))
     del network
@@ -267,7 +267,7 @@ def train(
     if recipe is None and epochs is None and steps is None:
         steps = default_steps(len(cells.target), classifier.batch_size)
         classifier.set_params(max_steps=steps)
-    if by_group:
+    if held_paths is not None:
         held = np.isin(cells.paths, held_paths)
         pipeline.fit(
             cells.images[~held],

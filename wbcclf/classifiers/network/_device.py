@@ -50,7 +50,7 @@ def resolve_precision(precision: str, device: str, backbone: str) -> str:
         fast = torch.cuda.get_device_capability(device) >= (8, 0)
     elif kind == "cpu":
         capable = torch.cpu.get_capabilities()
-        fast = capable.get("amx_bf16") or capable.get("avx512_bf16")
+        fast = bool(capable.get("amx_bf16") or capable.get("avx512_bf16"))
         fast = fast and not any(family in backbone for family in SLOW_IN_BFLOAT16)
     else:
         fast = False

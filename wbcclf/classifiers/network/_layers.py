@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ class _First(nn.Module):
         return tokens[:, 0]
 
 
-_POOLING = {
+_POOLING: dict[tuple[str, int], Callable[[], nn.Module]] = {
     # (name, number of axes of a feature): maps are (channels, height, width), tokens (tokens,
     # channels), vectors (channels,) and have nothing to pool
     ("avg", 3): lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),

@@ -22,6 +22,9 @@ class Preprocessing(nn.Module):
         Height and width that the backbone sees; images of another size are resized on the device.
     """
 
+    scale: torch.Tensor
+    offset: torch.Tensor
+
     def __init__(
         self, spec: BackboneSpec, value_range: tuple[float, float], input_size: tuple[int, int]
     ) -> None:

@@ -137,8 +137,8 @@ class Settings:
     def digest(self) -> str:
         """A digest of all parameters but `random_state`."""
         # A callback that has seen an epoch is still the same.
-        own = {"random_state": None, "callbacks": [id(callback) for callback in self.callbacks]}
-        values = self.given | own
+        ids = [id(callback) for callback in self.callbacks]
+        values = {**self.given, "random_state": None, "callbacks": ids}
         return digest([(name, digest(value)) for name, value in sorted(values.items())])
 
 

@@ -221,7 +221,7 @@ class Gain(Callback):
     def on_epoch_begin(self, net, **kwargs):
         """Begin to add up."""
         self.loss_ = 0.0
-        self.weights_ = 0.0  # of each class
+        self.weights_: np.ndarray | float = 0.0  # of each class
 
     def on_batch_end(self, net, batch=None, training=False, y_pred=None, **kwargs):
         """Add the loss of a training batch and the weights of its labels."""

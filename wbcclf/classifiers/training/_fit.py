@@ -72,7 +72,7 @@ def fit(
     seed = random_state.randint(np.iinfo(np.int32).max)
     is_new = not (classifier.warm_start and hasattr(classifier, "net_"))
     if is_new:
-        vars(classifier).pop("net_", None)  # a fit that fails leaves no half of two behind
+        classifier.__dict__.pop("net_", None)  # a fit that fails leaves no half of two behind
 
     known = None if is_new else classifier._domain()
     samples = check_samples(classifier, X, y, sample_weight, known=known)
@@ -133,7 +133,7 @@ def partial_fit(
     settings = Settings.of(classifier)
     random_state = check_random_state(classifier.random_state)
     seed = random_state.randint(np.iinfo(np.int32).max)
-    net = getattr(classifier, "net_", None)
+    net: CellNet | None = getattr(classifier, "net_", None)
 
     known = None if net is None else classifier._domain()
     samples = check_samples(classifier, X, y, sample_weight, classes=classes, known=known)
@@ -142,29 +142,12 @@ def partial_fit(
     store = open_store(settings)
     if net is None:
         network, report = _new_network(settings, samples.domain, seed)
+        net = _net_for_one_epoch(settings, network, samples.domain, random_state, train_data)
     else:
-        network, report = net.module_, classifier.weights_report_
-    # A net of `fit` has its own number of epochs, schedule and early stopping; one that was pickled
-    # has no optimizer.
-    is_same = (
-        net is not None
-        and net.n_steps is None
-        and net.trained_as == settings.digest
-        and hasattr(net, "optimizer_")
-    )
-    if not is_same:
-        if known is not None:
+        report = classifier.weights_report_
+        if not _is_for_partial_fit(net, settings):
             network = _same_network(settings, classifier)
-        n_steps = len(Batches(train_data, settings.batch_size))
-        net = make_net(
-            settings,
-            network,
-            len(samples.domain.classes),
-            random_state,
-            make_step_callbacks(settings),
-            Budget(n_steps, n_steps),
-            incremental=True,
-        )
+            net = _net_for_one_epoch(settings, network, samples.domain, random_state, train_data)
     epochs = train(net, *_prepare(settings, net, train_data, None, store))
     return _learn(
         classifier,
@@ -199,7 +182,9 @@ def check_fit(
     settings = Settings.of(trial)
     domain = Domain(np.unique(classes), image_shape, (0, 255))
     numbers = np.arange(len(domain.classes))
-    total_weight(np.ones(len(numbers)), settings.class_weight, *[domain.classes] * 2, numbers)
+    total_weight(
+        np.ones(len(numbers)), settings.class_weight, domain.classes, domain.classes, numbers
+    )
     data = ImageData(np.zeros((len(numbers), *image_shape), np.uint8), numbers)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -258,6 +243,34 @@ def _net_for_all_epochs(
     budget = Budget(settings.max_steps or settings.max_epochs * per_epoch, per_epoch)
     callbacks = make_callbacks(settings, budget, network, validates=validates)
     return make_net(settings, network, len(domain.classes), random_state, callbacks, budget)
+
+
+def _net_for_one_epoch(
+    settings: Settings,
+    network: CellNetwork,
+    domain: Domain,
+    random_state: np.random.RandomState,
+    train_data: ImageData,
+) -> CellNet:
+    n_steps = len(Batches(train_data, settings.batch_size))
+    return make_net(
+        settings,
+        network,
+        len(domain.classes),
+        random_state,
+        make_step_callbacks(settings),
+        Budget(n_steps, n_steps),
+        incremental=True,
+    )
+
+
+def _is_for_partial_fit(net: CellNet, settings: Settings) -> bool:
+    """Return whether a net can be trained for one epoch more as it is.
+
+    One of `fit` has its own number of epochs, schedule and early stopping; one that was pickled has
+    no optimizer.
+    """
+    return net.n_steps is None and net.trained_as == settings.digest and hasattr(net, "optimizer_")
 
 
 def _prepare(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from skorch.callbacks import Callback
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
@@ -83,7 +83,7 @@ def make_schedule(settings: Settings, budget: Budget, monitor: str) -> Schedule 
     n_steps, per_epoch = budget
     schedule = settings.lr_schedule
     if isinstance(schedule, Plateau):
-        mode = "max" if monitor == "valid_acc" else "min"
+        mode: Literal["max", "min"] = "max" if monitor == "valid_acc" else "min"
         params = schedule.get_params()
         return Schedule(lambda optimizer: ReduceLROnPlateau(optimizer, mode, **params), monitor)
     if isinstance(schedule, OneCycle):
