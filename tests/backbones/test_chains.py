@@ -7,9 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torchvision
 from torch import nn
 from torchvision import models
 
+import wbcclf
 from wbcclf.backbones import BackboneSpec, get_backbone, list_backbones
 from wbcclf.backbones import register_backbone as register
 from wbcclf.backbones._chain import build_chain, count_frozen, feature_shape
@@ -298,3 +300,8 @@ def test_specs_are_frozen():
     assert isinstance(spec, BackboneSpec)
     with pytest.raises(AttributeError, match="name"):
         spec.name = "other"
+
+
+def test_networks_of_others_have_the_version_of_their_package():
+    assert get_backbone("vgg16").version == f"torchvision {torchvision.__version__}"
+    assert get_backbone("mlp").version == f"wbcclf {wbcclf.__version__}"

@@ -65,6 +65,8 @@ def test_vectors_of_a_layer_that_learns_its_size_pass():
         ({"blocks": {}}, "blocks must be callable"),
         ({"convert": "rename"}, "convert must be None or callable"),
         ({"paper": ""}, "paper must be a string"),
+        ({"version": 1}, "version must be None or a string"),
+        ({"version": ""}, "version must be None or a string"),
         ({"smallest_size": 0}, "smallest_size must be a positive int"),
         ({"smallest_size": 33}, r"smallest_size \(33\) is above input_size \(32\)"),
         ({"mean": (0.5, 0.5)}, "mean must be a tuple of 3"),

@@ -54,6 +54,16 @@ def test_a_plugin_is_listed_without_being_imported_and_loaded_once(install, monk
     assert get_backbone("somenet") is spec
 
 
+def test_a_plugin_without_a_version_has_that_of_its_package(install):
+    install("someones", {"somenet": "someones:NET"}, SPEC + "NET = make('somenet')")
+    assert get_backbone("somenet").version == "someones 1.0"
+    code = "from dataclasses import replace\nNET = replace(make('othernet'), version='7')"
+    install("others", {"othernet": "others:NET"}, SPEC + code)
+    assert get_backbone("othernet").version == "7"
+    install("families", {"family": "families:family"}, SPEC + FAMILY)
+    assert get_backbone("family:a").version == "families 1.0"
+
+
 def test_names_are_compared_exactly(install):
     install("someones", {"somenet": "someones:NET"}, SPEC + "NET = make('somenet')")
     with pytest.raises(ValueError, match=r"'Somenet'; there are .*somenet.*mean 'somenet'"):

@@ -67,6 +67,7 @@ def tiny(monkeypatch):
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
         paper="none",
+        version="1",
     )
     monkeypatch.setitem(_registry._BACKBONES, "tiny", spec)
     return "tiny"
