@@ -5,7 +5,6 @@ import errno
 import os
 import subprocess
 import sys
-import threading
 
 import joblib
 import numpy as np
@@ -310,37 +309,9 @@ def test_other_values_of_images_have_other_keys(many, tmp_path, runs):
     assert len(runs) == 4
 
 
-def test_other_code_and_settings_of_a_block_have_other_keys(tiny, many, tmp_path, runs):
-    make(tiny, memory=tmp_path).fit(many.images, many.target)
-    clf = make(tiny, memory=tmp_path).fit(many.images, many.target)
-    store = _activations.open_store(clf)
-    key = FrozenPart(clf.net_, store).keys[-1]
-    assert FrozenPart(clf.net_, store).keys[-1] == key
-    block = clf.net_.module_.backbone[0][0]
-    block.negative_slope = 0.1
-    assert FrozenPart(clf.net_, store).keys[-1] != key
-    block.negative_slope = torch.zeros(2000)
-    long = FrozenPart(clf.net_, store).keys[-1]
-    block.negative_slope[1000] = 1.0  # a text of a tensor leaves such values out
-    assert FrozenPart(clf.net_, store).keys[-1] != long
-    del block.negative_slope
-    assert FrozenPart(clf.net_, store).keys[-1] == key
-
-    class Other(torch.nn.Conv2d):
-        def forward(self, x):
-            return super().forward(x) + 1
-
-    block.__class__ = Other
-    other = FrozenPart(clf.net_, store).keys[-1]
-    assert other != key
-    block.__class__ = type("Other", (Other,), {})  # what is inherited counts, too
-    block.__class__.__module__, block.__class__.__qualname__ = Other.__module__, Other.__qualname__
-    assert FrozenPart(clf.net_, store).keys[-1] != other
-
-
 @pytest.fixture
-def change_tiny(tiny, monkeypatch):
-    """Return a function that changes the first block of the backbone "tiny" when it is built."""
+def change_tiny(tiny, monkeypatch, request):
+    """Return a function that changes the first block of the backbone "tiny", and its version."""
     spec = get_backbone(tiny)
 
     def register(change):
@@ -349,7 +320,7 @@ def change_tiny(tiny, monkeypatch):
             change(network.block1)
             return network
 
-        changed = dataclasses.replace(spec, build=build)
+        changed = dataclasses.replace(spec, build=build, version=request.node.name)
         monkeypatch.setitem(_registry._BACKBONES, tiny, changed)
 
     return register
@@ -424,14 +395,52 @@ def test_images_of_any_scale_are_tried_alike(tiny, change_tiny, many, runs):
     assert len(runs) == 2
 
 
-def test_a_network_that_cannot_be_told_is_trained_without_the_store(tiny, many, tmp_path):
-    clf = make(tiny, memory=tmp_path, warm_start=True, random_state=None)
-    clf.fit(many.images, many.target)
-    clf.net_.module_.backbone[0].lock = threading.Lock()
-    with pytest.warns(UserWarning, match=r"memory is not used .* a lock \(.*lock\) cannot be told"):
-        clf.fit(many.images, many.target)
-    with pytest.warns(UserWarning, match="memory is not used"):
-        clf.predict(many.images)
+class Own:
+    """A network that a user wrote, as an object with a spec."""
+
+    def __init__(self, spec):
+        self.own = spec
+
+    def spec(self):
+        return self.own
+
+
+@pytest.mark.parametrize("is_registered", [True, False], ids=["registered", "object"])
+def test_a_network_without_a_version_is_kept_for_its_fit_alone(
+    is_registered, tiny, many, tmp_path, runs, monkeypatch
+):
+    spec = dataclasses.replace(get_backbone(tiny), version=None)
+    monkeypatch.setitem(_registry._BACKBONES, tiny, spec)
+    clf = make(tiny if is_registered else Own(spec), memory=tmp_path, dropout=0.5)
+    message = r"Nothing of the backbone 'tiny' is kept .*BackboneSpec\(\.\.\., version='1'\)"
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=message):
+            clf.fit(many.images, many.target)
+        assert runs == [(0, 1)]  # once, not in every epoch
+        with pytest.warns(UserWarning, match=message):
+            clf.predict(many.images)
+        assert runs == [(0, 1)]
+        runs.clear()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    with pytest.warns(UserWarning, match=message):
+        assert_same(
+            clf, make(tiny, cache_gb=0, dropout=0.5).fit(many.images, many.target), many.images
+        )
+
+
+def test_a_network_of_another_version_is_computed_and_trained_again(
+    tiny, many, tmp_path, runs, no_training, monkeypatch
+):
+    make(tiny, memory=tmp_path).fit(many.images, many.target)
+    assert runs == [(0, 1)]
+    runs.clear()
+    spec = dataclasses.replace(get_backbone(tiny), version="2")
+    monkeypatch.setitem(_registry._BACKBONES, tiny, spec)
+    make(tiny, memory=tmp_path, lr=1e-2).fit(many.images, many.target)
+    assert runs == [(0, 1)]
+    no_training()
+    with pytest.raises(AssertionError, match="trained again"):
+        make(tiny, memory=tmp_path).fit(many.images, many.target)
 
 
 def test_weights_that_a_callback_loads_are_those_of_the_activations(many):
@@ -612,6 +621,14 @@ class OwnOptimizer(torch.optim.SGD):
     """Likewise."""
 
 
+class OwnHead(Head):
+    """Likewise."""
+
+
+class OwnClassifier(CNNClassifier):
+    """Likewise."""
+
+
 @pytest.mark.parametrize(
     ("change", "is_kept"),
     [
@@ -619,13 +636,32 @@ class OwnOptimizer(torch.optim.SGD):
         ({"optimizer": torch.optim.RAdam}, True),
         ({"augment": OwnAugmenter(rotation=10)}, False),
         ({"optimizer": OwnOptimizer}, False),
+        ({"head": Head("max")}, True),
+        ({"head": OwnHead("max")}, False),
         ({"optimizer": lambda *args, **params: torch.optim.SGD(*args, **params)}, False),
     ],
-    ids=["augment", "optimizer", "own augment", "own optimizer", "function"],
+    ids=[
+        *("augment", "optimizer", "own augment", "own optimizer", "head", "own head", "function"),
+    ],
 )
 def test_a_fit_with_code_of_ones_own_is_not_kept(change, is_kept, many, tmp_path):
     make(memory=tmp_path, **change).fit(many.images, many.target)
     assert (tmp_path / "wbcclf" / "fits").exists() == is_kept
+
+
+def test_a_fit_of_a_class_of_ones_own_is_not_kept(many, tmp_path):
+    clf = OwnClassifier(**make(memory=tmp_path).get_params(deep=False))
+    clf.fit(many.images, many.target)
+    assert not (tmp_path / "wbcclf" / "fits").exists()
+
+
+def test_a_fit_with_a_parameter_that_has_no_digest_is_not_kept(tiny, many, tmp_path, runs):
+    spec = get_backbone(tiny)  # with functions inside of a function
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="not kept: the parameter backbone cannot be pickled"):
+            make(Own(spec), memory=tmp_path).fit(many.images, many.target)
+    assert not (tmp_path / "wbcclf" / "fits").exists()
+    assert len(runs) == 1  # its activations are
 
 
 def test_a_kept_fit_goes_on(many, tmp_path):

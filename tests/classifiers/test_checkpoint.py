@@ -1,5 +1,6 @@
 """A fit that was killed goes on from its last epoch and ends with the same model."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -9,7 +10,8 @@ import pytest
 import torch
 from skorch.callbacks import Callback
 
-from wbcclf import Augmenter
+from wbcclf import Augmenter, CNNClassifier
+from wbcclf.backbones import _registry, get_backbone
 from wbcclf.classifiers.options._values import digest
 from wbcclf.exceptions import ModelFormatError, TrainingInterruptedWarning
 
@@ -182,14 +184,25 @@ def test_other_content_of_the_weights_file_is_another_fit(simple, cells, tmp_pat
     assert count.trained == 3
 
 
-def test_a_network_of_other_code_is_another_fit(simple, cells, tmp_path, monkeypatch):
-    params = {"checkpoint_dir": tmp_path / "c", "max_epochs": 3}
+def test_a_backbone_needs_no_version_for_a_checkpoint(tiny, cells, tmp_path, monkeypatch):
+    """The user asks for this very fit to be resumed."""
+    spec = dataclasses.replace(get_backbone(tiny), version=None)
+    monkeypatch.setitem(_registry._BACKBONES, tiny, spec)
+    params = {"max_epochs": 3, "random_state": 0, "device": "cpu", "checkpoint_dir": tmp_path}
     with pytest.warns(TrainingInterruptedWarning):
-        simple(callbacks=[Stop(2)], **params).fit(cells.images, cells.target)
-    monkeypatch.setattr(torch.nn.ReLU, "forward", lambda self, x: x.sin())
+        CNNClassifier(tiny, callbacks=[Stop(2)], **params).fit(cells.images, cells.target)
     count = Stop(99)
-    simple(callbacks=[count], **params).fit(cells.images, cells.target)
-    assert count.trained == 3
+    CNNClassifier(tiny, callbacks=[count], **params).fit(cells.images, cells.target)
+    assert count.trained == 2
+
+
+def test_a_parameter_that_pickle_refuses_cannot_have_a_checkpoint(simple, cells, tmp_path):
+    clf = simple(optimizer=lambda *args, **params: torch.optim.SGD(*args, **params))
+    clf.set_params(checkpoint_dir=tmp_path)
+    with pytest.raises(
+        ValueError, match=r"cannot be used: the parameter optimizer .* pickle takes"
+    ):
+        clf.fit(cells.images, cells.target)
 
 
 def test_a_folder_that_cannot_be_written_to_is_named_before_training(simple, cells, tmp_path):

@@ -75,15 +75,15 @@ def add_weights(digest: Any, module: nn.Module) -> None:
         if not torch.is_tensor(tensor):  # a module's extra state may be anything
             digest.update(f"{name} {exact_digest(tensor)}".encode())
             continue
+        x = tensor.to_dense()  # of a sparse one
         # Kernels in another layout are summed in another order, which rounds in another way. Not
         # the strides themselves, which mean nothing on axes of length one.
-        is_last = tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
-        layout = f"{tensor.is_contiguous()} {is_last}"
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {layout}".encode())
-        x = tensor.dequantize() if tensor.is_quantized else tensor.to_dense()
-        x = x.detach().cpu()
+        is_last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+        kind = f"{tensor.dtype} {tensor.layout} {x.is_contiguous()} {is_last}"
+        digest.update(f"{name} {tuple(x.shape)} {kind}".encode())
         x = x.permute(0, 2, 3, 1) if is_last else x
-        digest.update(x.contiguous().flatten().view(torch.uint8).numpy().data)
+        x = x.detach().cpu().contiguous().flatten().view(torch.uint8)
+        digest.update(x.numpy().data)
 
 
 def add_array(digest: Any, array: np.ndarray) -> None:
