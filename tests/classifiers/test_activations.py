@@ -395,6 +395,31 @@ def test_images_of_any_scale_are_tried_alike(tiny, change_tiny, many, runs):
     assert len(runs) == 2
 
 
+class Large(torch.nn.Conv2d):
+    """A block that the device has memory for with so many images at most."""
+
+    most = 5
+    ran: list
+
+    def forward(self, x):
+        if len(x) > self.most:
+            raise torch.OutOfMemoryError("simulated")
+        self.ran.append(len(x))
+        return super().forward(x)
+
+
+def test_frozen_blocks_run_in_smaller_batches_where_memory_is_little(
+    tiny, change_tiny, many, monkeypatch
+):
+    plain = make(tiny, dropout=0.5).fit(many.images, many.target)
+    expected = plain.predict_proba(many.images)
+    change_tiny(lambda block: setattr(block[0], "__class__", Large))
+    monkeypatch.setattr(Large, "ran", [], raising=False)
+    clf = make(tiny, dropout=0.5).fit(many.images, many.target)
+    assert Large.ran[-8:] == [4] * 8  # 32 images, halved until they fit
+    np.testing.assert_allclose(clf.predict_proba(many.images), expected, atol=1e-4)
+
+
 class Own:
     """A network that a user wrote, as an object with a spec."""
 

@@ -101,9 +101,9 @@ class BackboneSpec:
         The learning rate to train it with unless the user gives another.
     version : str or None
         Version of the network's code. What is kept on disk (``memory=``) is found by name and
-        version, so raise it when the network's code changes. Without a version, nothing of the
-        network is kept on disk. A package's entry point need not give one: the version of the
-        package serves. ``dataclasses.replace`` copies it: give a changed network a version, too.
+        version: raise it when the network's code changes; without one, nothing of it is kept on
+        disk. A package's entry point need not give one: the version of the package serves.
+        ``dataclasses.replace`` copies it, so give the changed network another one.
     """
 
     name: str

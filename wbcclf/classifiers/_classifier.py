@@ -167,9 +167,9 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         Folder to keep what frozen blocks make of images in, for other folds, candidates of a search
         and runs; also whole trainings, which are not repeated where all they depend on is the same
         (with an int as `random_state`, and no callback, optimizer or augmenter that is not torch's
-        or this package's). Entries are found by the content of the image, the weights, the name and
-        version of the backbone, preprocessing, precision and the packages' versions. Any
-        number of processes may share the folder, all of them able to write there.
+        or this package's). Entries are found by the bytes of images and weights, and by the
+        versions of the backbone (your own has to declare one: :class:`BackboneSpec`) and of the
+        packages. Any number of processes may share the folder, all of them able to write there.
         :class:`~wbcclf.Cache` says how much room it may take, 20 GB if nothing is said.
     verbose : int, default=0
         1 shows a progress bar with the time left.
