@@ -10,10 +10,10 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from rich.progress import track
 from sklearn.utils import Bunch
 
-from wbcclf.cli._console import err, warn
+from wbcclf._progress import progress_bar
+from wbcclf.cli._console import warn
 from wbcclf.exceptions import ImageReadError
 
 CHUNK = 256  # files that are in memory at a time, or are a worker's part of a prediction
@@ -79,10 +79,9 @@ def collect(
     n_images = len(listing.paths) + len(listing.missing)
     if listing.missing:
         check_broken(listing.missing, n_images, on_error)
-    shown = track(
-        chunks, description="Predicting", total=-(-len(listing.paths) // CHUNK), console=err
-    )
-    done = list(shown)
+    n_chunks = -(-len(listing.paths) // CHUNK)
+    with progress_bar() as bar:
+        done = list(bar.track(chunks, total=n_chunks, description="Predicting"))
     broken = listing.missing + [item for chunk in done for item in chunk.skipped]
     check_broken(broken, n_images, on_error)
     report_left_out(broken, listing.skipped, n_images, on_error, all_in)

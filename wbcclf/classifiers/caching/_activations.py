@@ -7,15 +7,15 @@ of the epoch, the fold, the candidate of a search, or of the other images of its
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
 
 from wbcclf import _spill
+from wbcclf._progress import progress_bar
 from wbcclf._store import Store, make_store
 from wbcclf._warnings import warn
 from wbcclf.classifiers.caching._keys import image_key, stage_keys
@@ -41,8 +41,6 @@ class FrozenPart:
     Parameters
     ----------
     net : CellNet
-    store : Store or None
-        Where rows are looked up and written to; for a network that has a version.
 
     Attributes
     ----------
@@ -50,12 +48,10 @@ class FrozenPart:
         False if the trial gave an image other features the second time, or in another batch.
     """
 
-    def __init__(self, net: Any, store: Store | None) -> None:
+    def __init__(self, net: Any) -> None:
         self.network = net.module_.eval()
         self.device = net.device
         self.precision = net.precision
-        self.store = store
-        self.writes = True  # until the store's disk is full
         self.stages = self.network.stages()[: self.network.cut]
         # What one image is after 0, 1, ... stages, as (shape, dtype).
         self.forms: list[tuple[tuple[int, ...], torch.dtype]] = [((), torch.uint8)]
@@ -64,13 +60,7 @@ class FrozenPart:
             for stage in self.stages:
                 x = stage(x)
                 self.forms.append((tuple(_channels_last(x).shape[1:]), x.dtype))
-        if store is None:
-            self.is_function = self._try()
-            return
-        self.keys = stage_keys(self.network, self.device, self.precision)
-        if self.keys[-1] not in _tried:
-            _tried[self.keys[-1]] = self._try()
-        self.is_function = _tried[self.keys[-1]]
+        self.is_function = self._try()
 
     def _try(self) -> bool:
         """Return whether images keep their features in another place, beside other images."""
@@ -100,81 +90,19 @@ class FrozenPart:
         flat = torch.from_numpy(rows).view(dtype).view(len(rows), *shape)
         return flat.permute(0, 3, 1, 2) if len(shape) == 3 else flat
 
-    def holds(self, images: np.ndarray) -> bool:
-        """Return whether the store has what :meth:`fill` would write for all of some images."""
-        return all(self._holds(len(self.stages), image_key(image)) for image in images)
-
     def fill(
         self, out: np.ndarray, images: np.ndarray, rows: np.ndarray, *, show: bool = False
     ) -> None:
         """Write the activations of ``images[rows]`` to `out` (len(rows), row_bytes), uint8."""
         with keeping_freed_memory():
-            if self.store is None:
-                self._compute(out, images, rows, np.arange(len(rows)), 0, None, show)
-            else:
-                self._fill_from_store(out, images, rows, show)
+            for batch in _batches(np.arange(len(rows)), show):
+                out[batch] = self._run_images(images, rows[batch])
 
-    def _fill_from_store(
-        self, out: np.ndarray, images: np.ndarray, rows: np.ndarray, show: bool
-    ) -> None:
-        names = [image_key(images[row]) for row in rows]
-        missing: dict[str, int] = {}  # the first place of each image that is not in the store
-        for place, name in enumerate(names):
-            if name not in missing and not self._read(len(self.stages), name, out[place]):
-                missing[name] = place
-        todo = np.array(list(missing.values()), dtype=int)
-        # From the nearest lower cut that is there; after 0 stages, it is the image itself.
-        for start in reversed(range(len(self.stages))):
-            held = np.array([not start or self._holds(start, names[place]) for place in todo], bool)
-            damaged = self._compute(out, images, rows, todo[held], start, names, show)
-            todo = np.concatenate([todo[~held], damaged])
-        for place, name in enumerate(names):
-            if missing.get(name, place) != place:
-                out[place] = out[missing[name]]
-        self.store.prune()
-
-    def _compute(
-        self,
-        out: np.ndarray,
-        images: np.ndarray,
-        rows: np.ndarray,
-        places: np.ndarray,
-        start: int,
-        names: list[str] | None,
-        show: bool,
-    ) -> np.ndarray:
-        """Fill some places of `out` from `start` stages on; return those that failed."""
-        batches = [places[i : i + N_TOGETHER] for i in range(0, len(places), N_TOGETHER)]
-        failed = [places[:0]]
-        shown = track(
-            batches,
-            description="frozen blocks",
-            console=Console(stderr=True),
-            disable=not (show and batches),
-        )
-        for batch in shown:
-            if start == 0:
-                x = torch.from_numpy(gather(images, rows[_filled_up(batch)]))
-            else:
-                kept = np.empty((len(batch), self.row_bytes(start)), np.uint8)
-                good = np.array(
-                    [
-                        self._read(start, names[place], row)
-                        for place, row in zip(batch, kept, strict=True)
-                    ]
-                )
-                failed.append(batch[~good])
-                batch = batch[good]
-                if not len(batch):
-                    continue
-                x = self.as_tensor(_filled_up(kept[good]), start)
-            out[batch] = self._run(x, start)[: len(batch)]
-            if names is not None:
-                self._write(out[batch], [names[place] for place in batch])
-        return np.concatenate(failed)
+    def _run_images(self, images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        return self._run(torch.from_numpy(gather(images, _filled_up(rows))), 0)[: len(rows)]
 
     def _run(self, x: torch.Tensor, start: int) -> np.ndarray:
-        """Return rows of bytes for a batch."""
+        """Return rows of bytes for a batch of images, or of activations after `start` stages."""
 
         def run(part: torch.Tensor) -> torch.Tensor:
             with arithmetic(self.device, self.precision):
@@ -192,6 +120,73 @@ class FrozenPart:
             for stage in self.stages[start:]:
                 x = stage(x)
             return x
+
+
+class StoredPart(FrozenPart):
+    """The same function, which looks its results up in a store and writes new ones there.
+
+    Parameters
+    ----------
+    net : CellNet
+        Of a network that has a version.
+    store : Store
+    """
+
+    def __init__(self, net: Any, store: Store) -> None:
+        self.store = store
+        self.keys = stage_keys(net.module_, net.device, net.precision)
+        self.writes = True  # until the store's disk is full
+        super().__init__(net)
+
+    def _try(self) -> bool:
+        if self.keys[-1] not in _tried:
+            _tried[self.keys[-1]] = super()._try()
+        return _tried[self.keys[-1]]
+
+    def holds(self, images: np.ndarray) -> bool:
+        """Return whether the store has what :meth:`fill` would write for all of some images."""
+        return all(self._holds(len(self.stages), image_key(image)) for image in images)
+
+    def fill(
+        self, out: np.ndarray, images: np.ndarray, rows: np.ndarray, *, show: bool = False
+    ) -> None:
+        """Write the activations of ``images[rows]`` to `out` (len(rows), row_bytes), uint8."""
+        names = [image_key(images[row]) for row in rows]
+        missing: dict[str, int] = {}  # the first place of each image that is not in the store
+        for place, name in enumerate(names):
+            if name not in missing and not self._read(len(self.stages), name, out[place]):
+                missing[name] = place
+        todo = np.array(list(missing.values()), dtype=int)
+        with keeping_freed_memory():
+            # From the nearest lower cut that is there; after 0 stages, it is the image itself.
+            for start in reversed(range(1, len(self.stages))):
+                held = np.array([self._holds(start, names[place]) for place in todo], bool)
+                damaged = self._fill_from(start, out, names, todo[held], show)
+                todo = np.concatenate([todo[~held], damaged])
+            for batch in _batches(todo, show):
+                out[batch] = self._run_images(images, rows[batch])
+                self._write(out[batch], [names[place] for place in batch])
+        for place, name in enumerate(names):
+            if missing.get(name, place) != place:
+                out[place] = out[missing[name]]
+        self.store.prune()
+
+    def _fill_from(
+        self, start: int, out: np.ndarray, names: list[str], places: np.ndarray, show: bool
+    ) -> np.ndarray:
+        """Fill some places of `out` from activations of a lower cut; return those that failed."""
+        failed = [places[:0]]
+        for batch in _batches(places, show):
+            kept = np.empty((len(batch), self.row_bytes(start)), np.uint8)
+            pairs = zip(batch, kept, strict=True)
+            good = np.array([self._read(start, names[place], row) for place, row in pairs])
+            failed.append(batch[~good])
+            batch = batch[good]
+            if len(batch):
+                x = self.as_tensor(_filled_up(kept[good]), start)
+                out[batch] = self._run(x, start)[: len(batch)]
+                self._write(out[batch], [names[place] for place in batch])
+        return np.concatenate(failed)
 
     def _key(self, n_stages: int, name: str) -> str:
         return f"{self.keys[n_stages]}/{name}"
@@ -216,8 +211,18 @@ class FrozenPart:
             self.writes = False
             warn(
                 f"Nothing more is kept in {self.store.folder} for now ({error}). Free some room "
-                "there, or lower memory_gb."
+                "there, or give memory=Cache(folder, max_gb=...) less."
             )
+
+
+def _batches(places: np.ndarray, show: bool) -> Iterator[np.ndarray]:
+    """Yield places in batches, with a bar if there are some to show."""
+    batches = [places[i : i + N_TOGETHER] for i in range(0, len(places), N_TOGETHER)]
+    if not (show and batches):
+        yield from batches
+        return
+    with progress_bar() as bar:
+        yield from bar.track(batches, description="frozen blocks")
 
 
 def _channels_last(x: torch.Tensor) -> torch.Tensor:
@@ -238,7 +243,7 @@ def keep_activations(
     The file lies in the store's folder or, without one, in the system's folder for temporary files;
     if it has no room there, a warning says so, and the images are returned.
     """
-    part = FrozenPart(net, store)
+    part = FrozenPart(net) if store is None else StoredPart(net, store)
     if not part.is_function:
         warn(
             "The frozen blocks do not give an image the same features every time, beside any other "
@@ -284,7 +289,7 @@ def open_store(settings: Settings) -> Store | None:
     return store
 
 
-def frozen_part(net: Any, settings: Settings, n_images: int) -> FrozenPart | None:
+def frozen_part(net: Any, settings: Settings, n_images: int) -> StoredPart | None:
     """Return the frozen part for a prediction that uses the store, or None for one without."""
     if not net.module_.cut or n_images < FEWEST_LOOKED_UP:
         return None
@@ -295,5 +300,5 @@ def frozen_part(net: Any, settings: Settings, n_images: int) -> FrozenPart | Non
         return None
     if store is None:
         return None
-    part = FrozenPart(net, store)
+    part = StoredPart(net, store)
     return part if part.is_function else None

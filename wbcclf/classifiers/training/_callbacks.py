@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from skorch.callbacks import Callback, EarlyStopping, GradientNormClipping
 
+from wbcclf._progress import progress_bar
 from wbcclf._warnings import warn
 from wbcclf.classifiers.network._network import CellNetwork
 from wbcclf.classifiers.options._settings import Settings
@@ -263,18 +264,8 @@ class ProgressBar(Callback):
 
     def on_train_begin(self, net, X=None, y=None, **kwargs):
         """Make the bar, on stderr."""
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self.bar_ = Progress(
-            TextColumn("training"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TimeRemainingColumn(),
-            TextColumn("{task.description}"),
-            console=Console(stderr=True),
-        )
-        self.task_ = self.bar_.add_task("", total=self.n_steps)
+        self.bar_ = progress_bar()
+        self.task_ = self.bar_.add_task("training", total=self.n_steps)
 
     def on_epoch_begin(self, net, **kwargs):
         """Show the bar, below that of the frozen blocks."""
@@ -293,7 +284,9 @@ class ProgressBar(Callback):
             for name in ("train_loss", "valid_loss", "valid_acc")
             if name in last
         ]
-        self.bar_.update(self.task_, description=f"epoch {last['epoch']}: {', '.join(figures)}")
+        self.bar_.update(
+            self.task_, description=f"training, epoch {last['epoch']}: {', '.join(figures)}"
+        )
 
     def close(self):
         """Leave the bar where it is."""

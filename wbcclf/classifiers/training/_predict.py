@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from wbcclf.classifiers.caching._activations import N_TOGETHER, FrozenPart, frozen_part
+from wbcclf.classifiers.caching._activations import N_TOGETHER, StoredPart, frozen_part
 from wbcclf.classifiers.data._batches import BLOCK_BYTES
 from wbcclf.classifiers.network._device import arithmetic, resolve_device, resolve_precision
 from wbcclf.classifiers.network._heap import keeping_freed_memory
@@ -26,7 +26,7 @@ def predict_logits(net: CellNet, settings: Settings, views: Iterable[np.ndarray]
     precision = resolve_precision(settings.precision, device, settings.backbone.name)
     if (device, precision) != (net.device, net.precision):
         net.move_to(device, precision)
-    frozen: FrozenPart | None = None
+    frozen: StoredPart | None = None
     logits = []
     for number, images in enumerate(views):
         if number == 0:
@@ -36,7 +36,7 @@ def predict_logits(net: CellNet, settings: Settings, views: Iterable[np.ndarray]
 
 
 def _predict_view(
-    net: CellNet, images: np.ndarray, batch_size: int, frozen: FrozenPart | None
+    net: CellNet, images: np.ndarray, batch_size: int, frozen: StoredPart | None
 ) -> np.ndarray:
     """Return logits (n, n_classes); `frozen` takes or leaves activations in its store.
 
