@@ -190,9 +190,9 @@ class DeepFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 )
             names = names[: names.index(self.layer) + 1]
         report = self.weights_report_
-        missing = [
-            key for key in (report.missing if report else ()) if key.partition(".")[0] in names
-        ]
+        if report is None:
+            return chain[: len(names)]
+        missing = [key for key in report.missing if key.partition(".")[0] in names]
         if missing:
             raise WeightsMismatchError(
                 f"{report.source} lacks {len(missing)} tensors of the blocks in use "

@@ -284,9 +284,8 @@ class ProgressBar(Callback):
             for name in ("train_loss", "valid_loss", "valid_acc")
             if name in last
         ]
-        self.bar_.update(
-            self.task_, description=f"training, epoch {last['epoch']}: {', '.join(figures)}"
-        )
+        text = f"training, epoch {last['epoch']}: {', '.join(figures)}"
+        self.bar_.update(self.task_, description=text)
 
     def close(self):
         """Leave the bar where it is."""
