@@ -30,7 +30,7 @@ def _with(backbone: str) -> Callable[[type[CNNClassifier]], type[CNNClassifier]]
                 setattr(self, name, bound.arguments[name])
 
         vars(__init__)["__signature__"] = signature
-        cls.__init__ = __init__  # type: ignore[assignment, misc] # what scikit-learn reads
+        cls.__init__ = __init__  # type: ignore[assignment] # what scikit-learn reads
         cls.backbone = backbone
         cls._parameter_constraints = {
             name: constraint
