@@ -3,11 +3,11 @@
 import pickle
 from collections import OrderedDict
 from dataclasses import replace
+from importlib import metadata
 
 import numpy as np
 import pytest
 import torch
-import torchvision
 from torch import nn
 from torchvision import models
 
@@ -303,5 +303,5 @@ def test_specs_are_frozen():
 
 
 def test_networks_of_others_have_the_version_of_their_package():
-    assert get_backbone("vgg16").version == f"torchvision {torchvision.__version__}"
+    assert get_backbone("vgg16").version == f"torchvision {metadata.version('torchvision')}"
     assert get_backbone("mlp").version == f"wbcclf {wbcclf.__version__}"
