@@ -6,11 +6,22 @@ import errno
 import os
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 MAX_BYTES = 2**30
+
+
+def shown(text: str) -> str:
+    """Return a path for a message: as it is, or quoted where it holds what cannot be printed."""
+    return text if text.isprintable() else repr(text)
+
+
+def some(items: Sequence[str], limit: int, separator: str = ", ") -> str:
+    """Return the first `limit` items for a message, and how many more there are."""
+    rest = len(items) - limit
+    return separator.join([*map(shown, items[:limit]), *[f"and {rest} more"] * (rest > 0)])
 
 
 @contextmanager

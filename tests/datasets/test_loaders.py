@@ -9,7 +9,6 @@ import sys
 import threading
 import warnings
 from concurrent.futures import Future
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +102,7 @@ def test_nested_trees(tmp_path):
 def test_images_beside_class_folders_are_ambiguous(tmp_path, where):
     names = [f"{where}/a/1.png", *(f"{where}/loose {k}.png" for k in range(5))]
     write(tmp_path, names)
-    with pytest.raises(ValueError, match=r"loose 0.png, loose 1.png, loose 2.png and 2 more.*Move"):
+    with pytest.raises(ValueError, match=r"loose 0.png, .* loose 2.png, and 2 more.*Move"):
         load_image_folder(tmp_path)
 
 
@@ -223,17 +222,6 @@ def test_nothing_but_broken_files(tmp_path, on_error):
         load_image_folder(tmp_path, on_error=on_error)
 
 
-@contextmanager
-def unprivileged():
-    """Drop root's right, which CI has, to read every file."""
-    user = os.geteuid()
-    os.seteuid(user or 65534)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
-
-
 def within(seconds, function):
     """Return what a function returns; fail if it takes longer, as when it waits for ever."""
     result = Future()
@@ -248,7 +236,7 @@ def within(seconds, function):
     return result.result(seconds)
 
 
-def test_files_and_folders_without_permission(tmp_path, monkeypatch):
+def test_files_and_folders_without_permission(tmp_path, monkeypatch, unprivileged):
     write(tmp_path, ["a/1.png", "a/2.png", "b/1.png", "b/in/1.png", "c/1.png"])
     (tmp_path / "a" / "1.png").chmod(0)
     (tmp_path / "b").chmod(0)
@@ -266,7 +254,7 @@ def test_files_and_folders_without_permission(tmp_path, monkeypatch):
     }
 
 
-def test_a_root_without_permission_is_an_error(tmp_path, monkeypatch):
+def test_a_root_without_permission_is_an_error(tmp_path, monkeypatch, unprivileged):
     write(tmp_path, ["a/1.png"])
     (tmp_path / "a").chmod(0)
     tmp_path.chmod(0o755)

@@ -4,6 +4,7 @@ import gc
 import io
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from PIL import Image
 from sklearn.base import clone
 
 from wbcclf import Cache, load_image_csv, load_image_folder, make_blood_cells
-from wbcclf.datasets import ImageLoader, _decode, _reading
+from wbcclf.datasets import ImageLoader, _decode
 from wbcclf.exceptions import ImageReadError, SkippedFileWarning
 
 
@@ -35,15 +36,31 @@ def folder(tmp_path):
     return root
 
 
+class _Watch:
+    """What is done with every image file that is opened: the interpreter's own audit event."""
+
+    def __init__(self):
+        self.do = None
+        sys.addaudithook(self.hook)  # for the life of the process
+
+    def hook(self, event, arguments):
+        # Opened by os.open, which has no mode; open() has one, and an event of its own.
+        if self.do and event == "open" and arguments[1] is None:
+            path = os.fspath(arguments[0])
+            if path.endswith(".png"):
+                self.do(path)
+
+
+_watch = _Watch()
+
+
 @pytest.fixture
-def reads(monkeypatch):
-    """The paths of the files that are decoded."""
+def reads():
+    """The paths of the image files that are opened."""
     seen = []
-    read = _reading.read_image
-    monkeypatch.setattr(
-        _reading, "read_image", lambda path, *rest: seen.append(path) or read(path, *rest)
-    )
-    return seen
+    _watch.do = seen.append
+    yield seen
+    _watch.do = None
 
 
 def good(folder):
@@ -84,7 +101,7 @@ def test_a_later_run_decodes_nothing_but_what_failed(folder, tmp_path, reads, ki
         assert bunch.skipped == plain.skipped
 
 
-def test_failures_are_told_again(folder, tmp_path):
+def test_failures_are_reported_again(folder, tmp_path):
     for _ in range(2):
         with pytest.raises(ImageReadError, match=r"1 of 13 files .*\n.*broken\.png"):
             load_image_folder(folder, memory=tmp_path / "cache")
@@ -92,7 +109,7 @@ def test_failures_are_told_again(folder, tmp_path):
             load_image_folder(folder, memory=tmp_path / "cache", on_error="warn")
 
 
-def test_a_file_that_changes_or_is_mended_is_read_anew(folder, tmp_path):
+def test_a_file_that_changes_or_is_mended_is_read_again(folder, tmp_path):
     paths, loader = good(folder), ImageLoader(memory=tmp_path / "cache")
     before = loader.transform(paths)
     Image.fromarray(255 - before[3]).save(paths[3])
@@ -117,22 +134,26 @@ def test_a_file_that_changes_or_is_mended_is_read_anew(folder, tmp_path):
 
 
 @pytest.mark.parametrize("size", [16, None])
-def test_a_failure_that_passes_is_not_kept(folder, tmp_path, monkeypatch, size):
-    # As when a network drive is away, or permissions are missing: the file itself stays the same.
-    paths, loader = good(folder), ImageLoader(size, memory=tmp_path / "cache")
-    with monkeypatch.context() as patch:
-        patch.setattr(_reading, "read_image", _fail)
-        with pytest.raises(ImageReadError, match="nothing to load"):
-            loader.transform(paths)
+def test_a_failure_that_passes_is_not_kept(folder, tmp_path, monkeypatch, unprivileged, size):
+    # The file itself stays the same, as where a network drive is away for a while.
+    paths = [os.path.relpath(path, tmp_path) for path in good(folder)]
+    for path in good(folder):
+        os.chmod(path, 0)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache").chmod(0o777)
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)  # the folders above are closed to others
+    loader = ImageLoader(size, memory="cache")
+    with unprivileged(), pytest.raises(ImageReadError, match=r"nothing to load(?s:.*)Permission"):
+        loader.transform(paths)
+    if os.geteuid() != 0:
+        for path in paths:
+            os.chmod(path, 0o644)
     expected = ImageLoader(size).transform(paths)
     np.testing.assert_array_equal(loader.transform(paths), expected)
 
 
-def _fail(*_):
-    raise ImageReadError("cannot be opened (Input/output error)")
-
-
-def test_sizes_and_limits_are_told_apart(folder, tmp_path):
+def test_sizes_and_limits_are_kept_apart(folder, tmp_path):
     paths = good(folder)
     for size in (8, 16, (8, 16), None):
         loader = ImageLoader(size, memory=tmp_path / "cache")
@@ -281,22 +302,18 @@ def test_spilled_images_are_the_same_and_go_with_their_file(folder, tmp_path, on
     assert list(spill.iterdir()) == []
 
 
-def test_nothing_is_left_when_loading_fails(folder, tmp_path, monkeypatch):
+def test_nothing_is_left_when_loading_fails(folder, tmp_path, reads):
     spill = tmp_path / "spill"
     spill.mkdir()
     with pytest.raises(ImageReadError):
         load_image_folder(folder, spill_dir=spill)
     gc.collect()
     assert list(spill.iterdir()) == []
-    monkeypatch.setattr(_reading, "read_image", _interrupt)
+    _watch.do = lambda path: signal.raise_signal(signal.SIGINT)  # Ctrl+C
     with pytest.raises(KeyboardInterrupt):
         ImageLoader(8, spill_dir=spill).transform(good(folder))
     gc.collect()
     assert list(spill.iterdir()) == []
-
-
-def _interrupt(*_):
-    raise KeyboardInterrupt
 
 
 def test_with_memory_images_are_spilled_too(folder, tmp_path):

@@ -12,6 +12,7 @@ import numpy as np
 import typer
 from sklearn.utils import Bunch
 
+from wbcclf._files import some
 from wbcclf._progress import progress_bar
 from wbcclf.cli._console import warn
 from wbcclf.exceptions import ImageReadError
@@ -68,8 +69,7 @@ def report_left_out(
 
 def named(files: Skipped) -> str:
     """Return the first files with their reasons, and how many more there are."""
-    first = "; ".join(f"{path} ({reason})" for path, reason in files[:N_NAMED])
-    return first + (f"; and {len(files) - N_NAMED} more" if len(files) > N_NAMED else "")
+    return some([f"{path} ({reason})" for path, reason in files], N_NAMED, "; ")
 
 
 def collect(

@@ -10,8 +10,9 @@ from os import PathLike
 import numpy as np
 from sklearn.utils import Bunch
 
-from wbcclf.datasets._files import shown
-from wbcclf.datasets._reading import Reading, warn_caller
+from wbcclf._files import shown, some
+from wbcclf._warnings import warn
+from wbcclf.datasets._reading import Reading
 from wbcclf.exceptions import DuplicateImageWarning
 
 __all__ = ["make_bunch"]
@@ -87,11 +88,10 @@ def _find_duplicates(
         for name, several in apart.items()
     ]
     if lines:
-        rest = len(lines) - N_SHOWN
-        listed = "\n  ".join(lines[:N_SHOWN] + [f"and {rest} more"] * (rest > 0))
-        warn_caller(
+        listed = some(lines, N_SHOWN, "\n  ")
+        warn(
             "Files are byte for byte the same, but in several classes, groups or splits:\n  "
-            f"{listed}\nLeave all but one of each out; `duplicates` has them all.",
+            f"{listed}\nKeep one of each; `duplicates` lists them all.",
             DuplicateImageWarning,
         )
     return [same for same, _ in found]

@@ -7,7 +7,7 @@ import re
 from os import PathLike
 from pathlib import Path
 
-__all__ = ["SUFFIXES", "check_folder", "find_images", "natural_key", "shown", "some"]
+__all__ = ["SUFFIXES", "check_folder", "find_images", "natural_key"]
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 
@@ -17,17 +17,6 @@ def natural_key(text: str) -> tuple[list, str]:
     parts = re.split(r"(\d+)", text)
     # The text itself breaks the tie between "01" and "1".
     return [int(part) if k % 2 else part for k, part in enumerate(parts)], text
-
-
-def shown(text: str) -> str:
-    """Return a path for a message: as it is, or quoted where it holds what cannot be printed."""
-    return text if text.isprintable() else repr(text)
-
-
-def some(items: list[str], limit: int) -> str:
-    """Return the first `limit` items, comma-joined, and how many there are beyond."""
-    rest = len(items) - limit
-    return ", ".join(map(shown, items[:limit])) + (f" and {rest} more" if rest > 0 else "")
 
 
 def check_folder(root: str | PathLike) -> Path:

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from sklearn.utils import Bunch
 
+from wbcclf._files import some
 from wbcclf._images import check_image_size
 from wbcclf.datasets._bunch import make_bunch
 from wbcclf.datasets._decode import MAX_PIXELS
-from wbcclf.datasets._files import SUFFIXES, find_images, some
+from wbcclf.datasets._files import SUFFIXES, find_images
 from wbcclf.datasets._reading import check_reading, read_images
 from wbcclf.datasets._tables import assign_groups
 
@@ -32,7 +33,7 @@ def list_image_folder(root: str | PathLike, *, labelled: bool = True, groups: An
         (``root/TRAIN/NEUTROPHIL/1.jpg``). Links to folders are followed; each folder is entered
         once.
     labelled : bool, default=True
-        False takes folders for mere folders: images may lie anywhere, and target, target_names and
+        False ignores the names of folders: images may lie anywhere, and target, target_names and
         split are None.
     groups : None, callable, str, re.Pattern, path, or tuple, default=None
         What each image shows, so that cross-validation can keep it in one fold:
@@ -129,8 +130,8 @@ def _check_layout(root: str | PathLike, files: list[tuple[str, ...]]) -> None:
         folder = os.path.join(root, *mixed[0][:-1])
         names = [parts[-1] for parts in mixed if parts[:-1] == mixed[0][:-1]]
         raise ValueError(
-            f"{folder} holds images ({some(names, 3)}) and also folders with images, so that the "
-            "class of the former is not clear. Move them into class folders, or out of this one."
+            f"{folder} holds images ({some(names, 3)}) and also folders with images, so their "
+            "class is not clear. Move them into class folders, or out of this one."
         )
 
 
@@ -152,7 +153,7 @@ def load_image_folder(
     JPEG, PNG, BMP and TIFF files with the suffixes .jpg, .jpeg, .png, .bmp, .tif and .tiff are
     read: grey, palette, RGB, RGBA (alpha is dropped), CMYK; 16-bit values are divided by 257 and
     rounded; the EXIF orientation is applied; a file with several pages gives its first. Truncated
-    files are errors; a JPEG damaged in its middle that still ends properly is not recognised: its
+    files are errors. A JPEG that is damaged in the middle but ends properly is not detected:
     decoders fill in what is missing.
 
     Parameters
@@ -165,7 +166,7 @@ def load_image_folder(
         bilinear interpolation where it grows. None keeps the images as they are; then all must
         have one size.
     labelled : bool, default=True
-        False takes folders for mere folders; see `list_image_folder`.
+        False ignores the names of folders; see `list_image_folder`.
     groups : None, callable, str, re.Pattern, path, or tuple, default=None
         Group of each image; see `list_image_folder`.
     on_error : {"raise", "warn", "skip"}, default="raise"
@@ -175,7 +176,7 @@ def load_image_folder(
     n_jobs : int or None, default=None
         Threads; None or -1 means one per available core. The result does not depend on it.
     max_pixels : int, default=89478485
-        Larger images count as broken; they are recognised before they are decoded.
+        Larger images count as broken; they are detected before they are decoded.
     memory : None, str, path, joblib.Memory or Cache, default=None
         Folder that keeps each decoded image for later runs, which use it as long as the file's
         path, size and times of change are the same. Of a joblib.Memory only the location is used. A
@@ -197,7 +198,7 @@ def load_image_folder(
             As in `list_image_folder`, for the images that were read.
         duplicates : list of list of str
             The files that are byte for byte the same, a list of paths for each image. First those
-            in several classes, then those in several groups or splits; both are warned of.
+            in several classes, then those in several groups or splits; both give a warning.
         skipped : list of (path, reason)
             Everything left out, broken files included.
         DESCR : str

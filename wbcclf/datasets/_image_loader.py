@@ -36,7 +36,7 @@ class ImageLoader(TransformerMixin, BaseEstimator):
     n_jobs : int or None, default=None
         Threads; None or -1 means one per available core. The result does not depend on it.
     max_pixels : int, default=89478485
-        Larger images count as broken; they are recognised before they are decoded.
+        Larger images count as broken; they are detected before they are decoded.
     memory : None, str, path, joblib.Memory or Cache, default=None
         Folder that keeps each decoded image for later runs, which use it as long as the file's
         path, size and times of change are the same. Of a joblib.Memory only the location is used. A
@@ -54,12 +54,12 @@ class ImageLoader(TransformerMixin, BaseEstimator):
 
     Notes
     -----
-    Images in memory become what the same images in files become; grey ones become RGB. Only of a
-    JPEG file of at least four times `image_size` on both sides do the pixels differ, by less than
-    a grey level on average, since its decoder makes it smaller first.
+    Images in memory give the same pixels as the same images in files; grey ones become RGB. The
+    exception is a JPEG file of at least four times `image_size` on both sides. Its decoder makes
+    it smaller first, so the pixels differ, by less than a grey level on average.
 
     A row cannot be left out in the middle of a pipeline, so broken files are always an error here.
-    ``list_image_folder`` and ``load_image_folder(..., on_error="skip").skipped`` find them before.
+    ``load_image_folder(..., on_error="skip").skipped`` lists them beforehand.
 
     Examples
     --------

@@ -5,13 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
-import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import count
 from numbers import Integral
 from os import PathLike
 from typing import Any, NamedTuple
@@ -20,12 +17,13 @@ import joblib
 import numpy as np
 
 from wbcclf import _spill
+from wbcclf._files import some
 from wbcclf._store import Store, make_store
+from wbcclf._warnings import warn
 from wbcclf.datasets._decode import DECODER, DIGEST_BYTES, read_image, resize
-from wbcclf.datasets._files import shown, some
 from wbcclf.exceptions import ImageReadError, SkippedFileWarning
 
-__all__ = ["Reading", "check_reading", "read_images", "stretch_images", "warn_caller"]
+__all__ = ["Reading", "check_reading", "read_images", "stretch_images"]
 
 ON_ERROR = ("raise", "warn", "skip")
 MAX_CHUNK = 16  # files handed to a thread at a time: enough to hide the hand-over
@@ -96,7 +94,7 @@ def read_images(
     n_jobs, max_pixels, verbose, memory, spill_dir
         As in `load_image_folder`.
     on_error : {"raise", "warn", "skip"} or None
-        As in `load_image_folder`; None is "skip" that allows for no readable file at all.
+        As in `load_image_folder`; None is "skip" without an error where no file can be read.
     missing : sequence of (path, reason)
         Files known to be unreadable, counted with the broken ones.
     advice : str
@@ -124,7 +122,7 @@ def read_images(
             "there, or give memory another folder."
         )
     for message in messages:
-        warn_caller(message, UserWarning)
+        warn(message)
     broken = [(path, why) for path, why in zip(paths, reader.reasons, strict=True) if why]
     failures = [*missing, *broken]
     if on_error is not None:
@@ -286,32 +284,17 @@ def _progress(n_items: int, verbose: int) -> Any:
         yield lambda done: bar.advance(task, done)
 
 
-def warn_caller(message: str, category: type[Warning]) -> None:
-    """Warn at the line that called the package, be it through a pipeline of scikit-learn.
-
-    From Python 3.12 on, warnings.warn does this with its skip_file_prefixes.
-    """
-    inner = ("wbcclf", "sklearn", "imblearn")
-    for level in count(2):
-        module = sys._getframe(level - 1).f_globals.get("__name__", "")
-        if module.split(".")[0] not in inner:
-            warnings.warn(message, category, stacklevel=level)
-            return
-
-
 def _report(failures: list[tuple[str, str]], n_files: int, on_error: str, advice: str) -> None:
     if not failures:
         return
-    listed = "\n".join(f"  {shown(path)}: {reason}" for path, reason in failures[:5])
-    if len(failures) > 5:
-        listed += f"\n  and {len(failures) - 5} more"
+    listed = some([f"{path}: {reason}" for path, reason in failures], 5, "\n  ")
     n_broken = f"{len(failures)} of {n_files} files cannot be read as images"
     if len(failures) == n_files:
-        raise ImageReadError(f"{n_broken}, so that there is nothing to load:\n{listed}")
+        raise ImageReadError(f"{n_broken}, so there is nothing to load:\n  {listed}")
     if on_error == "raise":
-        raise ImageReadError(f"{n_broken}:\n{listed}\n{advice}")
+        raise ImageReadError(f"{n_broken}:\n  {listed}\n{advice}")
     if on_error == "warn":
-        warn_caller(f"{n_broken} and are left out:\n{listed}", SkippedFileWarning)
+        warn(f"{n_broken} and are left out:\n  {listed}", SkippedFileWarning)
 
 
 def _check_one_size(
@@ -327,5 +310,5 @@ def _check_one_size(
     ]
     raise ValueError(
         f"The images have {len(counts)} sizes (height x width): {some(listed, 3)}. Give "
-        "image_size=(height, width) to stretch all of them to one."
+        "image_size=(height, width) to resize all of them."
     )

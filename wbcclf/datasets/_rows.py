@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 
-from wbcclf.datasets._files import SUFFIXES, check_folder, find_images, some
+from wbcclf._files import some
+from wbcclf.datasets._files import SUFFIXES, check_folder, find_images
 from wbcclf.datasets._tables import LABEL_COLUMNS, PATH_COLUMNS, Table
 from wbcclf.exceptions import ImageReadError
 
