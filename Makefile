@@ -39,7 +39,7 @@ pictures: $(INSTALLED)
 
 # Small networks on small images: two workers with one thread each beat one with two.
 unit: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(RUN) pytest -m "not proof and not families" --numprocesses 2 --quiet
+	OMP_NUM_THREADS=1 $(RUN) pytest -m "not proof and not families" --numprocesses 2 --cov --quiet
 
 # One training on real images, with all cores; passive waiting, since others may use them too.
 proof: $(INSTALLED)
