@@ -4,7 +4,7 @@ Run: WBCCLF_DATA=... python benchmarks/augmenting.py
 
 Every contestant flips, turns by up to 180 degrees, shifts, zooms and jitters colours, with
 parameters of its own for each of 1,024 blood-cells TRAIN images at 128x128. kornia and our tensors
-take batches of 64. Needs `pip install albumentations==2.0.8 kornia`; goes on without.
+take batches of 64. Needs `pip install albumentations==2.0.8 kornia`; runs without them, too.
 """
 
 import os

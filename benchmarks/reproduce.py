@@ -5,7 +5,7 @@ Run: WBCCLF_DATA=... python benchmarks/reproduce.py RECIPE [RECIPE ...] [--image
 Prints a line of a markdown table for each recipe. "Published split" repeats how the system's test
 images were chosen, "honest split" keeps images of one cell on one side, as far as that is known:
 
-- A: nine classes told by PBC's file prefixes (ERB in place of blasts), with the published numbers
+- A: nine classes from PBC's file prefixes (ERB in place of blasts), with the published numbers
   of training images; byte-identical images are left out. One training, two tests. Published: 107
   images in the proportions of the training images. Honest: other images, up to 100 of each class.
 - B: PBC, 64/16/20. Published: at random. Honest: byte-identical images on one side. Nothing

@@ -16,7 +16,9 @@ def backbones(
         typer.Argument(help="Describe this network: its blocks, and what can be trained."),
     ] = None,
 ) -> None:
-    """List the networks that `wbcclf train --backbone NAME` takes, or describe one.
+    """List the networks, or describe one of them.
+
+    Train one with `wbcclf train IMAGES --backbone NAME`.
 
     Example: wbcclf backbones vgg16
     """

@@ -21,9 +21,10 @@ def demo(
         Path, typer.Option("-o", "--output", help="Folder to write all results to.")
     ] = Path("demo"),
 ) -> None:
-    """Draw synthetic cells, train on them, evaluate, predict, and show where everything is.
+    """Try every step on synthetic cells.
 
-    Needs no data and no internet connection, and takes a minute or two.
+    Draws cells, trains on them, evaluates, predicts, and says where everything
+    is. Needs no data and no internet connection, and takes a minute or two.
     """
     import cv2
 

@@ -7,7 +7,9 @@ from wbcclf.recipes import get_recipe, list_recipes
 
 
 def recipes() -> None:
-    """List the published systems that `wbcclf train --recipe NAME` repeats.
+    """List the published systems that can be repeated.
+
+    Train one with `wbcclf train IMAGES --recipe NAME`.
 
     Example: wbcclf recipes
     """
