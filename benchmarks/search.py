@@ -2,7 +2,7 @@
 
 Run: WBCCLF_DATA=... python benchmarks/search.py NETWORK [N_IMAGES] [INPUT_SIZE]
 
-NETWORK is resnet18, vgg16 (both at random weights: no pretrained ones are available) or squeezenet1_1
+NETWORK is resnet18, vgg16 (both at random weights, as no others are available) or squeezenet1_1
 (with the shared weights). GridSearchCV over unfrozen_layers=[0, 1, 2] and three rates, 3 folds, 10
 epochs, batches of 32, on images of blood-cells TRAIN.
 
