@@ -103,7 +103,7 @@ def test_proving_a_layout_leaves_the_random_state_alone(registry):
     ],
 )
 def test_what_is_no_chain_is_refused_with_the_reason(name, reason):
-    with pytest.raises(ValueError, match=rf"timm's {name} cannot be laid out .*{reason}.* Take"):
+    with pytest.raises(ValueError, match=rf"timm's {name} cannot be laid out .*{reason}.* Use"):
         get_backbone(f"timm:{name}")
 
 

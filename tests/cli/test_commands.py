@@ -193,7 +193,7 @@ def error_cases(root):
     return {
         "no such folder": (["train", root / "nowhere"], "does not exist"),
         "empty folder": (["train", root / "empty"], "is empty"),
-        "one class": (["train", root / "one", "--image-size", 32], "one class only"),
+        "one class": (["train", root / "one", "--image-size", 32], "only one class"),
         "two sets": (["train", root / "sets"], "several sets of class folders (TEST, TRAIN)"),
         "two sets to evaluate": (["evaluate", model, root / "sets"], "several sets"),
         "bad regular expression": (["train", train, "--groups", "(p"], "not a regular expression"),

@@ -88,7 +88,7 @@ def test_a_disk_too_full_for_the_model_is_found_before_training(
     output = tmp_path / "m.wbcclf"
     code, out, err = call("train", trained / "train", "-o", output, "--image-size", 32)
     assert code == 1 and not out
-    assert f"{output} would take" in err and "0.0 MB left" in err
+    assert f"{output} needs" in err and "only 0.0 MB are free" in err
 
 
 def test_predictions_go_through_a_pipe(trained, tmp_path):
