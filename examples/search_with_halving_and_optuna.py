@@ -17,7 +17,7 @@ from optuna_integration import OptunaSearchCV
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.model_selection import HalvingGridSearchCV, StratifiedKFold
 
-from wbcclf import Augmenter, SimpleCNNClassifier, make_blood_cells
+from wbcclf import Augmenter, Optimizer, SimpleCNNClassifier, make_blood_cells
 
 # What OptunaSearchCV says of itself, and of a part of Optuna that it uses.
 warnings.filterwarnings("ignore", category=ExperimentalWarning)
@@ -29,12 +29,17 @@ with tempfile.TemporaryDirectory() as folder:
     pipe = Pipeline(
         [
             ("aug", Augmenter(n_copies=1, random_state=0)),
-            ("clf", SimpleCNNClassifier(max_epochs=3, memory=folder, random_state=0)),
+            (
+                "clf",
+                SimpleCNNClassifier(
+                    max_epochs=3, optimizer=Optimizer(), memory=folder, random_state=0
+                ),
+            ),
         ]
     )
     halving = HalvingGridSearchCV(
         pipe,
-        {"clf__lr": [3e-4, 1e-3, 3e-3], "clf__weight_decay": [0.0, 0.05]},
+        {"clf__lr": [3e-4, 1e-3, 3e-3], "clf__optimizer__weight_decay": [0.0, 0.05]},
         factor=3,
         cv=StratifiedKFold(2),
         random_state=0,
@@ -45,7 +50,7 @@ with tempfile.TemporaryDirectory() as folder:
         pipe,
         {
             "clf__lr": FloatDistribution(3e-4, 1e-2, log=True),
-            "clf__weight_decay": CategoricalDistribution([0.0, 0.05]),
+            "clf__optimizer__weight_decay": CategoricalDistribution([0.0, 0.05]),
         },
         cv=StratifiedKFold(2),
         n_trials=4,

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.utils import Bunch
 
-from wbcclf.classifiers import CNNClassifier
+from wbcclf.classifiers import CNNClassifier, GradualUnfreezing
 from wbcclf.inspection._drawing import check_axes, get_axes
 
 
@@ -87,15 +87,17 @@ def find_learning_rate(
         raise ValueError(
             f"n_steps={n_steps!r} must be a whole number of 10 or more: fewer show nothing."
         )
+    unfrozen = classifier.unfrozen_layers
+    if isinstance(unfrozen, GradualUnfreezing):
+        unfrozen = unfrozen.layers
     test = _range_test(np.geomspace(lowest, highest, n_steps))
     trial = clone(classifier).set_params(
         lr=lowest,
         max_steps=n_steps,
         lr_schedule="constant",
-        lr_schedule_params=None,
-        gradual_unfreezing=0,
+        unfrozen_layers=unfrozen,
         early_stopping=False,
-        ema_decay=None,
+        averaging=False,
         cache_gb=0,  # most images are seen once at most
         checkpoint_dir=None,
         callbacks=[*(classifier.callbacks or ()), ("range_test", test)],
