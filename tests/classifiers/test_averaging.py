@@ -5,7 +5,8 @@ import pytest
 import torch
 from skorch.callbacks import Callback
 
-from wbcclf.classifiers.training._callbacks import AveragedWeights
+from wbcclf import EarlyStopping, Optimizer
+from wbcclf.classifiers.training._callbacks import AverageWeights
 
 
 class Weights(Callback):
@@ -29,7 +30,7 @@ def _copy(net):
 
 def test_the_result_is_the_moving_average_of_the_steps(simple, cells):
     noted = Weights()
-    clf = simple(max_epochs=3, ema_decay=0.8, callbacks=[noted]).fit(cells.images, cells.target)
+    clf = simple(max_epochs=3, averaging=0.8, callbacks=[noted]).fit(cells.images, cells.target)
     for name, tensor in clf.net_.module_.state_dict().items():
         average = torch.zeros_like(tensor, dtype=torch.float64)
         for weights in noted.trained:
@@ -42,16 +43,16 @@ def test_the_result_is_the_moving_average_of_the_steps(simple, cells):
 
 def test_training_itself_does_not_notice_the_average(simple, cells):
     steps = []
-    for decay in (None, 0.8):
+    for decay in (False, 0.8):
         noted = Weights()
-        simple(max_epochs=3, ema_decay=decay, callbacks=[noted]).fit(cells.images, cells.target)
+        simple(max_epochs=3, averaging=decay, callbacks=[noted]).fit(cells.images, cells.target)
         steps.append(noted.trained)
     for plain, averaged in zip(*steps, strict=True):
         assert all(torch.equal(tensor, averaged[name]) for name, tensor in plain.items())
 
 
 def test_validation_and_the_best_epoch_use_the_average(simple, cells, cross_entropy):
-    clf = simple(max_epochs=4, ema_decay=0.9, early_stopping=True, patience=4)
+    clf = simple(max_epochs=4, averaging=0.9, early_stopping=EarlyStopping(patience=4))
     clf.fit(cells.images, cells.target)
     best = min(epoch["valid_loss"] for epoch in clf.history_)
     held = clf.validation_indices_
@@ -63,7 +64,7 @@ def test_batch_norm_statistics_are_averaged_too(tiny, cells):
     from wbcclf import CNNClassifier
 
     noted = Weights()
-    clf = CNNClassifier(tiny, ema_decay=0.5, max_epochs=2, callbacks=[noted], random_state=0)
+    clf = CNNClassifier(tiny, averaging=0.5, max_epochs=2, callbacks=[noted], random_state=0)
     clf.fit(cells.images, cells.target)
     name = "backbone.block1.1.running_mean"
     average = sum(
@@ -75,11 +76,11 @@ def test_batch_norm_statistics_are_averaged_too(tiny, cells):
     )
 
 
-def test_partial_fit_goes_on_with_its_average(simple, cells):
-    clf = simple(ema_decay=0.8)
+def test_partial_fit_continues_its_average(simple, cells):
+    clf = simple(averaging=0.8)
     for _ in range(3):
         clf.partial_fit(cells.images, cells.target)
-    (average,) = [c for _, c in clf.net_.callbacks_ if isinstance(c, AveragedWeights)]
+    (average,) = [c for _, c in clf.net_.callbacks_ if isinstance(c, AverageWeights)]
     assert average.step_ == 9
 
 
@@ -90,7 +91,7 @@ def test_an_interrupted_training_keeps_the_average(simple, cells):
                 raise KeyboardInterrupt
 
     noted = Weights()
-    clf = simple(ema_decay=0.8, max_epochs=3, callbacks=[noted, Interrupt()])
+    clf = simple(averaging=0.8, max_epochs=3, callbacks=[noted, Interrupt()])
     with pytest.warns(UserWarning, match="interrupted in epoch 2"):
         clf.fit(cells.images, cells.target)
     name = "head.2.weight"
@@ -114,7 +115,8 @@ def test_gradients_are_clipped_to_the_norm(simple, cells):
                 self.seen.append(float(torch.stack(gradients).norm()))
 
     norms = Norms()
-    simple(max_grad_norm=1e-3, callbacks=[norms]).fit(cells.images, cells.target)
+    optimizer = Optimizer(max_grad_norm=1e-3)
+    simple(optimizer=optimizer, callbacks=[norms]).fit(cells.images, cells.target)
     assert max(norms.seen) == pytest.approx(1e-3, rel=1e-3)
     free = Norms()
     simple(callbacks=[free]).fit(cells.images, cells.target)
@@ -132,7 +134,7 @@ def test_gradients_are_clipped_to_the_norm(simple, cells):
     ],
 )
 def test_any_torch_optimizer_with_any_of_its_parameters(simple, cells, optimizer, params):
-    clf = simple(optimizer=optimizer, optimizer_params=params, lr=1e-3)
+    clf = simple(optimizer=Optimizer(optimizer, params=params), lr=1e-3)
     clf.fit(cells.images, cells.target)
     defaults = clf.net_.optimizer_.defaults
     assert all(defaults[name] == value for name, value in (params or {}).items())
@@ -140,8 +142,9 @@ def test_any_torch_optimizer_with_any_of_its_parameters(simple, cells, optimizer
 
 
 def test_a_wrong_optimizer_parameter_is_named(simple, cells):
-    with pytest.raises(ValueError, match=r"AdamW does not take optimizer_params=\{'momentum': 0.9"):
-        simple(optimizer_params={"momentum": 0.9}).fit(cells.images, cells.target)
+    optimizer = Optimizer(params={"momentum": 0.9})
+    with pytest.raises(ValueError, match=r"AdamW does not take .*params=\{'momentum': 0.9\}"):
+        simple(optimizer=optimizer).fit(cells.images, cells.target)
 
 
 # ---------------------------------------------------------------- test-time augmentation

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wbcclf import FocalLoss, Head, Mixing
 from wbcclf.classifiers.data._batches import Batches, ImageData
-from wbcclf.classifiers.training._mixing import Mixing
+from wbcclf.classifiers.training._mixing import Mixer
 
 
 def data(counts, size=4):
@@ -46,7 +47,7 @@ def test_balanced_batches_take_the_class_sizes_out_of_the_prediction(simple):
     X = np.full((40, 8, 8, 3), 128, dtype=np.uint8)
     y = np.arange(40) < 4
     shares = {
-        balanced: simple(max_epochs=15, lr=1e-2, balanced_batches=balanced, dropout=0)
+        balanced: simple(max_epochs=15, lr=1e-2, balanced_batches=balanced, head=Head(dropout=0.0))
         .fit(X, y)
         .predict_proba(X[:1])[0, 1]
         for balanced in (False, True)
@@ -61,7 +62,7 @@ def test_mixed_labels_and_weights_give_the_loss_of_both_images(kind):
     dataset = data([5, 5, 5], size=8)
     inputs, target = dataset[np.arange(15)]
     inputs["sample_weight"] = np.linspace(0.5, 2, 15).astype(np.float32)
-    mixing = Mixing(float(kind == "mixup"), float(kind == "cutmix"), 3)
+    mixing = Mixer(Mixing(float(kind == "mixup"), float(kind == "cutmix")), 3)
     batch = inputs | {"images": inputs["images"].copy()}
     mixed, label = mixing(batch, target, np.random.RandomState(3))
 
@@ -93,19 +94,17 @@ def test_mixed_labels_and_weights_give_the_loss_of_both_images(kind):
 
 def test_with_both_given_a_coin_decides():
     inputs, target = data([5, 5])[np.arange(10)]
-    mixing, random_state = Mixing(1.0, 1.0, 2), np.random.RandomState(0)
+    mixing, random_state = Mixer(Mixing(1.0, 1.0), 2), np.random.RandomState(0)
     kinds = {mixing(dict(inputs), target, random_state)[0]["images"].dtype for _ in range(20)}
     assert kinds == {np.dtype(np.uint8), np.dtype(np.float32)}  # CutMix keeps bytes
 
 
-@pytest.mark.parametrize("params", [{"mixup": 0.2}, {"cutmix": 1.0}, {"mixup": 1.0, "cutmix": 1.0}])
-def test_mixing_trains_with_every_loss_and_weight(simple, cells, params):
-    clf = simple(loss="focal", label_smoothing=0.1, class_weight="balanced", **params)
-    clf.fit(cells.images, cells.target)
-    again = simple(loss="focal", label_smoothing=0.1, class_weight="balanced", **params)
-    again.fit(cells.images, cells.target)
-    plain = simple(loss="focal", label_smoothing=0.1, class_weight="balanced")
-    plain.fit(cells.images, cells.target)
+@pytest.mark.parametrize("mixing", [Mixing(0.2), Mixing(cutmix=1.0), Mixing(1.0, 1.0)])
+def test_mixing_trains_with_every_loss_and_weight(simple, cells, mixing):
+    params = {"loss": FocalLoss(label_smoothing=0.1), "class_weight": "balanced"}
+    clf = simple(mixing=mixing, **params).fit(cells.images, cells.target)
+    again = simple(mixing=mixing, **params).fit(cells.images, cells.target)
+    plain = simple(**params).fit(cells.images, cells.target)
     given = clf.predict_proba(cells.images)
     np.testing.assert_array_equal(given, again.predict_proba(cells.images))
     assert abs(given - plain.predict_proba(cells.images)).max() > 1e-4

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from wbcclf import Head, SimpleCNNClassifier
+from wbcclf import CrossEntropy, Head, Mixing, Optimizer, SimpleCNNClassifier, StepDecay
 from wbcclf.classifiers.training._fit import check_fit
 from wbcclf.exceptions import WeightsNotFoundError
 
@@ -18,10 +18,11 @@ CLASSES = ["eosinophil", "lymphocyte", "neutrophil"]
         ({"lr": -1.0}, "'lr' parameter"),
         ({"input_size": (8,)}, "input_size must be"),
         ({"head": Head("token")}, "pooling='token'"),
-        ({"dropout": (0.1, 0.2)}, "dropout"),
-        ({"optimizer_params": {"momentun": 0.9}}, "optimizer_params"),
-        ({"lr_schedule_params": {"steps": 3}}, "lr_schedule_params"),
-        ({"l2": {"conv9": 0.1}}, "conv9"),
+        ({"head": Head(dropout=(0.1, 0.2))}, "dropout"),
+        ({"optimizer": Optimizer(params={"momentun": 0.9})}, "momentun"),
+        ({"lr_schedule": StepDecay(step_size=0)}, "'step_size' parameter of StepDecay"),
+        ({"mixing": Mixing(mixup=-1.0)}, "'mixup' parameter of Mixing"),
+        ({"loss": CrossEntropy(l2={"conv9": 0.1})}, "conv9"),
         ({"class_weight": {"basophil": 2.0}}, "class_weight"),
         ({"device": "cuda:99"}, "device='cuda:99'"),
     ],

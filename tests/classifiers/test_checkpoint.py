@@ -10,7 +10,7 @@ import pytest
 import torch
 from skorch.callbacks import Callback
 
-from wbcclf import Augmenter, CNNClassifier
+from wbcclf import Augmenter, CNNClassifier, CrossEntropy, Head
 from wbcclf.backbones import _registry, get_backbone
 from wbcclf.classifiers.options._values import digest
 from wbcclf.exceptions import ModelFormatError, TrainingInterruptedWarning
@@ -20,7 +20,10 @@ SCRIPT = """
 import os, signal, sys
 import numpy as np
 from skorch.callbacks import Callback
-from wbcclf import Augmenter, SimpleCNNClassifier, make_blood_cells
+from wbcclf import (
+    Augmenter, EarlyStopping, GradualUnfreezing, Head, Optimizer, SimpleCNNClassifier,
+    make_blood_cells,
+)
 
 class Kill(Callback):
     def on_batch_end(self, net, training=False, **kwargs):
@@ -29,9 +32,10 @@ class Kill(Callback):
 
 cells = make_blood_cells(36, classes=3, image_size=16, random_state=0)
 clf = SimpleCNNClassifier(
-    max_epochs=6, batch_size=16, device="cpu", random_state=0, dropout=0.5, augment=Augmenter(),
-    lr_schedule="onecycle", early_stopping=True, patience=6, ema_decay=0.9, mixup=0.2,
-    balanced_batches=True, layer_lr_decay=0.8, gradual_unfreezing=1,
+    max_epochs=6, batch_size=16, device="cpu", random_state=0, head=Head(dropout=0.5),
+    augment=Augmenter(), lr_schedule="onecycle", early_stopping=EarlyStopping(patience=6),
+    averaging=0.9, mixing="mixup", balanced_batches=True,
+    optimizer=Optimizer(layer_lr_decay=0.8), unfrozen_layers=GradualUnfreezing(),
     checkpoint_dir=sys.argv[1] or None, callbacks=[Kill()],
 )
 clf.fit(cells.images, cells.target)
@@ -104,19 +108,19 @@ def interrupted(simple, cells, tmp_path):
     [
         {},
         {"optimizer": "sgd", "lr_schedule": "plateau", "early_stopping": True},
-        {"optimizer": "rmsprop", "lr_schedule": "cosine", "cutmix": 1.0},
-        {"optimizer": torch.optim.NAdam, "ema_decay": 0.9, "head__hidden": (8,)},
-        {"augment": Augmenter(), "class_weight": "balanced", "l2": {"conv2": 0.01}},
+        {"optimizer": "rmsprop", "lr_schedule": "cosine", "mixing": "cutmix"},
+        {"optimizer": torch.optim.NAdam, "averaging": 0.9, "head": Head(hidden=(8,))},
+        {
+            "augment": Augmenter(),
+            "class_weight": "balanced",
+            "loss": CrossEntropy(l2={"conv2": 0.01}),
+        },
     ],
     ids=lambda params: "-".join(params) or "plain",
 )
 def test_an_interrupted_fit_goes_on_and_ends_as_an_unbroken_one(
     interrupted, simple, cells, params, tmp_path
 ):
-    from wbcclf import Head
-
-    head = params.pop("head__hidden", None)
-    params = params | ({"head": Head(hidden=head)} if head else {})
     count = Stop(99)
     clf = interrupted(**params).set_params(callbacks=[count]).fit(cells.images, cells.target)
     assert count.trained == 2  # epochs 3 and 4

@@ -12,6 +12,7 @@ from wbcclf import (
     ConvNeXtTinyClassifier,
     DenseNet121Classifier,
     EfficientNetB0Classifier,
+    Head,
     ImageMLPClassifier,
     InceptionV3Classifier,
     MobileNetV3SmallClassifier,
@@ -67,7 +68,8 @@ def one_step(simple):
     """Return a maker of classifiers without chance: no dropout, all rows in one batch."""
 
     def make(**params):
-        return simple(dropout=0, batch_size=1000, max_epochs=8, optimizer="sgd", **params)
+        head = Head(dropout=0.0)
+        return simple(head=head, batch_size=1000, max_epochs=8, optimizer="sgd", **params)
 
     return make
 

@@ -28,9 +28,9 @@ NAMED = {
     ResNet18Classifier: "resnet18",
 }
 PARAMETERS = (
-    "weights unfrozen_layers head dropout input_size max_epochs batch_size optimizer lr "
-    "weight_decay lr_schedule class_weight early_stopping validation_fraction patience augment "
-    "device precision callbacks random_state verbose warm_start"
+    "weights unfrozen_layers head input_size max_epochs batch_size optimizer lr lr_schedule "
+    "averaging loss class_weight mixing early_stopping augment device precision callbacks "
+    "random_state verbose warm_start"
 ).split()
 
 # Float32 sums in another order (batches of another size, another memory layout).
@@ -70,15 +70,15 @@ def test_named_classifier_is_cnn_classifier_with_that_backbone(simple, cells):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("dropout", 1.0),
+        ("averaging", 1.0),
         ("max_epochs", 0),
         ("batch_size", 0),
         ("lr", 0.0),
         ("optimizer", "adagrad"),
         ("lr_schedule", "steps"),
         ("precision", "float64"),
-        ("patience", 0),
-        ("validation_fraction", 1.0),
+        ("early_stopping", 5),
+        ("mixing", "cut"),
         ("class_weight", "even"),
         ("augment", "flip"),
         ("head", "flatten"),
@@ -208,7 +208,7 @@ def test_input_size_resizes_inside_the_network(simple, cells):
 
 
 def test_small_images_are_enlarged_for_a_backbone_that_needs_more(cells):
-    clf = CNNClassifier("squeezenet1_1", max_epochs=1, device="cpu")
+    clf = CNNClassifier("squeezenet1_1", weights=None, max_epochs=1, device="cpu")
     clf.fit(cells.images[:8], cells.target[:8])
     assert clf.net_.module_.preprocessing.input_size == (32, 32)
 
@@ -250,10 +250,10 @@ def test_balanced_counts_the_rows_that_are_trained_on(simple, cells):
 
 @pytest.mark.parametrize(
     ("head", "n_in"),
-    [(Head("flatten", (8,)), 256), (Head("max", (8,)), 256), (Head("avg", [8]), 256)],
+    [(Head("flatten", (8,), 0.5), 256), (Head("max", (8,)), 256), (Head("avg", [8]), 256)],
 )
 def test_head_has_its_hidden_layers(simple, cells, head, n_in):
-    clf = simple(head=head, dropout=0.5).fit(cells.images, cells.target)
+    clf = simple(head=head).fit(cells.images, cells.target)
     layers = [layer for layer in clf.net_.module_.head if isinstance(layer, torch.nn.Linear)]
     assert [(layer.in_features, layer.out_features) for layer in layers] == [(n_in, 8), (8, 3)]
     assert clf.predict_proba(cells.images).shape == (36, 3)
@@ -269,7 +269,9 @@ def test_flattening_head_takes_all_values_of_the_feature_maps(tiny, cells):
 
 @pytest.mark.parametrize("hidden", [(0,), (8, -1), ("8",)])
 def test_impossible_head_is_refused(simple, cells, hidden):
-    with pytest.raises(ValueError, match="'hidden' parameter of Head must hold positive ints"):
+    with pytest.raises(
+        ValueError, match=r"'hidden' parameter of Head must be .*int in the range \[1, inf\)"
+    ):
         simple(head=Head(hidden=hidden)).fit(cells.images, cells.target)
     with pytest.raises(ValueError, match="'pooling' parameter of Head must be"):
         simple(head=Head(pooling="sum")).fit(cells.images, cells.target)
@@ -316,8 +318,8 @@ def test_partial_fit_takes_changed_training_parameters(simple, cells):
 
 def test_a_warm_start_with_another_network_is_refused(simple, cells):
     clf = simple(warm_start=True, max_epochs=1).fit(cells.images, cells.target)
-    with pytest.raises(ValueError, match=r"dropout changed after the network was built"):
-        clf.set_params(dropout=0.5).fit(cells.images, cells.target)
+    with pytest.raises(ValueError, match=r"head changed after the network was built"):
+        clf.set_params(head=Head(dropout=0.5)).fit(cells.images, cells.target)
 
 
 def test_a_fit_that_fails_leaves_no_half_of_two(simple, cells):

@@ -8,21 +8,29 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from skorch.callbacks import Callback
 
-from wbcclf import SimpleCNNClassifier
+from wbcclf import (
+    CrossEntropy,
+    EarlyStopping,
+    FocalLoss,
+    GradualUnfreezing,
+    Head,
+    Mixing,
+    SimpleCNNClassifier,
+)
 from wbcclf.exceptions import TrainingInterruptedWarning
 
 # Every way in which labels are counted or a loss is computed.
 OPTIONS = [
     {},
     {"loss": "focal"},
-    {"label_smoothing": 0.2},
-    {"loss": "focal", "label_smoothing": 0.2},
+    {"loss": CrossEntropy(label_smoothing=0.2)},
+    {"loss": FocalLoss(label_smoothing=0.2)},
     {"class_weight": {"neutrophil": 20.0, "lymphocyte": 1.0, "eosinophil": 0.5}},
     {"balanced_batches": True},
-    {"mixup": 0.4, "cutmix": 1.0},
-    {"mixup": 0.4, "class_weight": "balanced", "label_smoothing": 0.1},
-    {"ema_decay": 0.9, "early_stopping": True, "patience": 50},
-    {"gradual_unfreezing": 1},
+    {"mixing": Mixing(0.4, 1.0)},
+    {"mixing": Mixing(0.4), "class_weight": "balanced", "loss": CrossEntropy(0.1)},
+    {"averaging": 0.9, "early_stopping": EarlyStopping(patience=50)},
+    {"unfrozen_layers": GradualUnfreezing()},
 ]
 
 
@@ -39,7 +47,7 @@ def make(simple):
     """Return a maker of classifiers that take 60 steps, ten epochs or more."""
 
     def of(**params):
-        return simple(**({"max_steps": 60, "dropout": 0, "batch_size": 4} | params))
+        return simple(**({"max_steps": 60, "head": Head(dropout=0.0), "batch_size": 4} | params))
 
     return of
 
@@ -82,7 +90,8 @@ def test_the_gain_is_that_of_the_formula(make, unequal):
             return closure()
 
     weight = np.linspace(0.5, 2, len(y))
-    clf = make(max_steps=1, batch_size=64, optimizer=StandStill, label_smoothing=0.1, l2=0.1)
+    loss = CrossEntropy(label_smoothing=0.1, l2=0.1)
+    clf = make(max_steps=1, batch_size=64, optimizer=StandStill, loss=loss)
     clf.fit(X, y, sample_weight=weight)
     number = np.searchsorted(clf.classes_, y)
     share = 0.9 * np.eye(3)[number] + 0.1 / 3
@@ -94,7 +103,7 @@ def test_the_gain_is_that_of_the_formula(make, unequal):
 
 
 def test_penalties_are_no_part_of_it(make, unequal):
-    clf = fit_quietly(make(l2=0.05), *unequal)
+    clf = fit_quietly(make(loss=CrossEntropy(l2=0.05)), *unequal)
     assert clf.history_[-1]["train_loss"] > 1.5 > -np.log([1 / 2, 1 / 3, 1 / 6]).mean()
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from skorch.callbacks import Callback
 
-from wbcclf import CNNClassifier, Head
+from wbcclf import CNNClassifier, Head, Optimizer
 from wbcclf.backbones import get_backbone
 from wbcclf.backbones._chain import build_chain, count_frozen
 from wbcclf.classifiers.network._network import CellNetwork
@@ -65,7 +65,8 @@ def test_fit_changes_the_unfrozen_blocks_and_no_bit_of_the_others(
     frozen, cells, backbone, unfrozen_layers, changed
 ):
     # weight_decay would move even a parameter without a gradient, were it in the optimiser
-    clf, path = frozen(backbone, unfrozen_layers, weight_decay=0.1, max_epochs=1)
+    optimizer = Optimizer(weight_decay=0.1)
+    clf, path = frozen(backbone, unfrozen_layers, optimizer=optimizer, max_epochs=1)
     clf.fit(cells.images[:20], cells.target[:20])
     assert changed_blocks(clf, path) == changed
 
@@ -144,7 +145,7 @@ def test_cut_decides_which_parameters_are_trainable(name):
     spec = get_backbone(name)
     chain, _ = build_chain(spec, None)
     size = (spec.smallest_size, spec.smallest_size)
-    network = CellNetwork(chain, Preprocessing(spec, (0, 255), size), Head(), 0.2, 3)
+    network = CellNetwork(chain, Preprocessing(spec, (0, 255), size), Head(), 3)
     blocks = dict(chain.named_children())
     for unfrozen_layers in (0, 1, len(blocks), list(blocks)[2], "all"):
         network.freeze(count_frozen(chain, unfrozen_layers))

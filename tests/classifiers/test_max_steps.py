@@ -7,7 +7,15 @@ import pytest
 from imblearn.pipeline import Pipeline
 from skorch.callbacks import Callback
 
-from wbcclf import Augmenter, load_model, save_model
+from wbcclf import (
+    Augmenter,
+    EarlyStopping,
+    GradualUnfreezing,
+    Mixing,
+    StepDecay,
+    load_model,
+    save_model,
+)
 from wbcclf.exceptions import TrainingInterruptedWarning
 from wbcclf.inspection import find_learning_rate
 
@@ -59,9 +67,9 @@ def test_a_fit_takes_exactly_so_many_steps(simple, cells, max_steps, expected):
 @pytest.mark.parametrize(
     "params",
     [
-        {"augment": Augmenter(), "mixup": 0.2, "cutmix": 1.0},
-        {"balanced_batches": True, "ema_decay": 0.9, "lr_schedule": "cosine"},
-        {"gradual_unfreezing": 1, "lr_schedule": "plateau", "max_epochs": 6},
+        {"augment": Augmenter(), "mixing": Mixing(0.2, 1.0)},
+        {"balanced_batches": True, "averaging": 0.9, "lr_schedule": "cosine"},
+        {"unfrozen_layers": GradualUnfreezing(), "lr_schedule": "plateau", "max_epochs": 6},
     ],
     ids=lambda params: "-".join(params),
 )
@@ -87,13 +95,11 @@ def test_schedules_stretch_over_the_steps(simple, cells):
     n = np.arange(7)
     for schedule, expected in [
         ("cosine", (1 + np.cos(np.pi * n / 7)) / 2),
-        ("step", 0.1 ** (n // STEPS)),  # step_size counts epochs
+        (StepDecay(step_size=1), 0.1 ** (n // STEPS)),  # step_size counts epochs
         ("onecycle", None),
     ]:
         rates = Rates()
         clf = simple(max_steps=7, lr=0.01, lr_schedule=schedule, callbacks=[rates])
-        if schedule == "step":
-            clf.set_params(lr_schedule_params={"step_size": 1})
         clf.fit(cells.images, cells.target)
         if expected is not None:
             np.testing.assert_allclose(rates.seen, 0.01 * expected, rtol=1e-9)
@@ -102,7 +108,7 @@ def test_schedules_stretch_over_the_steps(simple, cells):
 
 
 def test_the_cut_epoch_is_validated_and_can_be_the_best(simple, cells, cross_entropy):
-    clf = simple(max_steps=7, early_stopping=True, patience=9, lr_schedule="constant")
+    clf = simple(max_steps=7, early_stopping=EarlyStopping(patience=9), lr_schedule="constant")
     clf.fit(cells.images, cells.target, X_val=cells.images, y_val=cells.target)
     losses = [epoch["valid_loss"] for epoch in clf.history_]
     assert len(losses) == 3
@@ -112,7 +118,7 @@ def test_the_cut_epoch_is_validated_and_can_be_the_best(simple, cells, cross_ent
 
 def test_early_stopping_ends_before_the_steps_do(simple, cells):
     wrong = {"X_val": cells.images[:18], "y_val": np.roll(cells.target[:18], 1)}
-    clf = simple(max_steps=200, early_stopping=True, patience=2, lr=3e-3)
+    clf = simple(max_steps=200, early_stopping=EarlyStopping(patience=2), lr=3e-3)
     clf.fit(cells.images, cells.target, **wrong)
     assert clf.n_steps_ == STEPS * clf.n_iter_ < 100
 
@@ -124,7 +130,8 @@ def test_a_resumed_fit_ends_as_an_unbroken_one(simple, cells, tmp_path, interrup
             if training and len(net.history) == interrupted_in:
                 raise KeyboardInterrupt
 
-    params = {"max_steps": 8, "ema_decay": 0.9, "mixup": 0.2, "early_stopping": True, "patience": 9}
+    params = {"max_steps": 8, "averaging": 0.9, "mixing": "mixup"}
+    params["early_stopping"] = EarlyStopping(patience=9)
     broken = simple(checkpoint_dir=tmp_path, callbacks=[Stop()], **params)
     with pytest.warns(TrainingInterruptedWarning):
         broken.fit(cells.images, cells.target)
@@ -205,10 +212,10 @@ def test_a_saved_model_keeps_the_parameter_and_the_count(simple, cells, tmp_path
 
 def test_few_steps_reach_few_blocks(simple, cells):
     with pytest.warns(UserWarning, match="reaches 1 of the 5 blocks to train in 2 epochs"):
-        simple(max_steps=4, gradual_unfreezing=1).fit(cells.images, cells.target)
+        simple(max_steps=4, unfrozen_layers=GradualUnfreezing()).fit(cells.images, cells.target)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        simple(max_steps=16, gradual_unfreezing=1).fit(cells.images, cells.target)
+        simple(max_steps=16, unfrozen_layers=GradualUnfreezing()).fit(cells.images, cells.target)
 
 
 @pytest.mark.parametrize("max_steps", [0, -1, 2.5, "many"])

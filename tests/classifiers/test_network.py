@@ -17,8 +17,13 @@ def layers(clf):
 
 def test_the_published_head_with_batch_norm_and_dropouts_of_its_own(simple, cells):
     """System C: Flatten, BN, Dense 256, D .7, BN, 128, D .5, 64, D .3, softmax."""
-    head = Head("flatten", hidden=(256, 128, 64), batch_norm=(True, True, False, False))
-    clf = simple(head=head, dropout=(0, 0.7, 0.5, 0.3), max_epochs=1)
+    head = Head(
+        "flatten",
+        hidden=(256, 128, 64),
+        dropout=(0.0, 0.7, 0.5, 0.3),
+        batch_norm=(True, True, False, False),
+    )
+    clf = simple(head=head, max_epochs=1)
     clf.fit(cells.images, cells.target)
     assert layers(clf) == [
         *("Dropout", "BatchNorm1d", "Linear", "ReLU"),
@@ -33,7 +38,7 @@ def test_the_published_head_with_batch_norm_and_dropouts_of_its_own(simple, cell
 
 
 def test_one_value_stands_for_every_layer(simple, cells):
-    clf = simple(head=Head(hidden=(8,), batch_norm=True), dropout=0.4, max_epochs=1)
+    clf = simple(head=Head(hidden=(8,), dropout=0.4, batch_norm=True), max_epochs=1)
     clf.fit(cells.images, cells.target)
     hidden, output = (
         ["Dropout", "BatchNorm1d", "Linear", "ReLU"],
@@ -45,9 +50,12 @@ def test_one_value_stands_for_every_layer(simple, cells):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"dropout": (0.1, 0.2, 0.3)}, r"dropout=\(0.1, 0.2, 0.3\) has 3 values.*2 linear layers"),
-        ({"dropout": (0.1, 1.5)}, r"dropout.*1.5"),
-        ({"head__batch_norm": (True,)}, r"batch_norm=\(True,\) has 1 values.*with 8, 3 outputs"),
+        (
+            {"head__dropout": (0.1, 0.2, 0.3)},
+            r"dropout=\(0.1, 0.2, 0.3\)\) has 3 values.*2 linear layers",
+        ),
+        ({"head__dropout": (0.1, 1.5)}, r"dropout.*1.5"),
+        ({"head__batch_norm": (True,)}, r"batch_norm=\(True,\)\) has 1 values.*with 8, 3 outputs"),
     ],
 )
 def test_values_that_do_not_fit_the_head_are_refused(simple, cells, params, message):
@@ -145,6 +153,7 @@ def test_real_imagenet_weights_are_all_loaded_and_beat_random_ones(wbcclf_data):
             weights=path,
             unfrozen_layers="all" if path is None else 1,
             max_epochs=4,
+            lr=1e-3,
             lr_schedule="onecycle",
             random_state=0,
             device="cpu",

@@ -14,7 +14,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold, cross_va
 from sklearn.utils.metadata_routing import get_routing_for_object
 
 import wbcclf
-from wbcclf import SMOTE, Augmenter, DeepFeatures, Head, ImageSampler, SimpleCNNClassifier
+from wbcclf import SMOTE, Augmenter, Cache, DeepFeatures, Head, ImageSampler, SimpleCNNClassifier
 
 CONSUMED = {
     "fit": {"sample_weight", "X_val", "y_val"},
@@ -26,6 +26,8 @@ ESTIMATORS = [
     for name, cls in sorted(vars(wbcclf).items())
     if inspect.isclass(cls) and issubclass(cls, BaseEstimator)
 ]
+
+NEEDED = {ImageSampler: [RandomOverSampler()], Cache: ["folder"]}  # what has no default
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +55,7 @@ class SplitOfGroups(StratifiedGroupKFold):
 
 @pytest.mark.parametrize("cls", ESTIMATORS, ids=lambda cls: cls.__name__)
 def test_estimators_request_what_they_take_and_nothing_else(cls):
-    estimator = cls(RandomOverSampler()) if cls is ImageSampler else cls()
+    estimator = cls(*NEEDED.get(cls, ()))
     router = get_routing_for_object(estimator)
     takes = CONSUMED if issubclass(cls, wbcclf.CNNClassifier) else {}
     for method in ("fit", "partial_fit", "predict", "transform", "fit_resample", "score"):

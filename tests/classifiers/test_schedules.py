@@ -7,6 +7,17 @@ import pytest
 import torch
 from skorch.callbacks import Callback
 
+from wbcclf import (
+    Constant,
+    Cosine,
+    GradualUnfreezing,
+    InverseTimeDecay,
+    OneCycle,
+    Optimizer,
+    Plateau,
+    StepDecay,
+)
+
 # Where validation images are training images, too, what is measured on them matters to no one.
 pytestmark = pytest.mark.filterwarnings("ignore:.*images of X_val are in X, too")
 
@@ -43,22 +54,21 @@ STEP = np.arange(EPOCHS * STEPS)
 
 
 @pytest.mark.parametrize(
-    ("schedule", "params", "expected"),
+    ("schedule", "expected"),
     [
-        ("constant", None, np.ones(18)),
-        ("constant", {"warmup_epochs": 1}, np.r_[1 / 4, 2 / 4, 3 / 4, np.ones(15)]),
-        ("cosine", None, (1 + np.cos(math.pi * STEP / 18)) / 2),
+        ("constant", np.ones(18)),
+        (Constant(warmup_epochs=1), np.r_[1 / 4, 2 / 4, 3 / 4, np.ones(15)]),
+        ("cosine", (1 + np.cos(math.pi * STEP / 18)) / 2),
         (
-            "cosine",
-            {"warmup_epochs": 1},
+            Cosine(warmup_epochs=1),
             np.r_[1 / 4, 2 / 4, 3 / 4, (1 + np.cos(math.pi * np.arange(15) / 15)) / 2],
         ),
-        ("step", {"step_size": 2, "gamma": 0.25}, 0.25 ** (EPOCH // 2)),
-        ("decay", {"decay": 0.5}, 1 / (1 + 0.5 * STEP)),
+        (StepDecay(step_size=2, gamma=0.25), 0.25 ** (EPOCH // 2)),
+        (InverseTimeDecay(decay=0.5), 1 / (1 + 0.5 * STEP)),
     ],
 )
-def test_schedule_is_its_formula(rates, schedule, params, expected):
-    seen = rates(lr_schedule=schedule, lr_schedule_params=params)
+def test_schedule_is_its_formula(rates, schedule, expected):
+    seen = rates(lr_schedule=schedule)
     np.testing.assert_allclose(seen[:, 0], 0.01 * expected, rtol=1e-9)
 
 
@@ -72,8 +82,8 @@ def test_one_cycle_goes_up_to_lr_and_down_again(rates):
 def test_plateau_lowers_the_rate_when_the_figure_does_not_improve(simple, cells):
     noted = Rates()
     shuffled = np.roll(cells.target, 1)  # wrong labels: validation gets worse and worse
-    clf = simple(max_epochs=8, lr=0.01, callbacks=[noted], lr_schedule="plateau")
-    clf.set_params(lr_schedule_params={"patience": 0, "factor": 0.5, "min_lr": 2e-3})
+    plateau = Plateau(patience=0, factor=0.5, min_lr=2e-3)
+    clf = simple(max_epochs=8, lr=0.01, callbacks=[noted], lr_schedule=plateau)
     clf.fit(cells.images, cells.target, X_val=cells.images, y_val=shuffled)
     seen = np.array(noted.seen)[::STEPS, 0]  # one value an epoch
     losses = [epoch["valid_loss"] for epoch in clf.history_]
@@ -89,15 +99,15 @@ def test_plateau_lowers_the_rate_when_the_figure_does_not_improve(simple, cells)
 @pytest.mark.parametrize(
     ("schedule", "params", "message"),
     [
-        ("onecycle", {"warmup_epochs": 1}, r"takes numbers from 0 up for: nothing"),
-        ("step", {"steps": 3}, r"steps cannot be used.*step_size \(10\), gamma \(0.1\)"),
-        ("cosine", {"warmup_epochs": -1}, r"warmup_epochs cannot be used"),
-        ("plateau", {"factor": "half"}, r"factor cannot be used"),
+        (OneCycle(), {"warmup_epochs": 1}, "'warmup_epochs' for estimator OneCycle"),
+        (StepDecay(), {"steps": 3}, r"'steps' for estimator StepDecay.*'gamma', 'step_size'"),
+        (Cosine(), {"warmup_epochs": -1}, "'warmup_epochs' parameter of Cosine must be"),
+        (Plateau(), {"factor": "half"}, "'factor' parameter of Plateau must be"),
     ],
 )
 def test_wrong_schedule_parameters_name_the_right_ones(simple, cells, schedule, params, message):
     with pytest.raises(ValueError, match=message):
-        simple(lr_schedule=schedule, lr_schedule_params=params).fit(cells.images, cells.target)
+        simple(lr_schedule=schedule.set_params(**params)).fit(cells.images, cells.target)
 
 
 # ---------------------------------------------------------------- over the blocks
@@ -106,14 +116,15 @@ def test_wrong_schedule_parameters_name_the_right_ones(simple, cells, schedule, 
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "onecycle"])
 def test_every_block_further_down_learns_slower_by_the_same_factor(rates, schedule):
     plain = rates(lr_schedule=schedule)
-    seen = rates(lr_schedule=schedule, layer_lr_decay=0.5)
+    seen = rates(lr_schedule=schedule, optimizer=Optimizer(layer_lr_decay=0.5))
     assert plain.shape == (18, 1)
     assert seen.shape == (18, 6)  # the head and five blocks
     np.testing.assert_allclose(seen, plain * 0.5 ** np.arange(6), rtol=1e-9)
 
 
 def test_the_optimizer_gets_each_blocks_weights_in_its_own_group(simple, cells):
-    clf = simple(max_epochs=1, layer_lr_decay=0.5).fit(cells.images, cells.target)
+    clf = simple(max_epochs=1, optimizer=Optimizer(layer_lr_decay=0.5))
+    clf.fit(cells.images, cells.target)
     network = clf.net_.module_
     parts = [network.head, *reversed(network.backbone)]
     for group, part in zip(clf.net_.optimizer_.param_groups, parts, strict=True):
@@ -145,9 +156,10 @@ class Cuts(Callback):
 
 def test_gradual_unfreezing_goes_down_block_by_block(simple, cells):
     cuts = Cuts()
-    clf = simple(max_epochs=9, gradual_unfreezing=2, callbacks=[cuts])
+    unfreezing = GradualUnfreezing(layers=3, epochs_per_layer=2)
+    clf = simple(max_epochs=9, unfrozen_layers=unfreezing, callbacks=[cuts])
     with pytest.warns(UserWarning, match="2 of 5 blocks"):  # frozen at random, to be quick
-        clf.set_params(unfrozen_layers=3).fit(cells.images, cells.target)
+        clf.fit(cells.images, cells.target)
     assert cuts.seen == [5, 5, 4, 4, 3, 3, 2, 2, 2]
     assert cuts.moved == cuts.seen  # the lowest block that moved is the first unfrozen one
 
@@ -156,15 +168,15 @@ def test_gradual_unfreezing_goes_down_block_by_block(simple, cells):
 
 
 @pytest.mark.parametrize(
-    ("params", "key", "expected"),
+    ("optimizer", "key", "expected"),
     [
-        ({"optimizer": "rmsprop"}, "momentum", {0.0}),
-        ({"optimizer": torch.optim.SGD}, "momentum", {0.0}),
-        ({"optimizer": "sgd", "optimizer_params": {"momentum": 0.5}}, "momentum", {0.5}),
-        ({"optimizer_params": {"betas": (0.5, 0.99)}}, "betas", {(0.5, 0.99)}),
+        ("rmsprop", "momentum", {0.0}),
+        (torch.optim.SGD, "momentum", {0.0}),
+        (Optimizer("sgd", params={"momentum": 0.5}), "momentum", {0.5}),
+        (Optimizer(params={"betas": (0.5, 0.99)}), "betas", {(0.5, 0.99)}),
     ],
 )
-def test_one_cycle_leaves_a_chosen_momentum_and_none_alone(simple, cells, params, key, expected):
+def test_one_cycle_leaves_a_chosen_momentum_and_none_alone(simple, cells, optimizer, key, expected):
     class Momenta(Callback):
         def initialize(self):
             self.seen = set()
@@ -174,7 +186,7 @@ def test_one_cycle_leaves_a_chosen_momentum_and_none_alone(simple, cells, params
             self.seen |= {group[key] for group in net.optimizer_.param_groups}
 
     noted = Momenta()
-    simple(lr_schedule="onecycle", callbacks=[noted], **params).fit(cells.images, cells.target)
+    simple(optimizer=optimizer, callbacks=[noted]).fit(cells.images, cells.target)
     assert noted.seen == expected
 
 
@@ -185,10 +197,11 @@ def test_one_cycle_of_a_single_step_trains(simple, cells):
 
 
 def test_gradual_unfreezing_that_does_not_reach_its_end_says_so(simple, cells):
-    with pytest.warns(UserWarning, match=r"gradual_unfreezing=2 reaches 1 of the 5 blocks"):
-        simple(max_epochs=3, gradual_unfreezing=2).fit(cells.images, cells.target)
+    unfreezing = GradualUnfreezing(epochs_per_layer=2)
+    with pytest.warns(UserWarning, match=r"\(epochs_per_layer=2\) reaches 1 of the 5 blocks"):
+        simple(max_epochs=3, unfrozen_layers=unfreezing).fit(cells.images, cells.target)
 
 
 def test_the_rate_is_given_once(simple, cells):
-    with pytest.raises(ValueError, match=r"optimizer_params holds 'lr'"):
-        simple(optimizer_params={"lr": 1e-2}).fit(cells.images, cells.target)
+    with pytest.raises(ValueError, match=r"Optimizer\(params=...\) holds 'lr'"):
+        simple(optimizer=Optimizer(params={"lr": 1e-2})).fit(cells.images, cells.target)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from wbcclf import Augmenter, CNNClassifier, ConvNet, load_model, save_model
+from wbcclf import Augmenter, CNNClassifier, ConvNet, Head, Mixing, load_model, save_model
 from wbcclf.classifiers.data._batches import Batches, ImageData
 from wbcclf.classifiers.network._device import resolve_precision
 from wbcclf.classifiers.network._heap import keeping_freed_memory
-from wbcclf.classifiers.training._mixing import Mixing
+from wbcclf.classifiers.training._mixing import Mixer
 
 # ---------------------------------------------------------------- precision="auto"
 
@@ -82,7 +82,7 @@ def test_data_on_a_device_gives_the_same_batches(data, block_bytes, monkeypatch)
     moved = data.moved("cpu")
     assert isinstance(moved.X, torch.Tensor)
     assert len(moved.X) == len(moved) == len(data)
-    for mixing in (None, Mixing(0.4, 0.0, 3), Mixing(0.0, 1.0, 3)):
+    for mixing in (None, Mixer(Mixing(0.4), 3), Mixer(Mixing(cutmix=1.0), 3)):
         batches = [
             list(Batches(some, 4, np.random.RandomState(1), balanced=True, mixing=mixing))
             for some in (data, moved)
@@ -129,7 +129,7 @@ def test_training_on_a_gpu_takes_the_data_from_there(simple, cells, augment):
 
 def test_a_compiled_network_trains_predicts_and_is_saved_like_another(cells, tmp_path):
     """Compiled arithmetic is rounded in another way: 1e-6 in a logit, some steps later 1e-4."""
-    params = {"device": "cpu", "max_epochs": 2, "dropout": 0.0, "random_state": 0}
+    params = {"device": "cpu", "max_epochs": 2, "head": Head(dropout=0.0), "random_state": 0}
     plain = CNNClassifier(ConvNet(filters=(4,)), **params).fit(cells.images, cells.target)
     clf = CNNClassifier(ConvNet(filters=(4,)), compile=True, **params)
     clf.fit(cells.images, cells.target)

@@ -14,7 +14,14 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_validat
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler
 from skorch.callbacks import Callback
 
-from wbcclf import SMOTE, Augmenter, ImageSampler, SimpleCNNClassifier, make_blood_cells
+from wbcclf import (
+    SMOTE,
+    Augmenter,
+    EarlyStopping,
+    ImageSampler,
+    SimpleCNNClassifier,
+    make_blood_cells,
+)
 
 COUNTS = {"neutrophil": 14, "lymphocyte": 9, "eosinophil": 6}
 N_ORIGINALS = sum(COUNTS.values())
@@ -31,7 +38,7 @@ def pipeline(simple):
     """Return a maker of stock pipelines: Augmenter, SMOTE, classifier with early stopping."""
 
     def make(seed=0, memory=None, **params):
-        stop = {"early_stopping": True, "validation_fraction": 0.25, "max_epochs": 1}
+        stop = {"early_stopping": EarlyStopping(validation_fraction=0.25), "max_epochs": 1}
         return Pipeline(
             [
                 ("aug", Augmenter(n_copies=2, random_state=seed)),
@@ -149,7 +156,7 @@ def test_pipeline_with_memory_leaks_nothing_when_it_reads_its_cache(pipeline, ra
 def test_grid_search_with_two_processes_and_refit_leaks_nothing(pipeline, rare):
     folds = StratifiedKFold(2, shuffle=True, random_state=0)
     pipe = pipeline().set_params(smote__k_neighbors=2)
-    grid = {"clf__validation_fraction": [0.2, 0.4]}
+    grid = {"clf__early_stopping__validation_fraction": [0.2, 0.4]}
     search = GridSearchCV(pipe, grid, cv=folds, n_jobs=2, error_score="raise")
     search.fit(rare.images, rare.target)
     assert_clean(search.best_estimator_, N_ORIGINALS)
@@ -231,7 +238,8 @@ def test_validation_images_whose_copies_are_trained_on_are_counted(simple, cells
 def test_a_bootstrap_sample_is_validated_on_images_that_are_not_trained_on(simple, cells):
     drawn = np.random.RandomState(0).choice(36, 36)
     seen = Seen()
-    clf = simple(early_stopping=True, validation_fraction=0.3, callbacks=[seen], max_epochs=1)
+    stopping = EarlyStopping(validation_fraction=0.3)
+    clf = simple(early_stopping=stopping, callbacks=[seen], max_epochs=1)
     clf.fit(cells.images[drawn], cells.target[drawn])
     assert seen.valid
     assert seen.train.isdisjoint(seen.valid)

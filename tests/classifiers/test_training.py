@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import accuracy_score
 from skorch.callbacks import Callback
 
-from wbcclf import Augmenter, CNNClassifier
+from wbcclf import Augmenter, CNNClassifier, EarlyStopping, Head
 from wbcclf.exceptions import TrainingInterruptedWarning
 
 # Where validation images are training images, too, what is measured on them matters to no one.
@@ -91,7 +91,7 @@ def test_training_lowers_the_loss(simple, cells):
 def test_early_stopping_waits_so_many_epochs_and_restores_the_best(
     simple, cells, confused, cross_entropy, patience
 ):
-    clf = simple(early_stopping=True, patience=patience, max_epochs=40, lr=3e-3)
+    clf = simple(early_stopping=EarlyStopping(patience=patience), max_epochs=40, lr=3e-3)
     clf.fit(cells.images, cells.target, **confused)
     valid = losses(clf, "valid_loss")
     best = int(np.argmin(valid))
@@ -104,7 +104,7 @@ def test_early_stopping_waits_so_many_epochs_and_restores_the_best(
 def test_early_stopping_restores_the_best_when_epochs_run_out(
     simple, cells, confused, cross_entropy
 ):
-    clf = simple(early_stopping=True, patience=50, max_epochs=8, lr=3e-3)
+    clf = simple(early_stopping=EarlyStopping(patience=50), max_epochs=8, lr=3e-3)
     clf.fit(cells.images, cells.target, **confused)
     valid = losses(clf, "valid_loss")
     assert len(valid) == 8
@@ -114,8 +114,8 @@ def test_early_stopping_restores_the_best_when_epochs_run_out(
 
 
 def test_validation_images_alone_do_not_stop(simple, cells, confused):
-    clf = simple(patience=1, max_epochs=8, lr=3e-3).fit(cells.images, cells.target, **confused)
-    assert len(clf.history_) == 8
+    clf = simple(max_epochs=12, lr=3e-3).fit(cells.images, cells.target, **confused)
+    assert len(clf.history_) == 12
 
 
 # ---------------------------------------------------------------- learning rates
@@ -150,7 +150,7 @@ def test_plateau_lowers_the_rate_after_three_epochs_without_improvement(
         lr=0.01,
         lr_schedule="plateau",
         optimizer=StandStill,
-        dropout=0,
+        head=Head(dropout=0.0),
         max_epochs=8,
         batch_size=64,
         callbacks=[rates],
@@ -313,7 +313,8 @@ def test_ctrl_c_keeps_the_model_so_far(simple, cells, midway):
 
 
 def test_ctrl_c_with_early_stopping_keeps_the_best_model(simple, cells, confused, cross_entropy):
-    clf = simple(max_epochs=50, early_stopping=True, patience=40, lr=3e-3, callbacks=[Interrupt(9)])
+    stopping = EarlyStopping(patience=40)
+    clf = simple(max_epochs=50, early_stopping=stopping, lr=3e-3, callbacks=[Interrupt(9)])
     with pytest.warns(TrainingInterruptedWarning):
         clf.fit(cells.images, cells.target, **confused)
     valid = losses(clf, "valid_loss")
