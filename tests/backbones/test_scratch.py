@@ -172,7 +172,7 @@ def test_any_convnet_works_from_its_smallest_size_up(filters, kernel_size, paddi
     ("params", "message"),
     [
         ({"filters": ()}, r"0 filters entries.*at least one block"),
-        ({"filters": (8, 0)}, r"'filters'.*must hold an int in the range \[1, inf\).*\(8, 0\)"),
+        ({"filters": (8, 0)}, r"'filters'.* each item is an int in the range \[1, inf\).*\(8, 0\)"),
         ({"kernel_size": (3, 5)}, r"3 filters entries, but kernel_size=\(3, 5\)"),
         ({"dropout": (0.1, 0.2, 1.0)}, r"'dropout' parameter of ConvNet"),
         ({"padding": "full"}, r"'padding' parameter of ConvNet"),

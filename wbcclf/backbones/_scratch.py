@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sklearn.base import BaseEstimator
 
 from wbcclf._images import LONGEST_SIDE, Interval, StrOptions
+from wbcclf._parameters import Each
 from wbcclf._version import __version__
 from wbcclf.backbones._base import BackboneSpec
 from wbcclf.backbones._head import Head
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 _MOST_BLOCKS = LONGEST_SIDE.bit_length() - 1  # after one more no image has a pixel left
 _PUBLISHED = "one of the systems that this package replaces"
 _VERSION = f"wbcclf {__version__}"
+_POSITIVE_INT = Interval(Integral, 1, None, closed="left")
+_SHARE = Interval(Real, 0, 1, closed="left")
 
 
 class ConvNet(BaseEstimator):
@@ -49,10 +52,10 @@ class ConvNet(BaseEstimator):
     """
 
     _parameter_constraints: dict = {
-        "filters": [tuple, list],
-        "kernel_size": [Interval(Integral, 1, None, closed="left"), tuple, list],
+        "filters": [Each(_POSITIVE_INT)],
+        "kernel_size": [_POSITIVE_INT, Each(_POSITIVE_INT)],
         "padding": [StrOptions({"same", "valid"})],
-        "dropout": [Interval(Real, 0, 1, closed="left"), tuple, list],
+        "dropout": [_SHARE, Each(_SHARE)],
     }
 
     def __init__(self, filters=(16, 32, 64), kernel_size=3, padding="same", dropout=0.0):
@@ -75,16 +78,12 @@ class ConvNet(BaseEstimator):
                 f"ConvNet has {len(self.filters)} filters entries, but each block halves the "
                 f"image: give at most {_MOST_BLOCKS}."
             )
-        constraints = self._parameter_constraints
         blocks = zip(
-            self._each("filters", constraints["kernel_size"][0]),
-            self._each("kernel_size", constraints["kernel_size"][0]),
-            self._each("dropout", constraints["dropout"][0]),
-            strict=True,
+            self._each("filters"), self._each("kernel_size"), self._each("dropout"), strict=True
         )
         return _conv_spec("convnet", tuple(blocks), self.padding, "a user-defined network")
 
-    def _each(self, name: str, allowed: Interval) -> Sequence:
+    def _each(self, name: str) -> Sequence:
         """Return a parameter's value for each block."""
         value = getattr(self, name)
         values = value if isinstance(value, (tuple, list)) else (value,) * len(self.filters)
@@ -92,10 +91,6 @@ class ConvNet(BaseEstimator):
             raise ValueError(
                 f"ConvNet has {len(self.filters)} filters entries, but {name}={value!r}: give one "
                 "value for all blocks, or one for each of at least one block."
-            )
-        if not all(map(allowed.is_satisfied_by, values)):
-            raise ValueError(
-                f"The {name!r} parameter of ConvNet must hold {allowed}, got {value!r}."
             )
         return values
 
