@@ -42,8 +42,6 @@ Check = Callable[[Any], bool]
 _MOST_LAYERS = 32  # twice the blocks of a ConvNet, six times the layers of a published head
 _MOST_KEYS = 1_000  # classes, blocks or options
 LONGEST_INPUT = 2_048  # pixels, twice the largest input of timm's pretrained networks
-_SIZES = {"image_size", "image_shape", "input_size"}
-_BACKBONE = re.compile(r"[^\s]{1,200}")
 
 
 def _is(*types: type) -> Check:
@@ -77,6 +75,14 @@ def _scalar(value: Any) -> bool:
     return value is None or _label(value)
 
 
+def _side(value: Any) -> bool:
+    return type(value) is int and 1 <= value <= LONGEST_INPUT
+
+
+def _size(value: Any) -> bool:
+    return value is None or _side(value) or (_tuple_of(_side)(value) and len(value) == 2)
+
+
 def _image_shape(value: Any) -> bool:
     # Larger than LONGEST_INPUT if these were the training images: predicting takes no others, and
     # makes none of that size.
@@ -86,6 +92,15 @@ def _image_shape(value: Any) -> bool:
         and all(1 <= side <= LONGEST_SIDE for side in value)
         and value[2] in CHANNELS
     )
+
+
+# Tighter bounds than those that estimators declare.
+_BOUNDS: dict[str, Check] = {
+    "backbone": lambda value: type(value) is not str or bool(re.fullmatch(r"\S{1,200}", value)),
+    "image_shape": lambda value: value is None or _image_shape(value),
+    "image_size": _size,
+    "input_size": _size,
+}
 
 
 def _value_range(value: Any) -> bool:
@@ -204,26 +219,19 @@ def _decode_estimator(name: str, encoded: dict[str, Any]) -> BaseEstimator:
 def _check_parameter(cls: type[BaseEstimator], name: str, value: Any) -> None:
     """Fail for values that are larger than a file may ask for, or of a kind that nobody declared.
 
-    Single values are checked by the estimator itself; its constraints also say which parameters
-    take more than one.
+    Single values and those of dicts are left to the estimator, whose own check follows. What is
+    below another value must be declared as such: a constraint like `tuple` or "has a method" says
+    nothing of what a tuple or an estimator holds.
     """
-    constraints = cls._parameter_constraints.get(name, ())
-    if name == "backbone" and isinstance(value, str):
-        is_allowed = bool(_BACKBONE.fullmatch(value))
+    constraints = [make_constraint(each) for each in cls._parameter_constraints[name]]
+    if isinstance(value, BaseEstimator):
+        is_allowed = any(constraint.is_satisfied_by(value) for constraint in constraints)
     elif isinstance(value, tuple) and value:
-        is_allowed = any(
-            isinstance(constraint, Each) and constraint.is_satisfied_by(value)
-            for constraint in constraints
-        )
+        declared = [constraint for constraint in constraints if isinstance(constraint, Each)]
+        is_allowed = any(constraint.is_satisfied_by(value) for constraint in declared)
     else:
-        is_allowed = not isinstance(value, BaseEstimator) or any(
-            make_constraint(constraint).is_satisfied_by(value) for constraint in constraints
-        )
-    if name in _SIZES and is_allowed and value is not None:
-        sides = value if isinstance(value, tuple) else (value,)
-        longest = LONGEST_SIDE if name == "image_shape" else LONGEST_INPUT
-        is_allowed = all(type(side) is int and 1 <= side <= longest for side in sides)
-    if not is_allowed:
+        is_allowed = not isinstance(value, dict) or all(map(_label, value))
+    if not is_allowed or (name in _BOUNDS and not _BOUNDS[name](value)):
         raise TypeError(
             f"{name}={reprlib.repr(value)} is not among the values that a model file holds"
         )

@@ -70,7 +70,7 @@ class ConvNet(BaseEstimator):
         Raises
         ------
         ValueError
-            If a parameter is out of range, or a sequence does not have one entry for each block.
+            If a parameter is out of its range, or a sequence has not one entry for each block.
         """
         self._validate_params()
         if len(self.filters) > _MOST_BLOCKS:
@@ -78,9 +78,7 @@ class ConvNet(BaseEstimator):
                 f"ConvNet has {len(self.filters)} filters entries, but each block halves the "
                 f"image: give at most {_MOST_BLOCKS}."
             )
-        blocks = zip(
-            self._each("filters"), self._each("kernel_size"), self._each("dropout"), strict=True
-        )
+        blocks = zip(*map(self._each, ("filters", "kernel_size", "dropout")), strict=True)
         return _conv_spec("convnet", tuple(blocks), self.padding, "a user-defined network")
 
     def _each(self, name: str) -> Sequence:

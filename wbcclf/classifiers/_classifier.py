@@ -18,7 +18,7 @@ from wbcclf._images import (
     check_value_range,
     validate_images,
 )
-from wbcclf._parameters import Each, Machine, Training
+from wbcclf._parameters import Each, EachValue, Machine, Training
 from wbcclf._store import MEMORY_CONSTRAINT
 from wbcclf.backbones import Head
 from wbcclf.backbones._registry import A_BACKBONE
@@ -260,7 +260,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         "optimizer": Training([StrOptions(METHODS), callable, Optimizer]),
         "averaging": Training(["boolean", _SHARE, Averaging]),
         "loss": Training([StrOptions({*LOSSES}), *LOSSES.values()]),
-        "class_weight": Training([StrOptions({"balanced"}), dict, None]),
+        "class_weight": Training([StrOptions({"balanced"}), EachValue(Real), None]),
         "balanced_batches": Training(["boolean"]),
         "augment": Training([HasMethods("augment"), None]),
         "mixing": Training([StrOptions({*MIXING}), Mixing, None]),
