@@ -14,6 +14,7 @@ _OF_THE_MACHINE = {"cache_gb", "device", "memory_gb", "n_jobs", "verbose"}
 _HEADS = {
     spec.name: {"pooling": spec.head.pooling, "hidden": list(spec.head.hidden)} for spec in SCRATCH
 }
+_LOSSES = {"cross_entropy": "CrossEntropy", "focal": "FocalLoss"}
 _SCHEDULES = {
     "constant": "Constant",
     "cosine": "Cosine",
@@ -53,7 +54,7 @@ def translate(name: str, params: dict[str, Any], backbone: str | None) -> dict[s
     head = old.pop("head", None)
     if head is None:
         head = _object("Head", **_HEADS.get(backbone or "", {}))
-    new["head"] = _object("Head", **head["params"] | take(dropout="dropout"))
+    new["head"] = head | {"params": head["params"] | take(dropout="dropout")}
     new["optimizer"] = _object(
         "Optimizer",
         **take(
@@ -66,10 +67,8 @@ def translate(name: str, params: dict[str, Any], backbone: str | None) -> dict[s
     )
     options = take(label_smoothing="label_smoothing", l1="l1", l2="l2")
     gamma = take(gamma="focal_gamma")
-    if old.pop("loss", "cross_entropy") == "focal":
-        new["loss"] = _object("FocalLoss", **options | gamma)
-    else:
-        new["loss"] = _object("CrossEntropy", **options)
+    loss = _LOSSES[old.pop("loss", "cross_entropy")]
+    new["loss"] = _object(loss, **options | (gamma if loss == "FocalLoss" else {}))
     schedule = _SCHEDULES[old.pop("lr_schedule", "onecycle")]
     of_schedule = dict((old.pop("lr_schedule_params", None) or {"dict": []})["dict"])
     new["lr_schedule"] = _object(schedule, **of_schedule)
