@@ -70,7 +70,7 @@ def convnet(**params):
 
 
 def head(hidden):
-    return parameters(head={"class": "Head", "params": {"hidden": hidden}}, dropout=0.1)
+    return parameters(head={"class": "Head", "params": {"hidden": hidden, "dropout": 0.1}})
 
 
 def text_in(holder, name, text):
@@ -115,6 +115,21 @@ LISTS = b"[" + b"[]," * 1_300_000 + b"[]]"
 NUMBERS = b"[" + b"0," * 1_900_000 + b"0]"
 PAIRS = b'{"dict":[' + b'["a",0],' * 90_000 + b'["a",0]]}'  # as many as a file may have
 
+OPTIMIZER = b'{"class":"Optimizer","params":{"params":%s}}'
+LOSS = b'{"class":"CrossEntropy","params":{"l2":%s}}'
+# Every one of its parameters that may be an estimator, and itself once more.
+WHOLE = (
+    b'"head":{"class":"Head","params":{}},"augment":{"class":"Augmenter","params":{}},'
+    b'"mixing":{"class":"Mixing","params":{}},"optimizer":{"class":"Optimizer","params":{}},'
+    b'"lr_schedule":{"class":"Cosine","params":{}},'
+)
+CLASSIFIER = b'{"class":"CNNClassifier","params":{%s"backbone":' % WHOLE
+CLASSIFIER_LOSS = b'{"class":"CNNClassifier","params":{%s"loss":' % WHOLE
+
+
+def nested(start, depth):
+    return start * depth + b"0" + b"}}" * depth
+
 
 COSTLY = {
     "filters": convnet(filters=[8000, 8000]),
@@ -132,9 +147,13 @@ COSTLY = {
         900,
         header(b"{'descr': '<f4', 'fortran_order': False, 'shape': (%s), }\n" % (b"1," * 4_900)),
     ),
-    "lists": text_in("params", "optimizer_params", LISTS),
-    "numbers": text_in("params", "optimizer_params", NUMBERS),
-    "keys": text_in("params", "optimizer_params", PAIRS),
+    "lists": text_in("params", "optimizer", OPTIMIZER % LISTS),
+    "numbers": text_in("params", "optimizer", OPTIMIZER % NUMBERS),
+    "keys": text_in("params", "optimizer", OPTIMIZER % PAIRS),
+    "keys of blocks": text_in("params", "loss", LOSS % PAIRS),
+    "losses": text_in("params", "loss", nested(b'{"class":"FocalLoss","params":{"l1":', 400)),
+    "classifiers": text_in("params", "backbone", nested(CLASSIFIER, 400)),
+    "classifiers in each other's loss": text_in("params", "loss", nested(CLASSIFIER_LOSS, 24)),
     "history of numbers": text_in("learnt", "history_", NUMBERS),
     "history of pairs": text_in("learnt", "history_", PAIRS),
     "history of dicts": text_in("learnt", "history_", b"[" + b"{}," * 90_000 + b"{}]"),

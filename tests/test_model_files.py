@@ -21,8 +21,11 @@ from wbcclf import (
     Augmenter,
     CNNClassifier,
     ConvNet,
+    CrossEntropy,
+    GradualUnfreezing,
     Head,
     ImageLoader,
+    Optimizer,
     SimpleCNNClassifier,
     load_model,
     make_blood_cells,
@@ -42,9 +45,8 @@ def model_file(cells, tmp_path_factory):
     """Write a pipeline with every part that a file may hold."""
     classifier = CNNClassifier(
         ConvNet(filters=(4,)),
-        head=Head(hidden=(3,)),
-        dropout=(0.1, 0.2),
-        l2={"head": 0.1},
+        head=Head(hidden=(3,), dropout=(0.1, 0.2)),
+        loss=CrossEntropy(l2={"head": 0.1}),
         augment=Augmenter(),
         max_epochs=1,
         device="cpu",
@@ -70,18 +72,89 @@ def refused(content, tmp_path, match="not a model"):
 # ---------------------------------------------------------------- what a file may hold
 
 
+def loss(**params):
+    return {"class": "FocalLoss", "params": params}
+
+
+def optimizer(**params):
+    return {"class": "Optimizer", "params": params}
+
+
 @pytest.mark.parametrize(
     ("step", "name", "value"),
     [
         ("loader", "memory", "folder"),
         ("loader", "spill_dir", "folder"),
+        ("loader", "n_jobs", 1),
+        ("loader", "verbose", 0),
         ("clf", "memory", "folder"),
         ("clf", "memory", None),
         ("clf", "checkpoint_dir", "folder"),
         ("clf", "compile", True),
         ("clf", "callbacks", [{"class": "Augmenter", "params": {}}]),
         ("clf", "optimizer", "SGD"),
-        ("clf", "optimizer_params", {"dict": [["betas", {"dict": []}]]}),
+        ("clf", "optimizer", optimizer(params={"dict": [["betas", {"dict": []}]]})),
+        ("clf", "optimizer", optimizer(params={"dict": [["betas", [[0.9], 0.9]]]})),
+        ("clf", "optimizer", optimizer(params={"dict": [["betas", ["a", "b"]]]})),
+        ("clf", "optimizer", optimizer(params={"dict": [["lr", 1.0]]})),
+        ("clf", "optimizer", optimizer(params={"dict": [[1, 1.0]]})),
+        ("clf", "optimizer", optimizer(params=optimizer())),
+        ("clf", "optimizer", optimizer(params=[1])),
+        ("clf", "optimizer", optimizer(method=optimizer())),
+        ("clf", "optimizer", optimizer(method="SGD")),
+        ("clf", "optimizer", optimizer(weight_decay="0")),
+        ("clf", "optimizer", optimizer(max_grad_norm=float("nan"))),
+        ("clf", "optimizer", optimizer(layer_lr_decay=10**400)),
+        ("clf", "optimizer", {"class": "FocalLoss", "params": {}}),
+        ("clf", "loss", loss(gamma=float("nan"))),
+        ("clf", "loss", loss(gamma=float("inf"))),
+        ("clf", "loss", loss(gamma="2")),
+        ("clf", "loss", loss(gamma=[2.0])),
+        ("clf", "loss", loss(label_smoothing=1.0)),
+        ("clf", "loss", loss(l2={"dict": [["conv7", 0.1]]})),
+        ("clf", "loss", loss(l2={"dict": [["head", "0.1"]]})),
+        ("clf", "loss", loss(l2={"dict": [["head", -0.1]]})),
+        ("clf", "loss", loss(l2={"dict": [["head", float("nan")]]})),
+        ("clf", "loss", loss(l2={"dict": [["head", [0.1]]]})),
+        ("clf", "loss", loss(l2={"dict": [[["head"], 0.1]]})),
+        ("clf", "loss", loss(l1=10**30)),
+        ("clf", "loss", loss(l1=loss())),
+        ("clf", "loss", [loss()]),
+        ("clf", "loss", {"dict": [["gamma", 2.0]]}),
+        ("clf", "loss", {"class": "CNNClassifier", "params": {}}),
+        ("clf", "loss", {"class": "Optimizer", "params": {}}),
+        ("clf", "loss", {"class": "Option", "params": {}}),
+        ("clf", "loss", {"class": "Cache", "params": {"folder": "folder"}}),
+        ("clf", "loss", loss() | {"more": 1}),
+        ("clf", "loss", {"class": ["FocalLoss"], "params": {}}),
+        ("clf", "loss", {"class": "FocalLoss", "params": []}),
+        ("clf", "loss", None),
+        ("clf", "mixing", {"class": "Mixing", "params": {"mixup": -1}}),
+        ("clf", "mixing", {"class": "Mixing", "params": {"mixup": [1]}}),
+        ("clf", "mixing", {"class": "Averaging", "params": {}}),
+        ("clf", "mixing", "smoothie"),
+        ("clf", "lr_schedule", {"class": "StepDecay", "params": {"step_size": 0}}),
+        ("clf", "lr_schedule", {"class": "StepDecay", "params": {"step_size": 1.5}}),
+        ("clf", "lr_schedule", {"class": "StepDecay", "params": {"step_size": 10**30}}),
+        ("clf", "lr_schedule", {"class": "Head", "params": {}}),
+        ("clf", "averaging", {"class": "Averaging", "params": {"decay": 1.0}}),
+        ("clf", "averaging", 1.0),
+        ("clf", "averaging", [0.9]),
+        ("clf", "early_stopping", {"class": "EarlyStopping", "params": {"monitor": "acc"}}),
+        ("clf", "early_stopping", {"class": "EarlyStopping", "params": {"patience": 1.5}}),
+        ("clf", "early_stopping", {"class": "Averaging", "params": {}}),
+        ("clf", "early_stopping", 3),
+        ("clf", "unfrozen_layers", {"class": "GradualUnfreezing", "params": {"layers": "conv7"}}),
+        ("clf", "unfrozen_layers", {"class": "GradualUnfreezing", "params": {"layers": 3}}),
+        ("clf", "unfrozen_layers", {"class": "GradualUnfreezing", "params": {"layers": None}}),
+        ("clf", "unfrozen_layers", {"class": "Head", "params": {}}),
+        ("clf", "head", {"class": "Head", "params": {"dropout": ["0.1", 0.2]}}),
+        ("clf", "head", {"class": "Head", "params": {"dropout": [0.1] * 33}}),
+        ("clf", "head", {"class": "Head", "params": {"dropout": [0.1, float("nan")]}}),
+        ("clf", "head", {"class": "Head", "params": {"hidden": {"class": "Head", "params": {}}}}),
+        ("clf", "head", {"class": "ConvNet", "params": {}}),
+        ("clf", "augment", {"class": "Head", "params": {}}),
+        ("clf", "weights", {"class": "Head", "params": {}}),
         ("clf", "augment", {"class": "ImageLoader", "params": {}}),
         ("clf", "augment", {"class": "Augmenter", "params": {"spill_dir": "folder"}}),
         ("clf", "augment", {"class": "Augmenter", "params": {"zoom": 7}}),
@@ -89,23 +162,25 @@ def refused(content, tmp_path, match="not a model"):
         ("clf", "backbone", "timm:" + "a" * 300),
         ("clf", "head", {"class": "Head", "params": {"hidden": [3.0]}}),
         ("clf", "head", {"class": "Head", "params": {"batch_norm": ["yes"]}}),
-        ("clf", "dropout", ["0.1", 0.2]),
         ("clf", "class_weight", {"dict": [[None, 1]]}),
+        ("clf", "class_weight", {"dict": [["neutrophil", "1"]]}),
+        ("clf", "class_weight", {"dict": [["neutrophil", [1]]]}),
         ("clf", "device", "meta"),
         ("clf", "device", "http://there"),
         ("clf", "device", "xla"),
         ("clf", "device", "privateuseone:9999"),
+        ("clf", "device", "cpu"),
         ("clf", "unfrozen_layers", "/etc/passwd"),
         ("clf", "unfrozen_layers", 3),
-        ("clf", "l2", {"dict": [["conv7", 0.1]]}),
         ("clf", "batch_size", 10**30),
         ("clf", "lr", 10**400),
         ("clf", "verbose", 10**30),
+        ("clf", "verbose", 0),
+        ("clf", "cache_gb", 2.0),
         ("clf", "class_weight", {"dict": [["neutrophil", 10**30]]}),
         ("clf", "input_size", [16, 16, 16]),
         ("clf", "input_size", 2_049),
         ("clf", "input_size", [16, 2_049]),
-        ("clf", "dropout", [0.1] * 33),
         ("clf", "class_weight", {"dict": [[n, 1] for n in range(1_001)]}),
         ("clf", "image_shape", [16, 16, 2]),
         ("clf", "max_epochs", 0),
@@ -213,8 +288,8 @@ def test_a_file_given_as_weights_stays_on_its_machine(cells, tmp_path):
     assert load_model(tmp_path / "m").weights is None
 
     content = (tmp_path / "m").read_bytes()  # older versions wrote the path
-    document = json.loads(zipfile.ZipFile(tmp_path / "m").read("model.json"))
-    document["steps"][0][1]["params"] |= {"weights": "/etc/passwd", "cache_gb": 1e9}
+    document = json.loads(zipfile.ZipFile(tmp_path / "m").read("model.json")) | {"format": 2}
+    document["steps"][0][1]["params"] = {"weights": "/etc/passwd", "cache_gb": 1e9}
     (tmp_path / "old").write_bytes(
         rewritten(content, {"model.json": json.dumps(document).encode()})
     )
@@ -239,9 +314,11 @@ def test_saving_refuses_what_loading_would(cells, tmp_path):
     ("params", "message"),
     [
         ({"unfrozen_layers": "conv9"}, "unfrozen_layers='conv9' is not a block"),
-        ({"l2": {"conv9": 0.1}}, r"l2=.* names \['conv9'\]"),
-        ({"optimizer_params": {"foo": 1}}, "AdamW does not take optimizer_params"),
-        ({"device": "xpu"}, "device='xpu'"),
+        ({"unfrozen_layers": GradualUnfreezing(layers="conv9")}, "'conv9' is not a block"),
+        ({"loss": CrossEntropy(l2={"conv9": 0.1})}, r"l2=.* names \['conv9'\]"),
+        ({"loss": CrossEntropy(l2="much")}, "'l2' parameter of CrossEntropy"),
+        ({"loss": Head()}, "'loss' parameter of SimpleCNNClassifier"),
+        ({"optimizer": Optimizer(params={"foo": 1})}, "AdamW does not take Optimizer.*'foo'"),
     ],
 )
 def test_a_parameter_set_after_fit_that_loading_refuses_is_not_saved(
@@ -417,7 +494,7 @@ def test_a_network_that_cannot_be_laid_out_without_values_loads(cells, tmp_path)
 def test_networks_with_odd_parts_come_back(backbone, cells, tmp_path):
     if backbone.startswith("timm"):
         pytest.importorskip("timm")
-    clf = CNNClassifier(backbone, max_epochs=1, device="cpu", random_state=0)
+    clf = CNNClassifier(backbone, weights=None, max_epochs=1, device="cpu", random_state=0)
     save_model(clf.fit(cells.images, cells.target), tmp_path / "m")
     loaded = load_model(tmp_path / "m")
     np.testing.assert_array_equal(

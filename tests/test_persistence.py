@@ -20,18 +20,22 @@ from sklearn.preprocessing import FunctionTransformer
 from wbcclf import (
     SMOTE,
     Augmenter,
+    Cache,
     CNNClassifier,
     ConvNet,
+    CrossEntropy,
+    FocalLoss,
     Head,
     ImageLoader,
+    Optimizer,
     ResNet18Classifier,
     SimpleCNNClassifier,
+    StepDecay,
     load_model,
     make_blood_cells,
     save_model,
 )
 from wbcclf.backbones import get_backbone
-from wbcclf.classifiers.options._values import digest
 from wbcclf.exceptions import ModelFormatError
 
 
@@ -83,7 +87,7 @@ def test_everything_learnt_comes_back(fitted, tmp_path):
     for name in ("image_shape_", "value_range_", "n_features_in_", "history_", "n_iter_"):
         assert getattr(loaded, name) == getattr(fitted, name)
     assert type(loaded) is type(fitted)
-    assert loaded.get_params() == fitted.get_params()
+    assert loaded.get_params() == fitted.get_params() | {"device": "auto"}  # it is a machine's
 
 
 def test_batchnorm_statistics_and_pretrained_defaults_come_back(cells, tmp_path):
@@ -111,12 +115,10 @@ def test_a_parameter_without_a_text_form_is_left_out_loudly(cells, tmp_path):
 
 def test_dicts_and_a_head_of_ones_own_come_back(cells, tmp_path):
     clf = CNNClassifier(
-        head=Head(pooling="max", hidden=(6,), batch_norm=(False, True)),
-        dropout=(0.1, 0.2),
-        lr_schedule="step",
-        lr_schedule_params={"step_size": 1, "gamma": 0.5},
-        optimizer_params={"betas": (0.8, 0.9)},
-        l2={"conv2": 0.01, "head": np.float64(0.1)},
+        head=Head(pooling="max", hidden=(6,), dropout=(0.1, 0.2), batch_norm=(False, True)),
+        lr_schedule=StepDecay(step_size=1, gamma=0.5),
+        optimizer=Optimizer(params={"betas": (0.8, 0.9)}),
+        loss=CrossEntropy(l2={"conv2": 0.01, "head": np.float64(0.1)}),
         class_weight={"neutrophil": 2, "lymphocyte": 1, "eosinophil": 1},
         checkpoint_dir=tmp_path / "checkpoints",
         max_epochs=1,
@@ -125,7 +127,7 @@ def test_dicts_and_a_head_of_ones_own_come_back(cells, tmp_path):
     ).fit(cells.images, cells.target)
     save_model(clf, tmp_path / "m")
     loaded = load_model(tmp_path / "m")
-    expected = clf.get_params() | {"checkpoint_dir": None}  # a folder of this machine
+    expected = clf.get_params() | {"checkpoint_dir": None, "device": "auto"}  # of this machine
     assert str(loaded.get_params()) == str(expected).replace("np.float64(0.1)", "0.1")
     np.testing.assert_array_equal(
         loaded.predict_proba(cells.images), clf.predict_proba(cells.images)
@@ -145,27 +147,69 @@ def test_a_network_of_ones_own_comes_back(cells, tmp_path):
     )
 
 
-def test_an_optimizer_class_is_left_out_with_what_it_was_given(cells, tmp_path):
-    clf = SimpleCNNClassifier(
-        max_epochs=1, optimizer=torch.optim.SGD, optimizer_params={"momentum": 0.5}, device="cpu"
-    ).fit(cells.images, cells.target)
+@pytest.mark.parametrize(
+    "optimizer", [torch.optim.SGD, Optimizer(torch.optim.SGD, params={"momentum": 0.5})]
+)
+def test_an_optimizer_class_is_left_out_with_what_it_was_given(optimizer, cells, tmp_path):
+    clf = SimpleCNNClassifier(max_epochs=1, optimizer=optimizer, device="cpu")
+    clf.fit(cells.images, cells.target)
     with pytest.warns(UserWarning, match="optimizer=.*SGD"):
         save_model(clf, tmp_path / "m")
     loaded = load_model(tmp_path / "m").partial_fit(cells.images, cells.target)
-    assert (loaded.optimizer, loaded.optimizer_params) == ("adamw", None)
+    assert loaded.optimizer == "adamw"
 
 
-def test_a_parameter_that_predictions_depend_on_is_never_left_out(fitted, tmp_path):
-    odd = copy.deepcopy(fitted).set_params(input_size=np.array([24, 24]))
-    odd.net_.module_.built_from["input_size"] = digest(odd.input_size)  # as if built so
-    with pytest.raises(TypeError, match=r"SimpleCNNClassifier\(input_size=.*joblib"):
-        save_model(odd, tmp_path / "m")
+class MyLoss(FocalLoss):
+    """Somebody's own."""
+
+
+def test_an_option_of_somebodys_own_class_is_left_out_loudly(cells, tmp_path):
+    clf = SimpleCNNClassifier(max_epochs=1, loss=MyLoss(), device="cpu")
+    clf.fit(cells.images, cells.target)
+    with pytest.warns(UserWarning, match=r"loss=MyLoss\(\).*left at its default"):
+        save_model(clf, tmp_path / "m")
+    assert load_model(tmp_path / "m").loss == "cross_entropy"
+
+
+def test_what_belongs_to_the_machine_stays_there(cells, tmp_path):
+    clf = SimpleCNNClassifier(
+        max_epochs=1,
+        device="cpu",
+        cache_gb=0.5,
+        memory=Cache(tmp_path / "cache", max_gb=1),
+        checkpoint_dir=tmp_path / "checkpoints",
+        verbose=1,
+        random_state=0,
+    ).fit(cells.images, cells.target)
+    loader = ImageLoader(image_size=24, n_jobs=2, memory=str(tmp_path / "cache"), verbose=1)
+    save_model(Pipeline([("load", loader), ("clf", clf)]), tmp_path / "m")
+    assert str(tmp_path).encode() not in (tmp_path / "m").read_bytes()
+    params = load_model(tmp_path / "m").get_params()
+    machine = "device cache_gb memory checkpoint_dir compile verbose".split()
+    for name, value in SimpleCNNClassifier().get_params().items():
+        assert name not in machine or params[f"clf__{name}"] == value
+    for name, value in ImageLoader(image_size=24).get_params().items():
+        assert params[f"load__{name}"] == value
+    document = json.loads(zipfile.ZipFile(tmp_path / "m").read("model.json"))
+    written = {name for _, step in document["steps"] for name in step["params"]}
+    assert written.isdisjoint({*machine, "n_jobs", "spill_dir"})
+
+
+class MyNet(ConvNet):
+    """Somebody's own."""
+
+
+def test_a_parameter_that_predictions_depend_on_is_never_left_out(cells, tmp_path):
+    clf = CNNClassifier(MyNet(filters=(4,)), max_epochs=1, device="cpu")
+    clf.fit(cells.images, cells.target)
+    with pytest.raises(TypeError, match=r"CNNClassifier\(backbone=MyNet.*joblib"):
+        save_model(clf, tmp_path / "m")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_parameter_changed_after_fit_is_not_written_as_if_it_had_been_there(fitted, tmp_path):
-    changed = copy.deepcopy(fitted).set_params(input_size=48, dropout=0.7)
-    with pytest.raises(ValueError, match=r"dropout, input_size changed after the network"):
+    changed = copy.deepcopy(fitted).set_params(input_size=48, head=Head(dropout=0.7))
+    with pytest.raises(ValueError, match=r"head, input_size changed after the network"):
         save_model(changed, tmp_path / "m")
     assert not list(tmp_path.iterdir())
 
@@ -173,45 +217,15 @@ def test_a_parameter_changed_after_fit_is_not_written_as_if_it_had_been_there(fi
 # ---------------------------------------------------------------- other versions
 
 
-OLD_NAMES = {
-    "network/preprocessing.scale.npy": "network/scale.npy",
-    "network/preprocessing.offset.npy": "network/offset.npy",
-}
-# Parameters of version 0.1.0, which wrote format 1.
-OLD_PARAMETERS = (
-    "weights unfrozen_layers head dropout input_size image_shape max_epochs batch_size optimizer "
-    "lr weight_decay lr_schedule class_weight early_stopping validation_fraction patience augment "
-    "device precision callbacks random_state verbose warm_start"
-).split()
-
-
-def test_a_file_of_format_1_predicts_as_it_did(cells, tmp_path):
-    clf = SimpleCNNClassifier(max_epochs=1, head=Head(hidden=(5,)), device="cpu", random_state=0)
-    clf.fit(cells.images, cells.target)
-    save_model(clf, tmp_path / "new")
-    with zipfile.ZipFile(tmp_path / "new") as new, zipfile.ZipFile(tmp_path / "old", "w") as old:
-        document = json.loads(new.read("model.json"))
-        params = document["steps"][0][1]["params"]
-        assert set(params) > set(OLD_PARAMETERS)
-        document["steps"][0][1]["params"] = {name: params[name] for name in OLD_PARAMETERS}
-        del params["head"]["params"]["batch_norm"], document["backbone"]
-        old.writestr("model.json", json.dumps(document | {"format": 1}))
-        for name in new.namelist()[1:]:
-            old.writestr(OLD_NAMES.get(name, name), new.read(name))
-        assert set(OLD_NAMES) < set(new.namelist())
-    loaded = load_model(tmp_path / "old")
-    np.testing.assert_array_equal(
-        loaded.predict_proba(cells.images), clf.predict_proba(cells.images)
-    )
-    assert loaded.get_params()["head__hidden"] == (5,)
-
-
-def test_a_parameter_of_a_newer_version_is_named(fitted, tmp_path):
+@pytest.mark.parametrize("name", ["SimpleCNNClassifier", "FocalLoss"])
+def test_a_parameter_of_a_newer_version_is_named(name, fitted, tmp_path):
     save_model(fitted, tmp_path / "m")
     document = json.loads(zipfile.ZipFile(tmp_path / "m").read("model.json"))
-    document["steps"][0][1]["params"]["telepathy"] = 1
+    params = document["steps"][0][1]["params"]
+    new = {"telepathy": 1}
+    params |= {"loss": {"class": name, "params": new}} if name == "FocalLoss" else new
     rewrite(tmp_path / "m", tmp_path / "new", **{"model.json": json.dumps(document)})
-    with pytest.raises(ModelFormatError, match=r"SimpleCNNClassifier.*'telepathy'.*update wbcclf"):
+    with pytest.raises(ModelFormatError, match=rf"{name} .*'telepathy'.*update wbcclf"):
         load_model(tmp_path / "new")
 
 

@@ -34,7 +34,8 @@ def save_model(model: BaseEstimator, path: str | os.PathLike) -> None:
 
     Steps that act only while fitting (samplers) are left out: the file holds what predicting
     needs. So is what belongs to the machine: folders (`memory`, `spill_dir`, `checkpoint_dir`), a
-    file given as `weights`, `device`, `compile`, `cache_gb`, `n_jobs` and `verbose`. The file is
+    file given as `weights`, `device`, `compile`, `cache_gb`, `n_jobs` and `verbose`. They are at
+    their defaults after loading, `weights` at None. The file is
     written under a temporary name and then renamed, so an interrupted call leaves no half file and
     an existing one untouched. Before that the model is restored once from what would be written:
     what :func:`load_model` would refuse is an error here.
@@ -49,16 +50,22 @@ def save_model(model: BaseEstimator, path: str | os.PathLike) -> None:
     Raises
     ------
     TypeError
-        If the model holds a step that cannot be written, or a parameter: more than 32 layers, an
-        `input_size` or `image_size` above 2,048 pixels, another device than a CPU, CUDA or MPS one.
-        Use joblib for such a pipeline.
+        If the model holds a step that cannot be written, or a parameter that predictions depend on:
+        a network of a class of your own, more than 32 layers, an `input_size` or `image_size` above
+        2,048 pixels. Use joblib for such a pipeline.
     ValueError
-        If parameters that the network or its training depend on were changed after `fit`, labels
-        are not plain numbers or strings, or the weights are not finite.
+        If parameters that the network is built from were changed after `fit`, one has a value that
+        `fit` would refuse, labels are not plain numbers or strings, or the weights are not finite.
     sklearn.exceptions.NotFittedError
         If the model is not fitted.
     OSError
         If the file cannot be written.
+
+    Warns
+    -----
+    UserWarning
+        If a parameter that only training depends on cannot be written: an optimizer of torch's or
+        a loss of a class of your own, `callbacks`, a RandomState. It is left at its default.
 
     Examples
     --------
@@ -79,6 +86,7 @@ def save_model(model: BaseEstimator, path: str | os.PathLike) -> None:
     check_is_fitted(classifier)
     from wbcclf.classifiers.network._building import check_built  # brings torch
 
+    classifier._validate_params()
     check_built(Settings.of(classifier), classifier.net_.module_)
     name = backbones.get_backbone(classifier.backbone).name
     document = {

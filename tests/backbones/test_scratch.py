@@ -195,3 +195,10 @@ def test_a_convnet_is_searched_copied_and_trained_like_any_parameter():
     best = search.best_estimator_
     n_blocks = len(best.net_.module_.backbone)
     assert n_blocks == len(search.best_params_["backbone__filters"])
+
+
+def test_convnets_that_differ_have_other_versions():
+    """They share a name, and weights that do not tell padding or dropout."""
+    same_shapes = [ConvNet(), ConvNet(padding="valid"), ConvNet(dropout=0.1), ConvNet(dropout=0.2)]
+    assert len({net.spec().version for net in same_shapes}) == len(same_shapes)
+    assert ConvNet(filters=[16, 32, 64]).spec().version == ConvNet().spec().version
