@@ -29,6 +29,18 @@ def registry():
 
 
 @pytest.fixture
+def limit_files():
+    """Return a function after which no file of this process grows beyond so many bytes.
+
+    To the process it is as if the disk was full.
+    """
+    resource = pytest.importorskip("resource", reason="limits as POSIX has them")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda n_bytes: resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture
 def install(registry, tmp_path, monkeypatch):
     """Return a function that puts a package of one file, with entry points, onto the path."""
 

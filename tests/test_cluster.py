@@ -337,43 +337,30 @@ def test_a_lost_scheduler_is_named_and_what_was_done_is_kept(model, folder, tmp_
     assert list(parts.rglob("*.entry"))
 
 
-def test_parts_of_other_models_and_files_are_not_taken(
-    cluster, client, model, folder, tmp_path, monkeypatch
-):
+def test_parts_of_other_models_and_files_are_not_taken(cluster, client, model, folder, tmp_path):
     few = tmp_path / "few"
     few.mkdir()
     paths = [str(few / f"{number}.png") for number in range(6)]
     for number in range(6):
         (few / f"{number}.png").write_bytes((folder / f"{number + 10:04}.png").read_bytes())
-    computed = []
-    run = _cluster._run
 
-    def noting(client, model_file, digest, todo):
-        computed.append(len(todo))
-        return run(client, model_file, digest, todo)
+    def n_computed(model, paths):
+        parts = tmp_path / "out.csv.parts"
+        before = parts_of(tmp_path / "out.csv").items()
+        chunks = _cluster.predict_on_cluster(cluster.address, model, paths, parts, chunk_size=2)
+        assert [path for chunk in chunks for path in chunk.paths] == paths
+        return len(parts_of(tmp_path / "out.csv").items() - before)
 
-    monkeypatch.setattr(_cluster, "_run", noting)
-
-    def files(model, paths):
-        chunks = _cluster.predict_on_cluster(
-            cluster.address, model, paths, tmp_path / "parts", chunk_size=2
-        )
-        return [path for chunk in chunks for path in chunk.paths]
-
-    assert files(model, paths) == paths
-    assert files(model, paths) == paths
-    assert computed == [3]
+    assert n_computed(model, paths) == 3
+    assert n_computed(model, paths) == 0
     (few / "6.png").write_bytes((few / "0.png").read_bytes())
     paths.append(str(few / "6.png"))
-    assert files(model, paths) == paths
-    assert computed == [3, 1]
+    assert n_computed(model, paths) == 1
     os.utime(paths[2])
-    assert files(model, paths) == paths
-    assert computed == [3, 1, 1]
+    assert n_computed(model, paths) == 1
     other = tmp_path / "other.wbcclf"
     save_model(wbcclf.load_model(model).set_params(batch_size=7), other)
-    assert files(other, paths) == paths
-    assert computed == [3, 1, 1, 4]
+    assert n_computed(other, paths) == 4
 
 
 def test_what_is_wrong_with_a_cluster_is_said(model, tmp_path, monkeypatch):

@@ -98,8 +98,8 @@ def _reserve(descriptor: int, n_bytes: int) -> None:
         os.posix_fallocate(descriptor, 0, n_bytes)
         return
     zeros = bytes(2**20)  # elsewhere only writing finds out
-    for start in range(0, n_bytes, len(zeros)):
-        os.write(descriptor, zeros[: n_bytes - start])
+    while n_bytes:
+        n_bytes -= os.write(descriptor, zeros[:n_bytes])
 
 
 def _remove(path: str, owner: int) -> None:

@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
+import joblib
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -135,9 +136,9 @@ def test_augment_gives_one_changed_version_of_every_image(images, params):
 @pytest.mark.parametrize(("n_threads", "block"), [(2, 32), (5, 7), (64, 1)])
 def test_neither_threads_nor_blocks_change_anything(n_threads, block, monkeypatch):
     images, target = noise(40), labels(40)
-    monkeypatch.setattr(_changes.joblib, "cpu_count", lambda: 1)
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 1)
     one = Augmenter(stain=0.1, n_copies=3, random_state=0).fit_resample(images, target)[0]
-    monkeypatch.setattr(_changes.joblib, "cpu_count", lambda: n_threads)
+    monkeypatch.setattr(joblib, "cpu_count", lambda: n_threads)
     monkeypatch.setattr(_changes, "_BLOCK", block)
     many = Augmenter(stain=0.1, n_copies=3, random_state=0).fit_resample(images, target)[0]
     np.testing.assert_array_equal(np.asarray(one), np.asarray(many))

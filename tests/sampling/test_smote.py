@@ -188,12 +188,12 @@ def test_another_seed_gives_other_synthetics():
     assert (np.asarray(one) != np.asarray(two)).any()
 
 
-def test_interpolating_in_blocks_changes_nothing(monkeypatch):
-    images, target = noise([14, 8, 6])
-    whole = SMOTE(random_state=0).fit_resample(images, target)[0]
-    monkeypatch.setattr(_smote, "_BLOCK_VALUES", 1)  # one row at a time
-    by_rows = SMOTE(random_state=0).fit_resample(images, target)[0]
-    np.testing.assert_array_equal(np.asarray(whole), np.asarray(by_rows))
+def test_images_of_many_values_are_interpolated_one_by_one():
+    images, target = noise([9, 7], shape=(210, 210, 3))
+    assert images[0].size > _smote._BLOCK_VALUES > images[0].size / 2
+    ours = SMOTE(random_state=0).fit_resample(images, target)[0]
+    theirs = over_sampling.SMOTE(random_state=0).fit_resample(flat(images).astype(float), target)[0]
+    np.testing.assert_array_equal(flat(ours), np.rint(theirs))
 
 
 @pytest.mark.parametrize("labels", [("lymphocyte", "monocyte"), (7, 3), (True, False)], ids=repr)
