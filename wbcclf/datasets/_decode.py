@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Callable
 
 import cv2
 import numpy as np
 from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
+from PIL.Image import Image
+from PIL.ImageFile import ImageFile
 
 from wbcclf._files import read_regular
 from wbcclf.datasets._headers import (
@@ -39,15 +42,17 @@ FIRST_BYTES = {
     **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "TIFF"),
 }
 # The classes, not Image.open: that one warns or raises at a limit of Pillow's own.
-PILLOW = {
+PILLOW: dict[str, Callable[[io.BytesIO], ImageFile]] = {
     "JPEG": JpegImagePlugin.JpegImageFile,
     "PNG": PngImagePlugin.PngImageFile,
     "BMP": BmpImagePlugin.BmpImageFile,
     "TIFF": TiffImagePlugin.TiffImageFile,
 }
 # Each becomes RGB by way of these modes; all other modes have no agreed brightness.
-TO_RGB = dict.fromkeys(("1", "L", "P", "RGBX", "CMYK", "YCbCr", "RGBA", "LA"), ("RGB",))
-TO_RGB |= {"RGB": (), "PA": ("RGBA", "RGB"), "La": ("LA", "RGB"), "RGBa": ("RGBA", "RGB")}
+TO_RGB: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("1", "L", "P", "RGBX", "CMYK", "YCbCr", "RGBA", "LA"), ("RGB",)),
+    **{"RGB": (), "PA": ("RGBA", "RGB"), "La": ("LA", "RGB"), "RGBa": ("RGBA", "RGB")},
+}
 
 
 def read_image(
@@ -190,9 +195,10 @@ def _decode_pillow(
                 return np.repeat(grey[..., None], 3, axis=2)
             if image.mode not in TO_RGB:
                 raise ImageReadError(f"images of mode {image.mode} are not supported")
+            rgb: Image = image
             for mode in TO_RGB[image.mode]:
-                image = image if image.mode == mode else image.convert(mode)
-            return np.asarray(image)
+                rgb = rgb if rgb.mode == mode else rgb.convert(mode)
+            return np.asarray(rgb)
     except (ImageReadError, MemoryError):
         raise
     # Pillow has no common class for what a broken file raises (OSError, SyntaxError, ValueError,

@@ -67,7 +67,8 @@ def _split_jpeg(data: bytes) -> tuple[bytes, bytes]:
 
 
 def _split_png(data: bytes) -> tuple[bytes, bytes]:
-    kept, exif, position, kind = [data[:8]], b"", 8, b""
+    kept: list[bytes | memoryview] = [data[:8]]
+    exif, position, kind = b"", 8, b""
     view = memoryview(data)
     while kind != b"IEND":
         length, kind = struct.unpack(">I4s", data[position : position + 8].ljust(8, b"\0"))

@@ -116,11 +116,11 @@ def read_images(
     _run(reader.read, len(paths), n_threads, verbose)
     if store is not None:
         store.prune()
-    if reader.full is not None:
-        messages.append(
-            f"Nothing more is kept in {store.folder} for now ({reader.full}). Free some room "
-            "there, or give memory another folder."
-        )
+        if reader.full is not None:
+            messages.append(
+                f"Nothing more is kept in {store.folder} for now ({reader.full}). Free some room "
+                "there, or give memory another folder."
+            )
     for message in messages:
         warn(message)
     broken = [(path, why) for path, why in zip(paths, reader.reasons, strict=True) if why]
@@ -161,8 +161,9 @@ class _Reader:
 
     def read(self, index: int) -> None:
         """Fill one place, from the store or else from the file."""
-        key = None if self.store is None else self._key(index)
-        if key is not None and self._recall(index, key):
+        store = self.store
+        key = None if store is None else self._key(index)
+        if store is not None and key is not None and self._recall(store, index, key):
             return
         try:
             image, digest = read_image(self.paths[index], self.image_size, self.max_pixels)
@@ -174,14 +175,14 @@ class _Reader:
         if image.shape != self.batch.shape[1:]:
             return
         self.batch[index] = image
-        if key is not None and self.full is None:
+        if store is not None and key is not None and self.full is None:
             try:
-                self.store.write(key, digest + image.tobytes())
+                store.write(key, digest + image.tobytes())
             except OSError as error:
                 self.full = error
 
-    def _recall(self, index: int, key: str) -> bool:
-        entry = self.store.read(key)
+    def _recall(self, store: Store, index: int, key: str) -> bool:
+        entry = store.read(key)
         if entry is None or len(entry) != DIGEST_BYTES + self.batch[index].size:
             return False
         self.digests[index] = bytes(entry[:DIGEST_BYTES])
