@@ -9,7 +9,7 @@ from PIL import Image
 import wbcclf
 from wbcclf.backbones import describe, list_backbones
 from wbcclf.cli import _defaults
-from wbcclf.cli._train import default_steps
+from wbcclf.cli._train import default_steps, make_pipeline
 
 
 def test_evaluate_writes_figures_that_agree_with_the_table(trained, call):
@@ -111,7 +111,8 @@ def test_a_recipe_trains_its_own_network_at_its_own_size(trained, tmp_path, call
     assert model["loader"].image_size == 224
     classifier = model["classifier"]
     assert type(classifier) is wbcclf.CNN8Classifier
-    assert (classifier.input_size, classifier.lr, classifier.monitor) == (224, 1e-3, "valid_acc")
+    assert (classifier.input_size, classifier.lr) == (224, 1e-3)
+    assert classifier.early_stopping.monitor == "valid_acc"
     assert model.predict([trained / "new" / "0.png"]).shape == (1,)
 
 
@@ -141,7 +142,35 @@ def test_options_beside_a_recipe_change_it(trained, tmp_path, call):
     assert (classifier.max_epochs, classifier.batch_size, classifier.lr) == (1, 10, 0.01)
     assert (classifier.unfrozen_layers, classifier.precision) == (2, "bfloat16")
     assert (classifier.early_stopping, classifier.random_state) == (False, 5)
-    assert classifier.l2 == {"conv2": 0.01, "conv3": 0.01}  # what was not given stays
+    assert classifier.loss.l2 == {"conv2": 0.01, "conv3": 0.01}  # what was not given stays
+
+
+@pytest.mark.parametrize("named", [wbcclf.CNN8Classifier, wbcclf.SepConvClassifier])
+def test_a_backbone_is_trained_as_its_own_classifier(named, trained, tmp_path, call):
+    code, _, err = call(
+        *("train", trained / "train", "-o", tmp_path / "m", "--backbone", named.backbone),
+        *("--image-size", 32, "--epochs", 1),
+    )
+    assert code == 0, err
+    classifier = wbcclf.load_model(tmp_path / "m")["classifier"]
+    cells = wbcclf.make_blood_cells(8, classes=2, image_size=32, random_state=0)
+    own = named(max_epochs=1, device="cpu").fit(cells.images, cells.target)
+    assert str(classifier.net_.module_) == str(own.net_.module_)
+    assert classifier.lr == 3e-3  # the shell's, for random weights
+
+
+@pytest.mark.parametrize(
+    ("backbone", "given", "expected"),
+    [
+        ("simple_cnn", {}, 3e-3),
+        ("squeezenet1_1", {}, 3e-4),  # ImageNet's weights are its own
+        ("squeezenet1_1", {"weights": None}, 3e-3),
+        ("simple_cnn", {"weights": "start.pth"}, 3e-4),
+        ("squeezenet1_1", {"lr": 0.01}, 0.01),
+    ],
+)
+def test_the_learning_rate_is_lower_where_training_begins_with_weights(backbone, given, expected):
+    assert make_pipeline(backbone, None, None, None, given)["clf"].lr == expected
 
 
 @pytest.mark.parametrize(
