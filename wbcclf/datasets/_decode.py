@@ -1,6 +1,7 @@
 """An image file becomes one RGB ``uint8`` array.
 
-Pillow decodes, and prints nothing about damaged files. Of 16 bits in colour it keeps only the upper
+Pillow decodes, and prints nothing about damaged files. JPEG files without a flaw are decoded by
+simplejpeg, which gives the same pixels in less time. Of 16 bits in colour it keeps only the upper
 8, so OpenCV decodes these. OpenCV would be a little faster elsewhere, too, but its JPEG and PNG
 decoders write to the error output of the process what they find.
 """
@@ -13,6 +14,7 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
+import simplejpeg
 from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 from PIL.Image import Image
 from PIL.ImageFile import ImageFile
@@ -117,7 +119,9 @@ def decode_image(
         orientation = find_orientation(exif)
         # Orientations 5 to 8 swap the sides.
         stored_size = image_size[::-1] if image_size and orientation >= 5 else image_size
-        image = _decode_pillow(data, file_format, max_pixels, stored_size)
+        image = _decode_jpeg(data, max_pixels, stored_size) if file_format == "JPEG" else None
+        if image is None:
+            image = _decode_pillow(data, file_format, max_pixels, stored_size)
         if file_format == "PNG" and data[24] == 16:  # the bits of one channel
             # libpng prints what is wrong with a file; but now Pillow has read all of it.
             image = _decode_opencv(data)
@@ -174,6 +178,23 @@ def _reduction(size: tuple[int, int], image_size: tuple[int, int] | None) -> int
         return 1
     fits = min(size[0] / image_size[0], size[1] / image_size[1]) / 2
     return next((k for k in (4, 2) if k <= fits), 1)
+
+
+def _decode_jpeg(
+    data: bytes, max_pixels: int, image_size: tuple[int, int] | None
+) -> np.ndarray | None:
+    """Return the image, or None where Pillow is to decide: at any flaw, and for what it scales."""
+    try:
+        *size, colours, _ = simplejpeg.decode_jpeg_header(data, strict=True)
+        if (
+            colours not in ("Gray", "RGB", "YCbCr")
+            or size[0] * size[1] > max_pixels
+            or _reduction(tuple(size), image_size) > 1
+        ):
+            return None
+        return simplejpeg.decode_jpeg(data, strict=True)  # raises what libjpeg would only print
+    except ValueError:
+        return None
 
 
 def _decode_pillow(
