@@ -119,9 +119,11 @@ def decode_image(
         orientation = find_orientation(exif)
         # Orientations 5 to 8 swap the sides.
         stored_size = image_size[::-1] if image_size and orientation >= 5 else image_size
-        image = _decode_jpeg(data, max_pixels, stored_size) if file_format == "JPEG" else None
-        if image is None:
+        flawless = _decode_jpeg(data, max_pixels, stored_size) if file_format == "JPEG" else None
+        if flawless is None:
             image = _decode_pillow(data, file_format, max_pixels, stored_size)
+        else:
+            image = flawless
         if file_format == "PNG" and data[24] == 16:  # the bits of one channel
             # libpng prints what is wrong with a file; but now Pillow has read all of it.
             image = _decode_opencv(data)
