@@ -14,7 +14,18 @@ from imblearn.pipeline import Pipeline
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from skorch.callbacks import Callback
 
-from wbcclf import SMOTE, Augmenter, Cache, CNNClassifier, Head, make_blood_cells
+from wbcclf import (
+    SMOTE,
+    Augmenter,
+    Cache,
+    CNNClassifier,
+    CrossEntropy,
+    EarlyStopping,
+    GradualUnfreezing,
+    Head,
+    Optimizer,
+    make_blood_cells,
+)
 from wbcclf.backbones import _registry, get_backbone
 from wbcclf.classifiers.caching import _activations
 from wbcclf.classifiers.caching._activations import N_TOGETHER, FrozenPart
@@ -53,7 +64,8 @@ def many():
 
 
 def make(backbone="simple_cnn", **params):
-    quick = {"device": "cpu", "max_epochs": 2, "random_state": 0, "unfrozen_layers": 1}
+    quick = {"weights": None, "device": "cpu", "max_epochs": 2}
+    quick |= {"random_state": 0, "unfrozen_layers": 1}
     return CNNClassifier(backbone, **(quick | params))
 
 
@@ -84,7 +96,7 @@ def assert_same(one, other, X):
 def test_every_family_trains_bit_for_bit_the_same(backbone, size, unfrozen, runs):
     cells = make_blood_cells(N_TOGETHER, classes=2, image_size=size, random_state=0)
     for unfrozen_layers in {0, unfrozen}:
-        params = {"unfrozen_layers": unfrozen_layers, "dropout": 0.5}
+        params = {"unfrozen_layers": unfrozen_layers, "head": Head(dropout=0.5)}
         plain = make(backbone, **params, cache_gb=0).fit(cells.images, cells.target)
         assert not runs
         kept = make(backbone, **params).fit(cells.images, cells.target)
@@ -97,17 +109,22 @@ def test_every_family_trains_bit_for_bit_the_same(backbone, size, unfrozen, runs
     "params",
     [
         {"precision": "bfloat16"},
-        {"early_stopping": True, "validation_fraction": 0.25, "patience": 1},
-        {"unfrozen_layers": 4, "gradual_unfreezing": 1, "max_epochs": 4},
-        {"unfrozen_layers": 3, "gradual_unfreezing": 1, "max_epochs": 2},
-        {"ema_decay": 0.5, "class_weight": "balanced", "layer_lr_decay": 0.5, "l2": 1e-3},
+        {"early_stopping": EarlyStopping(patience=1, validation_fraction=0.25)},
+        {"unfrozen_layers": GradualUnfreezing(4), "max_epochs": 4},
+        {"unfrozen_layers": GradualUnfreezing(3), "max_epochs": 2},
+        {
+            "averaging": 0.5,
+            "class_weight": "balanced",
+            "optimizer": Optimizer(layer_lr_decay=0.5),
+            "loss": CrossEntropy(l2=1e-3),
+        },
         {"balanced_batches": True, "head": Head("max", hidden=(8,), batch_norm=True)},
         {"unfrozen_layers": 0, "head": Head("flatten", hidden=(8,))},
         {"input_size": 24},
     ],
     ids=lambda params: "-".join(params),
 )
-@pytest.mark.filterwarnings("ignore:gradual_unfreezing")
+@pytest.mark.filterwarnings("ignore:GradualUnfreezing")
 def test_options_work_on_kept_activations(params, many, runs):
     # Batches of 8 of 24 images, or of all 32: as many as others give the same rounding here,
     # where the images are of 16 pixels and 1 thread computes. Bit for bit, then.
@@ -137,15 +154,16 @@ def test_what_is_kept_of_a_wholly_frozen_network_is_pooled(many):
 
 
 def test_dropout_and_batch_norm_of_frozen_blocks_stay_out_of_it(tiny, many):
-    plain = make(tiny, cache_gb=0, dropout=0.5).fit(many.images, many.target)
-    kept = make(tiny, dropout=0.5).fit(many.images, many.target)
+    plain = make(tiny, cache_gb=0, head=Head(dropout=0.5)).fit(many.images, many.target)
+    kept = make(tiny, head=Head(dropout=0.5)).fit(many.images, many.target)
     assert_same(plain, kept, many.images)
-    assert_same(plain, make(tiny, dropout=0.5).fit(many.images, many.target), many.images)
+    again = make(tiny, head=Head(dropout=0.5)).fit(many.images, many.target)
+    assert_same(plain, again, many.images)
 
 
 def test_changed_images_are_not_kept_but_validation_images_are(many, runs):
     validation = {"X_val": many.images, "y_val": many.target}
-    for params in ({"augment": Augmenter()}, {"mixup": 0.4}, {"cutmix": 1.0}):
+    for params in ({"augment": Augmenter()}, {"mixing": "mixup"}, {"mixing": "cutmix"}):
         make(**params).fit(many.images, many.target)
         assert not runs
         make(**params).fit(many.images, many.target, **validation)
@@ -201,7 +219,7 @@ def test_without_room_for_the_store_training_goes_on(many, tmp_path, monkeypatch
     plain = make().fit(many.images, many.target)
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", full)
-        with pytest.warns(UserWarning, match="kept in .*lower memory_gb") as caught:
+        with pytest.warns(UserWarning, match="kept in .*memory=Cache") as caught:
             clf = make(memory=tmp_path).fit(many.images, many.target)
         # Of the activations, of the training, and that the frozen blocks are random.
         assert len(caught) == 3
@@ -371,8 +389,8 @@ def test_blocks_of_ones_own_are_tried_without_a_trace(tiny, change_tiny, many):
         pass
 
     change_tiny(lambda block: setattr(block[0], "__class__", Own))
-    kept = make(tiny, dropout=0.5).fit(many.images, many.target)
-    plain = make(tiny, dropout=0.5, cache_gb=0).fit(many.images, many.target)
+    kept = make(tiny, head=Head(dropout=0.5)).fit(many.images, many.target)
+    plain = make(tiny, head=Head(dropout=0.5), cache_gb=0).fit(many.images, many.target)
     assert_same(kept, plain, many.images)
 
 
@@ -411,11 +429,11 @@ class Large(torch.nn.Conv2d):
 def test_frozen_blocks_run_in_smaller_batches_where_memory_is_little(
     tiny, change_tiny, many, monkeypatch
 ):
-    plain = make(tiny, dropout=0.5).fit(many.images, many.target)
+    plain = make(tiny, head=Head(dropout=0.5)).fit(many.images, many.target)
     expected = plain.predict_proba(many.images)
     change_tiny(lambda block: setattr(block[0], "__class__", Large))
     monkeypatch.setattr(Large, "ran", [], raising=False)
-    clf = make(tiny, dropout=0.5).fit(many.images, many.target)
+    clf = make(tiny, head=Head(dropout=0.5)).fit(many.images, many.target)
     assert Large.ran[-8:] == [4] * 8  # 32 images, halved until they fit
     np.testing.assert_allclose(clf.predict_proba(many.images), expected, atol=1e-4)
 
@@ -436,7 +454,7 @@ def test_a_network_without_a_version_is_kept_for_its_fit_alone(
 ):
     spec = dataclasses.replace(get_backbone(tiny), version=None)
     monkeypatch.setitem(_registry._BACKBONES, tiny, spec)
-    clf = make(tiny if is_registered else Own(spec), memory=tmp_path, dropout=0.5)
+    clf = make(tiny if is_registered else Own(spec), memory=tmp_path, head=Head(dropout=0.5))
     message = r"Nothing of the backbone 'tiny' is kept .*BackboneSpec\(\.\.\., version='1'\)"
     for _ in range(2):
         with pytest.warns(UserWarning, match=message):
@@ -447,10 +465,24 @@ def test_a_network_without_a_version_is_kept_for_its_fit_alone(
         assert runs == [(0, 1)]
         runs.clear()
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    plain = make(tiny, cache_gb=0, head=Head(dropout=0.5)).fit(many.images, many.target)
     with pytest.warns(UserWarning, match=message):
-        assert_same(
-            clf, make(tiny, cache_gb=0, dropout=0.5).fit(many.images, many.target), many.images
-        )
+        assert_same(clf, plain, many.images)
+
+
+def test_other_defaults_of_a_backbone_are_another_fit(
+    tiny, many, tmp_path, no_training, monkeypatch
+):
+    """They are no code, so nobody would raise the version for them."""
+    spec = get_backbone(tiny)
+    make(tiny, memory=tmp_path).fit(many.images, many.target)
+    no_training()
+    for change in ({"lr": 1e-2}, {"head": Head(dropout=0.7)}):
+        monkeypatch.setitem(_registry._BACKBONES, tiny, dataclasses.replace(spec, **change))
+        with pytest.raises(AssertionError, match="trained again"):
+            make(tiny, memory=tmp_path).fit(many.images, many.target)
+    monkeypatch.setitem(_registry._BACKBONES, tiny, spec)
+    make(tiny, memory=tmp_path).fit(many.images, many.target)
 
 
 def test_a_network_of_another_version_is_computed_and_trained_again(
@@ -468,18 +500,18 @@ def test_a_network_of_another_version_is_computed_and_trained_again(
         make(tiny, memory=tmp_path).fit(many.images, many.target)
 
 
-def test_weights_that_a_callback_loads_are_those_of_the_activations(many):
+def test_weights_of_frozen_blocks_that_a_callback_loads_are_an_error(many):
+    """They come after the activations, unless these are computed in every epoch."""
+
     class Load(Callback):
         def on_train_begin(self, net, X=None, y=None, **kwargs):
             with torch.no_grad():
                 for parameter in net.module_.parameters():
                     parameter.mul_(2)
 
-    kept, plain = (
-        make(callbacks=[("load", Load())], cache_gb=cache_gb).fit(many.images, many.target)
-        for cache_gb in (2, 0)
-    )
-    assert_same(kept, plain, many.images)
+    with pytest.raises(ValueError, match=r"weights of frozen blocks .*weights=.*cache_gb=0"):
+        make(callbacks=[("load", Load())]).fit(many.images, many.target)
+    make(callbacks=[("load", Load())], cache_gb=0).fit(many.images, many.target)
 
 
 def test_cache_gb_is_for_training_and_validation_together(many, tmp_path, monkeypatch):
@@ -535,7 +567,7 @@ def test_a_prediction_of_few_images_takes_all_of_them_from_the_store_or_none(
 def test_a_large_prediction_holds_one_block_at_a_time(many, tmp_path, monkeypatch):
     clf = make(memory=tmp_path, batch_size=8).fit(many.images, many.target)
     expected = clf.predict_proba(many.images)
-    monkeypatch.setattr("wbcclf.classifiers.training._net.BLOCK_BYTES", 1)
+    monkeypatch.setattr("wbcclf.classifiers.training._predict.BLOCK_BYTES", 1)
     np.testing.assert_array_equal(clf.predict_proba(many.images), expected)
 
 
@@ -579,7 +611,7 @@ def no_training(monkeypatch):
 
 @pytest.mark.parametrize("unfrozen_layers", [0, 2, "all"])
 def test_the_same_fit_is_not_done_again(unfrozen_layers, many, tmp_path, no_training):
-    params = {"unfrozen_layers": unfrozen_layers, "early_stopping": True, "ema_decay": 0.9}
+    params = {"unfrozen_layers": unfrozen_layers, "early_stopping": True, "averaging": 0.9}
     first = make(**params, memory=tmp_path).fit(many.images, many.target)
     no_training()
     second = make(**params, memory=tmp_path).fit(many.images, many.target)
@@ -702,7 +734,7 @@ def test_threads_train_what_one_does(many, tmp_path):
 
     def scores(memory, **parallel):
         with joblib.parallel_config(**parallel):
-            clf = make(memory=memory, max_epochs=4, dropout=0.5)
+            clf = make(memory=memory, max_epochs=4, head=Head(dropout=0.5))
             return cross_val_score(clf, many.images, many.target, cv=4, scoring="neg_log_loss")
 
     plain = scores(None, backend="sequential")

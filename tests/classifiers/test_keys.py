@@ -42,7 +42,7 @@ def test_equal_networks_have_equal_keys():
     assert len(set(found)) == len(found) == 1 + N_SIMPLE + 1  # the image, blocks, pooling
     assert keys(network()) == found
     assert keys(copy.deepcopy(first).train()) == found
-    assert keys(network(dropout=0.3, head=Head(hidden=(8,)), lr=1.0)) == found  # above the cut
+    assert keys(network(head=Head(hidden=(8,), dropout=0.3), lr=1.0)) == found  # above the cut
     assert keys(network(unfrozen_layers=2)) == found[: 1 + N_SIMPLE - 2]
 
 

@@ -16,6 +16,7 @@ from torch import nn
 
 from wbcclf._parameters import Machine, belongs_to
 from wbcclf._version import __version__
+from wbcclf.backbones import get_backbone
 from wbcclf.classifiers.data._batches import ImageData
 from wbcclf.classifiers.network._network import CellNetwork
 from wbcclf.classifiers.options._values import exact_digest
@@ -115,6 +116,8 @@ def fit_digest(
             digest.update(f"{name} {exact_digest(value)}".encode())
         except TypeError as error:
             raise TypeError(f"the parameter {name} cannot be pickled ({error})") from error
+    spec = get_backbone(classifier.backbone)  # what a head or lr of None stands for
+    digest.update(f"{spec.lr} {exact_digest(spec.head)}".encode())
     add_weights(digest, network)
     for data in (train_data, valid_data):
         if data is not None:
