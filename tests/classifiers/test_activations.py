@@ -146,7 +146,7 @@ def test_options_work_on_kept_activations(params, many, runs):
 
 def test_what_is_kept_of_a_wholly_frozen_network_is_pooled(many):
     maps, vectors = (
-        FrozenPart(make(unfrozen_layers=n).fit(many.images, many.target).net_, None) for n in (1, 0)
+        FrozenPart(make(unfrozen_layers=n).fit(many.images, many.target).net_) for n in (1, 0)
     )
     assert len(maps.forms[-1][0]) == 3
     assert len(vectors.forms[-1][0]) == 1
@@ -523,7 +523,7 @@ def test_cache_gb_is_for_training_and_validation_together(many, tmp_path, monkey
         lambda shape, dtype, folder: folders.append(folder) or empty(shape, dtype, folder),
     )
     X, y = many.images[:16], many.target[:16]
-    n_bytes = 16 * FrozenPart(make().fit(X, y).net_, None).row_bytes()
+    n_bytes = 16 * FrozenPart(make().fit(X, y).net_).row_bytes()
     folders.clear()
     for share, is_spilled in [(2.1, False), (1.9, True)]:
         make(cache_gb=share * n_bytes / 1e9).fit(X, y, X_val=X, y_val=y)
