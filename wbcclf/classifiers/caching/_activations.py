@@ -22,6 +22,7 @@ from wbcclf.classifiers.caching._keys import image_key, stage_keys
 from wbcclf.classifiers.data._batches import ImageData, gather
 from wbcclf.classifiers.network._device import arithmetic, seeded
 from wbcclf.classifiers.network._heap import keeping_freed_memory
+from wbcclf.classifiers.network._network import CellNetwork
 from wbcclf.classifiers.network._running import run_in_batches
 from wbcclf.classifiers.options._settings import Settings
 
@@ -272,16 +273,15 @@ def keep_activations(
     ]
 
 
-def open_store(settings: Settings) -> Store | None:
+def open_store(settings: Settings, network: CellNetwork) -> Store | None:
     """Return the store in the folder `memory`.
 
-    None without a folder, or for a backbone without a version, whose code nothing identifies.
+    None without a folder, or for a network without a version, whose code nothing identifies.
     """
     store = make_store(settings.memory) if settings.cache_gb else None
-    spec = settings.backbone
-    if store is not None and spec.version is None:
+    if store is not None and network.spec_version is None:
         warn(
-            f"Nothing of the backbone {spec.name!r} is kept in memory, since it declares "
+            f"Nothing of the backbone {network.spec_name!r} is kept in memory, since it declares "
             "no version. Give it one, BackboneSpec(..., version='1'), and raise it when the "
             "network's code changes."
         )
@@ -294,7 +294,7 @@ def frozen_part(net: Any, settings: Settings, n_images: int) -> StoredPart | Non
     if not net.module_.cut or n_images < FEWEST_LOOKED_UP:
         return None
     try:
-        store = open_store(settings)
+        store = open_store(settings, net.module_)
     except OSError as error:  # the model may have been trained on another machine
         warn(f"{error}; predicting without it.")
         return None

@@ -94,11 +94,11 @@ def fit(
         valid_data = ImageData(samples.images, samples.target, rows=validation_rows)
     train_data = _training_data(settings, samples, train_rows)
 
-    store = open_store(settings)
     if is_new:
         network, report = _new_network(settings, samples.domain, seed)
     else:
         network, report = _same_network(settings, classifier), classifier.weights_report_
+    store = open_store(settings, network)
     net = _net_for_all_epochs(
         settings, network, samples.domain, random_state, train_data, valid_data is not None
     )
@@ -139,7 +139,6 @@ def partial_fit(
     samples = check_samples(classifier, X, y, sample_weight, classes=classes, known=known)
     train_data = _training_data(settings, samples, samples.used)
 
-    store = open_store(settings)
     if net is None:
         network, report = _new_network(settings, samples.domain, seed)
         net = _net_for_one_epoch(settings, network, samples.domain, random_state, train_data)
@@ -148,6 +147,7 @@ def partial_fit(
         if not _is_for_partial_fit(net, settings):
             network = _same_network(settings, classifier)
             net = _net_for_one_epoch(settings, network, samples.domain, random_state, train_data)
+    store = open_store(settings, net.module_)
     epochs = train(net, *_prepare(settings, net, train_data, None, store))
     return _learn(
         classifier,
@@ -188,8 +188,8 @@ def check_fit(
     data = ImageData(np.zeros((len(numbers), *image_shape), np.uint8), numbers)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        open_store(settings)
         network, _ = _new_network(settings, domain, 0)
+        open_store(settings, network)
         _net_for_all_epochs(settings, network, domain, check_random_state(0), data, validates=False)
         if settings.checkpoint_dir is not None:
             checkpoint_file(trial, network, data, None)

@@ -83,17 +83,20 @@ def find_kept_fit(
     """Return where the fit is or will be kept; None without a store, or if it cannot be repeated.
 
     It can if it has a seed, and all its code a version. The network's code has the version of its
-    backbone, without which there is no store. A callback, optimizer, augmenter, head or classifier
-    from elsewhere has none; it may read files, too.
+    backbone, without which there is no store. A callback, and a classifier, augmenter or other
+    object from elsewhere have none; they may read files, too.
     """
     method = settings.optimizer.method
+    parts = [
+        part
+        for name, part in settings.given.items()
+        if name != "backbone" and (name == "augment" or isinstance(part, BaseEstimator))
+    ]
     is_repeatable = (
         isinstance(classifier.random_state, Integral)
         and not settings.callbacks
         and (isinstance(method, str) or _is_of(method, "torch"))
-        and _is_of(type(classifier), "wbcclf")
-        and _is_of(type(settings.head), "wbcclf")
-        and (settings.augment is None or _is_of(type(settings.augment), "wbcclf"))
+        and all(part is None or _is_of(type(part), "wbcclf") for part in [classifier, *parts])
     )
     if store is None or not is_repeatable:
         return None
