@@ -15,7 +15,13 @@ from imblearn.under_sampling import RandomUnderSampler
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from wbcclf import SMOTE, Augmenter, ImageSampler, make_blood_cells
-from wbcclf._resampled import ResampledArray, Sources, sources_of, with_sources
+from wbcclf._resampled import (
+    ResampledArray,
+    Sources,
+    have_common_sources,
+    sources_of,
+    with_sources,
+)
 
 # Brighter or darker by its own factor, nothing else: a copy keeps the support of its source.
 BRIGHTER = {
@@ -257,6 +263,31 @@ def test_changed_rows_are_not_found(resampled, operation):
     out = operation(resampled)
     assert isinstance(out, ResampledArray)
     assert sources_of(out, np.asarray(out)) is None
+
+
+def test_changed_rows_are_found_by_their_labels_unless_these_were_moved():
+    cells = make_blood_cells(8, classes=2, image_size=16, random_state=0)
+    out, labels = Augmenter(random_state=0).fit_resample(cells.images, cells.target)
+    changed = np.asarray(out) / 255
+    assert sources_of(changed, changed, labels) is out.record.sources
+    order = np.argsort(labels)
+    assert sources_of(changed[order], changed[order], labels[order]) is None
+    assert sources_of(changed[:9], changed[:9], labels[:9]) is None
+
+
+def test_rows_of_one_batch_tell_whether_they_share_a_source(resampled):
+    def common(X, X_val):
+        return have_common_sources(X, np.asarray(X), X_val, np.asarray(X_val)).tolist()
+
+    originals, copies = resampled[:4], resampled[8:]
+    of_copies = resampled.record.sources.rows[8:, 0]
+    assert common(originals, copies) == (of_copies < 4).tolist()
+    assert sorted(of_copies) == list(range(8))
+    others = with_sources(np.asarray(copies), list(range(8)), Sources.of_originals(8))[0]
+    for unrelated in (copies / 255, np.asarray(copies), others):
+        assert common(originals, unrelated) == [False] * 8
+    for unrelated in (originals / 255, np.asarray(originals)):
+        assert common(unrelated, copies) == [False] * 8
 
 
 def test_rows_with_one_mark_share_their_sources_once_they_were_moved():
