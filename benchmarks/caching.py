@@ -22,6 +22,7 @@ def classifier(**params):
         "squeezenet1_1",
         weights=SQUEEZENET,
         unfrozen_layers=1,
+        lr=1e-3,
         device="cpu",
         random_state=0,
         **params,

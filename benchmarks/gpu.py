@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from wbcclf import Augmenter, CNNClassifier
 from wbcclf.classifiers.network._building import build_network
 from wbcclf.classifiers.network._device import arithmetic
+from wbcclf.classifiers.options._settings import Domain, Settings
 
 NETWORKS = ["resnet18", "resnet50", "vgg16"]
 EPOCHS, BATCH = 3, 64
@@ -29,6 +30,8 @@ def classifier(backbone, device, **params):
         backbone,
         max_epochs=EPOCHS,
         batch_size=BATCH,
+        weights=None,
+        lr=1e-3,
         lr_schedule="constant",
         precision="bfloat16",
         device=device,
@@ -39,9 +42,8 @@ def classifier(backbone, device, **params):
 
 def network_of(backbone, device, X, y):
     """Return the network that the classifier would train."""
-    clf = classifier(backbone, device)
-    clf.classes_, clf.image_shape_, clf.value_range_ = np.unique(y), X.shape[1:], (0, 255)
-    return build_network(clf, None, 0)[0]
+    domain = Domain(np.unique(y), X.shape[1:], (0, 255))
+    return build_network(Settings.of(classifier(backbone, device)), domain, None, 0)[0]
 
 
 def wait(device):

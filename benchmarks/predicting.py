@@ -31,7 +31,13 @@ NETWORKS = [
 
 def fitted(name, size, images, target, precision):
     clf = CNNClassifier(
-        name, input_size=size, max_epochs=1, device="cpu", precision=precision, random_state=0
+        name,
+        weights=None,
+        input_size=size,
+        max_epochs=1,
+        device="cpu",
+        precision=precision,
+        random_state=0,
     )
     return clf.fit(images[:32], target[:32])
 
@@ -95,6 +101,7 @@ def accuracy():
             CNNClassifier(
                 "squeezenet1_1",
                 weights=SQUEEZENET,
+                lr=1e-3,
                 max_epochs=10,
                 device="cpu",
                 precision=precision,

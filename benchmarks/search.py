@@ -26,9 +26,10 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from skorch import NeuralNetClassifier
 
-from wbcclf import CNNClassifier
+from wbcclf import CNNClassifier, Head
 from wbcclf.classifiers.network._building import build_network, freeze_blocks
 from wbcclf.classifiers.network._device import seeded
+from wbcclf.classifiers.options._settings import Domain, Settings
 
 EPOCHS, BATCH = 10, 32
 
@@ -59,12 +60,11 @@ class PlainSkorch(ClassifierMixin, BaseEstimator):
         """Train with skorch's own data set, loader and loop."""
         ours = CNNClassifier(**self.ours).set_params(unfrozen_layers=self.unfrozen_layers)
         self.classes_, numbers = np.unique(y, return_inverse=True)
-        ours.classes_, ours.image_shape_, ours.value_range_ = self.classes_, X.shape[1:], (0, 255)
+        settings, domain = Settings.of(ours), Domain(self.classes_, X.shape[1:], (0, 255))
         random_state = np.random.RandomState(ours.random_state)
-        network, report = build_network(
-            ours, ours.weights, random_state.randint(np.iinfo(np.int32).max)
-        )
-        freeze_blocks(ours, network, report, go_on=False)
+        seed = random_state.randint(np.iinfo(np.int32).max)
+        network, _ = build_network(settings, domain, settings.weights, seed)
+        freeze_blocks(settings, network)
         train_seed = random_state.randint(np.iinfo(np.int32).max)
         self.net_ = NeuralNetClassifier(
             network,
@@ -98,7 +98,7 @@ def main(name, n_images=300, size=128):
     params = {
         "backbone": name,
         "weights": SQUEEZENET if name == "squeezenet1_1" else None,
-        "dropout": 0.0,  # the data loader takes random numbers of the same generator
+        "head": Head(dropout=0.0),  # the data loader takes random numbers of the same generator
         "max_epochs": EPOCHS,
         "batch_size": BATCH,
         "lr_schedule": "constant",

@@ -25,7 +25,15 @@ import numpy as np
 from sklearn.metrics import f1_score
 from sklearn.model_selection import GroupShuffleSplit
 
-from wbcclf import Augmenter, CNNClassifier, Head, ImageLoader, list_image_folder
+from wbcclf import (
+    Augmenter,
+    CNNClassifier,
+    CrossEntropy,
+    Head,
+    ImageLoader,
+    Optimizer,
+    list_image_folder,
+)
 
 # Measured alone on 2 cores with AVX-512 BF16, batches of 32, by size and whether augmented.
 IMAGES_PER_SECOND = {
@@ -34,7 +42,7 @@ IMAGES_PER_SECOND = {
     (96, False): 655,
     (96, True): 600,
 }
-BASE = {"image_size": 96, "lr": 3e-3, "weight_decay": 0.05}
+BASE = {"image_size": 96, "lr": 3e-3, "optimizer": Optimizer(weight_decay=0.05)}
 TURNS = Augmenter(
     rotation="quarter", shift=0, zoom=0, brightness=0, contrast=0, saturation=0, hue=0
 )
@@ -47,7 +55,7 @@ OPTIONS = {
     "full, but no colours": {
         "augment": Augmenter(brightness=0, contrast=0, saturation=0, hue=0),
     },
-    "label smoothing 0.1": {"augment": Augmenter(), "label_smoothing": 0.1},
+    "label smoothing 0.1": {"augment": Augmenter(), "loss": CrossEntropy(label_smoothing=0.1)},
     "max pooling": {"augment": Augmenter(), "head": Head("max")},
     "64 px": {"augment": Augmenter(), "image_size": 64},
     "one-cycle to 1e-3": {"augment": Augmenter(), "lr": 1e-3},

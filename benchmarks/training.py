@@ -18,8 +18,9 @@ from _compare import peaks
 from _data import blood_cells
 from skorch import NeuralNetClassifier
 
-from wbcclf import CNNClassifier, ConvNet
+from wbcclf import CNNClassifier, ConvNet, Head
 from wbcclf.classifiers.network._building import build_network
+from wbcclf.classifiers.options._settings import Domain, Settings
 
 EPOCHS, BATCH, ROUNDS = 3, 64, 5
 
@@ -29,7 +30,7 @@ def classifier(epochs=EPOCHS):
         ConvNet(filters=(8, 16)),
         max_epochs=epochs,
         batch_size=BATCH,
-        dropout=0.0,
+        head=Head(dropout=0.0),
         lr_schedule="constant",
         device="cpu",
         random_state=0,
@@ -38,9 +39,8 @@ def classifier(epochs=EPOCHS):
 
 def network_of(X, y):
     """Return the network that the classifier would train."""
-    clf = classifier()
-    clf.classes_, clf.image_shape_, clf.value_range_ = np.unique(y), X.shape[1:], (0, 255)
-    return build_network(clf, None, 0)[0]
+    domain = Domain(np.unique(y), X.shape[1:], (0, 255))
+    return build_network(Settings.of(classifier()), domain, None, 0)[0]
 
 
 def ours(X, y):

@@ -21,7 +21,18 @@ import numpy as np
 from sklearn.metrics import f1_score
 from sklearn.model_selection import GroupShuffleSplit
 
-from wbcclf import Augmenter, CNNClassifier, Head, ImageLoader, list_image_folder
+from wbcclf import (
+    Augmenter,
+    CNNClassifier,
+    Cosine,
+    CrossEntropy,
+    GradualUnfreezing,
+    Head,
+    ImageLoader,
+    Mixing,
+    Optimizer,
+    list_image_folder,
+)
 
 SIZE = 64
 
@@ -64,7 +75,7 @@ SCRATCH_BASE = {
     "max_epochs": 10,
     "lr": 3e-3,
     "lr_schedule": "onecycle",
-    "weight_decay": 0.05,
+    "optimizer": Optimizer(weight_decay=0.05),
     "augment": Augmenter(),
     "precision": "bfloat16",
 }
@@ -72,28 +83,25 @@ SCRATCH = {
     "base: adamw, one-cycle to 3e-3, weight decay 0.05, dropout 0.2, augmenter": {},
     "constant lr 1e-3": {"lr_schedule": "constant", "lr": 1e-3},
     "constant lr 3e-3": {"lr_schedule": "constant"},
-    "cosine with 1 warm-up epoch": {
-        "lr_schedule": "cosine",
-        "lr_schedule_params": {"warmup_epochs": 1},
-    },
+    "cosine with 1 warm-up epoch": {"lr_schedule": Cosine(warmup_epochs=1)},
     "one-cycle to 1e-3": {"lr": 1e-3},
     "one-cycle to 1e-2": {"lr": 1e-2},
-    "weight decay 0": {"weight_decay": 0.0},
-    "adam": {"optimizer": "adam", "weight_decay": 0.0},
-    "sgd, one-cycle to 0.05": {"optimizer": "sgd", "lr": 0.05, "weight_decay": 5e-4},
-    "rmsprop, one-cycle to 1e-3": {"optimizer": "rmsprop", "lr": 1e-3, "weight_decay": 0.0},
+    "weight decay 0": {"optimizer": "adamw"},
+    "adam": {"optimizer": "adam"},
+    "sgd, one-cycle to 0.05": {"optimizer": Optimizer("sgd", weight_decay=5e-4), "lr": 0.05},
+    "rmsprop, one-cycle to 1e-3": {"optimizer": "rmsprop", "lr": 1e-3},
     "batch 64": {"batch_size": 64},
     "batch 16": {"batch_size": 16},
-    "dropout 0": {"dropout": 0.0},
-    "dropout 0.5": {"dropout": 0.5},
+    "dropout 0": {"head": Head(dropout=0.0)},
+    "dropout 0.5": {"head": Head(dropout=0.5)},
     "max pooling": {"head": Head("max")},
     "no augmentation": {"augment": None},
-    "label smoothing 0.1": {"label_smoothing": 0.1},
+    "label smoothing 0.1": {"loss": CrossEntropy(label_smoothing=0.1)},
     "focal loss": {"loss": "focal"},
-    "mixup 0.2": {"mixup": 0.2},
-    "cutmix 1": {"cutmix": 1.0},
-    "gradient norm 1": {"max_grad_norm": 1.0},
-    "average 0.99": {"ema_decay": 0.99},
+    "mixup 0.2": {"mixing": Mixing(mixup=0.2)},
+    "cutmix 1": {"mixing": Mixing(cutmix=1.0)},
+    "gradient norm 1": {"optimizer": Optimizer(weight_decay=0.05, max_grad_norm=1.0)},
+    "average 0.99": {"averaging": 0.99},
     "balanced batches": {"balanced_batches": True},
     "eight views in prediction": {"test_time_augmentation": True},
 }
@@ -117,15 +125,18 @@ TRANSFER = {
     "3 blocks, 1e-4": {"unfrozen_layers": 3, "lr": 1e-4},
     "all blocks, 1e-4": {"unfrozen_layers": "all", "lr": 1e-4},
     "all blocks, 3e-4": {"unfrozen_layers": "all", "lr": 3e-4},
-    "all blocks, layer_lr_decay 0.7": {"unfrozen_layers": "all", "layer_lr_decay": 0.7},
-    "all blocks, gradual, 1 epoch a block": {"unfrozen_layers": "all", "gradual_unfreezing": 1},
+    "all blocks, layer_lr_decay 0.7": {
+        "unfrozen_layers": "all",
+        "optimizer": Optimizer(layer_lr_decay=0.7),
+    },
+    "all blocks, gradual, 1 epoch a block": {"unfrozen_layers": GradualUnfreezing()},
     "all blocks, random weights": {"unfrozen_layers": "all", "weights": None},
     "constant lr": {"lr_schedule": "constant"},
     "max pooling": {"head": Head("max")},
     "flatten": {"head": Head("flatten")},
     "hidden 128": {"head": Head(hidden=(128,))},
     "no augmentation": {"augment": None},
-    "weight decay 0.05": {"weight_decay": 0.05},
+    "weight decay 0.05": {"optimizer": Optimizer(weight_decay=0.05)},
 }
 
 

@@ -26,15 +26,13 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 cells = make_blood_cells(120, classes=3, image_size=32, random_state=0)
 with tempfile.TemporaryDirectory() as folder:
+    classifier = SimpleCNNClassifier(
+        max_epochs=3, optimizer=Optimizer(), memory=folder, random_state=0
+    )
     pipe = Pipeline(
         [
             ("aug", Augmenter(n_copies=1, random_state=0)),
-            (
-                "clf",
-                SimpleCNNClassifier(
-                    max_epochs=3, optimizer=Optimizer(), memory=folder, random_state=0
-                ),
-            ),
+            ("clf", classifier),
         ]
     )
     halving = HalvingGridSearchCV(

@@ -31,7 +31,26 @@ VALUES: list[Any] = [
     [16, 16, 3], ["a"], [1] * 1000, {}, {"a": 1}, {"dict": []}, {"dict": [["a", 1]]},
     {"dict": [[[1], 1]]}, {"class": "Head", "params": {}}, {"class": "Augmenter", "params": {}},
     {"class": "ConvNet", "params": {"filters": [8000, 8000]}}, {"class": "str", "params": {}},
+    {"class": "CNNClassifier", "params": {}},
+    {"class": "FocalLoss", "params": {"l1": {"dict": []}}},
+    {"class": "Optimizer", "params": {"params": {"dict": [["betas", [0.5, 0.9]]]}}},
+    {"class": "GradualUnfreezing", "params": {"layers": "conv1"}},
+    {"class": "Mixing", "params": {}}, {"class": "Mixing", "params": {"cutmix": 1}},
+    {"class": "EarlyStopping", "params": {}}, {"class": "Averaging", "params": {"decay": 0.5}},
+    {"class": "Plateau", "params": {}}, {"class": "StepDecay", "params": {"step_size": 2**63}},
 ]  # fmt: skip
+KEYS = (
+    "memory compile more class dict params loss mixing optimizer lr_schedule averaging head "
+    "augment early_stopping unfrozen_layers l2 layers format dropout lr_schedule_params weights"
+).split()
+
+OLDER: dict[str, Any] = {
+    "head": None, "dropout": 0.2, "loss": "focal", "focal_gamma": 2.0, "l1": 0.0,
+    "l2": {"dict": [["head", 0.1]]}, "optimizer": "adam", "optimizer_params": {"dict": []},
+    "lr_schedule": "step", "lr_schedule_params": {"dict": [["gamma", 0.5]]}, "mixup": 0.1,
+    "early_stopping": True, "patience": 3, "ema_decay": 0.9, "gradual_unfreezing": 1,
+    "unfrozen_layers": 3, "cache_gb": 1.0, "weights": None,
+}  # fmt: skip
 
 
 def damaged(content: bytes, seed: int, number: int | None = None) -> Iterator[bytes]:
@@ -100,7 +119,7 @@ def _change_document(content: bytes, rng: random.Random) -> bytes:
         action = rng.choice(["replace", "replace", "remove", "add"])
         if action == "add" or not keys:
             if isinstance(holder, dict):
-                holder[rng.choice(["memory", "compile", "more", "class", "dict"])] = _value(rng)
+                holder[rng.choice(KEYS)] = _value(rng)
             else:
                 holder.append(_value(rng))
         elif action == "remove":
@@ -150,18 +169,35 @@ def _models(folder: Path) -> list[bytes]:
 
     from wbcclf import (
         Augmenter,
+        Averaging,
         CNNClassifier,
         ConvNet,
+        EarlyStopping,
+        FocalLoss,
+        GradualUnfreezing,
         Head,
         ImageLoader,
+        Mixing,
+        Optimizer,
         SimpleCNNClassifier,
+        StepDecay,
         make_blood_cells,
         save_model,
     )
 
     cells = make_blood_cells(12, classes=2, image_size=16, random_state=0)
     own = CNNClassifier(
-        ConvNet(filters=(4,)), head=Head(hidden=(3,)), augment=Augmenter(), max_epochs=1
+        ConvNet(filters=(4,)),
+        head=Head(hidden=(3,)),
+        unfrozen_layers=GradualUnfreezing(layers=1),
+        loss=FocalLoss(l2={"head": 0.1}),
+        optimizer=Optimizer(params={"betas": (0.8, 0.9)}),
+        lr_schedule=StepDecay(),
+        averaging=Averaging(),
+        augment=Augmenter(),
+        mixing=Mixing(mixup=0.1),
+        early_stopping=EarlyStopping(),
+        max_epochs=1,
     )
     models = [
         SimpleCNNClassifier(max_epochs=1),
@@ -175,7 +211,10 @@ def _models(folder: Path) -> list[bytes]:
         classifier.set_params(device="cpu", random_state=0).fit(cells.images, cells.target)
         save_model(model, folder / "model")
         contents.append((folder / "model").read_bytes())
-    return contents
+    older = {"format": 2, "steps": [["", {"class": "SimpleCNNClassifier", "params": OLDER}]]}
+    with zipfile.ZipFile(io.BytesIO(contents[0])) as archive:
+        document = json.loads(archive.read("model.json")) | older
+    return [*contents, rewritten(contents[0], {"model.json": json.dumps(document).encode()})]
 
 
 def main() -> int:

@@ -6,7 +6,7 @@ from imblearn.pipeline import Pipeline
 from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback
 
-from wbcclf import Augmenter
+from wbcclf import Augmenter, Optimizer
 from wbcclf.inspection import find_learning_rate
 
 
@@ -52,7 +52,7 @@ def test_blocks_keep_the_proportions_of_their_rates(clf, cells):
     seen: list = []
     from sklearn.base import clone
 
-    trial = clone(clf).set_params(layer_lr_decay=0.5, callbacks=[Rates()])
+    trial = clone(clf).set_params(optimizer=Optimizer(layer_lr_decay=0.5), callbacks=[Rates()])
     find_learning_rate(trial, cells.images, cells.target, lowest=1e-4, highest=1e-3, n_steps=10)
     np.testing.assert_allclose(np.array(seen)[:, 0], np.geomspace(1e-4, 1e-3, 10))
     np.testing.assert_allclose(np.array(seen)[:, 5] / np.array(seen)[:, 0], 0.5**5)

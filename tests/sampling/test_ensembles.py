@@ -15,6 +15,7 @@ from wbcclf import (
     SMOTE,
     Augmenter,
     DeepFeatures,
+    EarlyStopping,
     ImageSampler,
     SimpleCNNClassifier,
     make_blood_cells,
@@ -82,7 +83,10 @@ def test_an_ensemble_takes_our_own_samplers(sampler, cells):
 
 def test_a_classifier_with_early_stopping_in_an_ensemble_sees_no_validation_image(cells):
     clf = SimpleCNNClassifier(
-        early_stopping=True, validation_fraction=0.3, max_epochs=1, device="cpu", random_state=0
+        early_stopping=EarlyStopping(validation_fraction=0.3),
+        max_epochs=1,
+        device="cpu",
+        random_state=0,
     )
     ensemble = BalancedBaggingClassifier(
         clf,
