@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+
+from wbcclf._warnings import warn
 
 # Their depthwise convolutions of 5x5 have no fast gradient in bfloat16 on CPUs: training took twice
 # as long as in float32 (docs/performance.md). No other network that was measured lost by it.
@@ -32,7 +33,7 @@ def resolve_device(device: str, *, fitted: bool) -> str:
         message = f"device={device!r} is not available on this machine ({error})"
         if not fitted:
             raise ValueError(f"{message}. Use device='auto' or 'cpu'.") from error
-        warnings.warn(f"{message}; using {automatic!r}.", UserWarning, stacklevel=4)
+        warn(f"{message}; using {automatic!r}.")
         return automatic
     return device
 
