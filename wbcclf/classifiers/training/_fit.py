@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from sklearn.base import clone
@@ -77,22 +77,9 @@ def fit(
     known = None if is_new else classifier._domain()
     samples = check_samples(classifier, X, y, sample_weight, known=known)
 
-    train_rows, validation_rows = samples.used, samples.used[:0]
-    valid_data = None
-    if X_val is not None or y_val is not None:
-        valid_data = _given_validation(classifier, samples.domain, X_val, y_val)
-        warn_of_doubles(X, samples.images, samples.used, X_val, valid_data.X)
-    elif settings.early_stopping is not None:
-        train_rows, validation_rows = validation_split(
-            samples.images,
-            samples.labels,
-            samples.used,
-            sources_of(X, samples.images, y),
-            settings.early_stopping.validation_fraction,
-            random_state,
-        )
-        valid_data = ImageData(samples.images, samples.target, rows=validation_rows)
-    train_data = _training_data(settings, samples, train_rows)
+    split = _split(classifier, settings, samples, X, y, X_val, y_val, random_state)
+    train_data = _training_data(settings, samples, split.train_rows)
+    valid_data = split.valid_data
 
     if is_new:
         network, report = _new_network(settings, samples.domain, seed)
@@ -121,7 +108,7 @@ def fit(
         _warn_if_nothing_was_learnt(settings, samples.domain, epochs)
     return _learn(
         classifier,
-        Learnt(samples.domain, net, report, epochs, train_data.rows, validation_rows),
+        Learnt(samples.domain, net, report, epochs, train_data.rows, split.validation_rows),
         past=[] if is_new else classifier.history_,
     )
 
@@ -194,6 +181,43 @@ def check_fit(
         if settings.checkpoint_dir is not None:
             checkpoint_file(trial, network, data, None)
     return network
+
+
+class _Split(NamedTuple):
+    """Rows of `X` to train on and to validate on, and all images to validate on, if any."""
+
+    train_rows: np.ndarray
+    validation_rows: np.ndarray
+    valid_data: ImageData | None
+
+
+def _split(
+    classifier: CNNClassifier,
+    settings: Settings,
+    samples: Samples,
+    X: Any,
+    y: Any,
+    X_val: Any,
+    y_val: Any,
+    random_state: np.random.RandomState,
+) -> _Split:
+    """Take the validation images that were given, or split some off if early stopping needs them."""
+    if X_val is not None or y_val is not None:
+        valid_data = _given_validation(classifier, samples.domain, X_val, y_val)
+        warn_of_doubles(X, samples.images, samples.used, X_val, valid_data.X)
+        return _Split(samples.used, samples.used[:0], valid_data)
+    if settings.early_stopping is None:
+        return _Split(samples.used, samples.used[:0], None)
+    train_rows, validation_rows = validation_split(
+        samples.images,
+        samples.labels,
+        samples.used,
+        sources_of(X, samples.images, y),
+        settings.early_stopping.validation_fraction,
+        random_state,
+    )
+    valid_data = ImageData(samples.images, samples.target, rows=validation_rows)
+    return _Split(train_rows, validation_rows, valid_data)
 
 
 def _training_data(settings: Settings, samples: Samples, rows: np.ndarray) -> ImageData:
