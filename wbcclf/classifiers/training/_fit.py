@@ -201,7 +201,7 @@ def _split(
     y_val: Any,
     random_state: np.random.RandomState,
 ) -> _Split:
-    """Take the validation images that were given, or split some off if early stopping needs them."""
+    """Take the validation images that were given, or split some off for early stopping."""
     if X_val is not None or y_val is not None:
         valid_data = _given_validation(classifier, samples.domain, X_val, y_val)
         warn_of_doubles(X, samples.images, samples.used, X_val, valid_data.X)
