@@ -3,13 +3,17 @@
 import inspect
 import pickle
 
+import numpy as np
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.utils import estimator_checks
 
 import wbcclf
-from wbcclf import CNNClassifier
+from wbcclf import CNNClassifier, Head
 from wbcclf.backbones import list_backbones
+from wbcclf.classifiers.network._building import build_network
+from wbcclf.classifiers.options._settings import Domain, Settings
 
 NAMED = [
     getattr(wbcclf, name)
@@ -20,6 +24,17 @@ NAMED = [
 FROM_SCRATCH = {
     *("CNN3Block", "CNN8", "FieldCNNBaseline", "FieldCNN", "ImageMLP"),
     *("NineClassCNN", "SepConv", "SimpleCNN", "WideDeep"),
+}
+# Heads of the published systems: pooling, hidden layers, dropout.
+HEADS = {
+    "CNN3Block": ("flatten", (), 0.0),
+    "CNN8": ("flatten", (), 0.0),
+    "FieldCNN": ("flatten", (256, 128, 64, 32), 0.0),
+    "FieldCNNBaseline": ("flatten", (64,), 0.0),
+    "ImageMLP": ("avg", (), 0.0),
+    "NineClassCNN": ("flatten", (64,), (0.0, 0.4)),
+    "SepConv": ("flatten", (512, 128, 64), (0.0, 0.7, 0.5, 0.3)),
+    "WideDeep": ("flatten", (), 0.0),
 }
 CHECKS = [
     "check_estimator_cloneable",
@@ -59,22 +74,55 @@ def test_scikit_learn_can_read_it(cls, check):
 
 @pytest.mark.parametrize("cls", NAMED)
 def test_clone_and_pickle_keep_class_and_parameters(cls):
-    clf = cls(lr=0.5, dropout=0.1)
+    clf = cls(lr=0.5, head=Head(dropout=0.1))
     for copy in (clone(clf), pickle.loads(pickle.dumps(clf))):
         assert type(copy) is cls
-        assert copy.get_params() == clf.get_params()
+        assert repr(copy.get_params()) == repr(clf.get_params())
         assert copy.backbone == cls.backbone
 
 
+def built(clf):
+    """Return the network of a classifier, with shapes and without numbers."""
+    settings = Settings.of(clf)
+    size = max(32, settings.backbone.smallest_size)
+    domain = Domain(np.arange(3), (size, size, 3), (0, 255))
+    with torch.device("meta"):
+        network, _ = build_network(settings, domain, None, seed=0)
+    return network
+
+
 @pytest.mark.parametrize("cls", NAMED)
-def test_default_dropout_has_a_value_for_every_linear_layer_of_the_default_head(cls):
-    dropout = cls().dropout
-    assert isinstance(dropout, float) or len(dropout) == len(cls.default_head.hidden) + 1
+def test_a_name_means_one_network_in_either_classifier(cls):
+    general, named = CNNClassifier(cls.backbone), cls()
+    params = general.get_params()
+    assert params.pop("backbone") == cls.backbone
+    assert params == named.get_params()
+
+    one, other = Settings.of(general), Settings.of(named)
+    assert (one.weights, one.lr) == (other.weights, other.lr)
+    assert one.head.get_params() == other.head.get_params()
+    one, other = built(general), built(named)
+    shapes, others = (
+        {key: tensor.shape for key, tensor in network.state_dict().items()}
+        for network in (one, other)
+    )
+    assert shapes == others
+    assert repr(one.head) == repr(other.head)  # its layers, and shares of dropout
+
+
+@pytest.mark.parametrize("cls", NAMED)
+def test_a_network_brings_its_own_head(cls):
+    """What the published systems had; others have one linear layer on the mean of each map."""
+    head = Settings.of(cls()).head
+    expected = HEADS.get(cls.__name__.removesuffix("Classifier"), ("avg", (), 0.2))
+    assert (head.pooling, head.hidden, head.dropout) == expected
+    assert head.batch_norm is False
 
 
 @pytest.mark.parametrize("cls", NAMED)
 def test_pretrained_networks_start_at_imagenet_and_train_slowly(cls):
     clf = cls()
     from_scratch = cls.__name__.removesuffix("Classifier") in FROM_SCRATCH
-    assert (clf.weights, clf.lr) == ((None, 1e-3) if from_scratch else ("imagenet", 3e-4))
+    settings = Settings.of(clf)
+    assert (settings.weights, settings.lr) == ((None, 1e-3) if from_scratch else ("imagenet", 3e-4))
     assert (clf.unfrozen_layers, clf.lr_schedule) == ("all", "onecycle")
