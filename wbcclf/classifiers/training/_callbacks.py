@@ -104,6 +104,9 @@ def _silent(text: Any) -> None:
 class AverageWeights(Callback):
     """Exponential moving average of what is trained; validation and the end result use it.
 
+    torch's own ``swa_utils.AveragedModel`` would hold a second copy of the frozen blocks, too, and
+    an average of a short training would be mostly the weights of its first step.
+
     BatchNorm's running statistics are averaged with the weights they belong to.
 
     Parameters

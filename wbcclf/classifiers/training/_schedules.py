@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-from skorch.callbacks import Callback
+from skorch.callbacks import LRScheduler
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
 
 from wbcclf._parameters import Option
@@ -32,42 +33,16 @@ class Budget(NamedTuple):
         return math.ceil(self.n_steps / self.per_epoch)
 
 
-class Schedule(Callback):
-    """Step a torch scheduler after every batch, or after every epoch on a figure of it.
-
-    Parameters
-    ----------
-    make : callable
-        ``optimizer -> scheduler``.
-    monitor : str or None
-        The figure of the epoch that the scheduler looks at; None steps after every batch.
-    """
-
-    def __init__(self, make, monitor=None):
-        self.make = make
-        self.monitor = monitor
-
-    def on_train_begin(self, net, X=None, y=None, **kwargs):
-        """Start: the optimizer has its initial learning rates."""
-        self.scheduler_ = self.make(net.optimizer_)
-
-    def on_batch_end(self, net, batch=None, training=False, **kwargs):
-        """Count a training step."""
-        if training and self.monitor is None:
-            self.scheduler_.step()
-
-    def on_epoch_end(self, net, **kwargs):
-        """Show the scheduler the epoch's figure."""
-        if self.monitor is not None:
-            self.scheduler_.step(net.history[-1, self.monitor])
+class Schedule(LRScheduler):
+    """skorch's scheduler callback, able to be resumed."""
 
     def training_state(self) -> dict:
         """Return what a resumed training needs."""
-        return self.scheduler_.state_dict()
+        return self.lr_scheduler_.state_dict()
 
     def load_training_state(self, state: dict) -> None:
         """Resume where `state` was taken."""
-        self.scheduler_.load_state_dict(state)
+        self.lr_scheduler_.load_state_dict(state)
 
 
 def make_schedule(settings: Settings, budget: Budget, monitor: str) -> Schedule | None:
@@ -83,14 +58,15 @@ def make_schedule(settings: Settings, budget: Budget, monitor: str) -> Schedule 
     n_steps, per_epoch = budget
     schedule = settings.lr_schedule
     if isinstance(schedule, Plateau):
-        mode: Literal["max", "min"] = "max" if monitor == "valid_acc" else "min"
-        params = schedule.get_params()
-        return Schedule(lambda optimizer: ReduceLROnPlateau(optimizer, mode, **params), monitor)
+        mode = "max" if monitor == "valid_acc" else "min"
+        return Schedule(
+            ReduceLROnPlateau, monitor, event_name=None, mode=mode, **schedule.get_params()
+        )
     if isinstance(schedule, OneCycle):
         # A momentum that the user chose stays; else it goes the other way than the rate, where
         # the optimizer has any.
         chosen = {"momentum", "betas"} & set(settings.optimizer.params or {})
-        return Schedule(lambda optimizer: _one_cycle(optimizer, n_steps, not chosen))
+        return _each_step(_one_cycle, n_steps=n_steps, cycles_momentum=not chosen)
     warmup = schedule.warmup_epochs * per_epoch
     if isinstance(schedule, Constant) and not warmup:
         return None
@@ -100,7 +76,11 @@ def make_schedule(settings: Settings, budget: Budget, monitor: str) -> Schedule 
             return (step + 1) / (warmup + 1)
         return _after_warmup(schedule, step - warmup, n_steps - warmup, per_epoch)
 
-    return Schedule(lambda optimizer: LambdaLR(optimizer, factor))
+    return _each_step(LambdaLR, lr_lambda=factor)
+
+
+def _each_step(policy: Callable, **params: Any) -> Schedule:
+    return Schedule(policy, event_name=None, step_every="batch", **params)
 
 
 def _after_warmup(schedule: Option, step: float, n_steps: float, per_epoch: int) -> float:
@@ -114,7 +94,7 @@ def _after_warmup(schedule: Option, step: float, n_steps: float, per_epoch: int)
     return 1.0
 
 
-def _one_cycle(optimizer: Any, n_steps: int, cycles_momentum: bool) -> OneCycleLR:
+def _one_cycle(optimizer: Any, last_epoch: int, n_steps: int, cycles_momentum: bool) -> OneCycleLR:
     has_momentum = optimizer.defaults.get("momentum") or "betas" in optimizer.defaults
     return OneCycleLR(
         optimizer,
@@ -123,4 +103,5 @@ def _one_cycle(optimizer: Any, n_steps: int, cycles_momentum: bool) -> OneCycleL
         # torch's last step is at almost no rate: of a few steps that would be a good part.
         total_steps=n_steps + 1,
         cycle_momentum=bool(cycles_momentum and has_momentum),
+        last_epoch=last_epoch,
     )
