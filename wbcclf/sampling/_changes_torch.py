@@ -116,6 +116,8 @@ def _colour(images, linear, grey_weight, limits):
 
 
 def _warp(images, maps, fill):
+    # Not grid_sample: its positions are scaled to -1 to 1, and that rounding gives other bytes than
+    # NumPy's (test_a_tensor_becomes_what_an_array_becomes).
     n, height, width, n_channels = images.shape
     x = torch.arange(width, device=images.device, dtype=images.dtype)
     y = torch.arange(height, device=images.device, dtype=images.dtype)[:, None]
