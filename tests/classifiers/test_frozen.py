@@ -168,3 +168,46 @@ def test_cut_decides_which_parameters_are_trainable(name):
 def test_freezing_random_weights_is_worth_a_warning(simple, cells):
     with pytest.warns(UserWarning, match=r"4 of 5 blocks of simple_cnn are frozen at random"):
         simple(unfrozen_layers=1, max_epochs=1).fit(cells.images, cells.target)
+
+
+# ---------------------------------------------------------------- weights that a callback replaces
+
+
+class Replace(Callback):
+    """Give the lowest block other weights when the training begins."""
+
+    def __init__(self, how):
+        self.how = how
+
+    def on_train_begin(self, net, X=None, y=None, **kwargs):
+        block = net.module_.backbone[0]
+        doubled = {key: 2 * tensor for key, tensor in block.state_dict().items()}
+        if self.how == "in place":
+            with torch.no_grad():
+                block[0].weight.mul_(2)
+        elif self.how == "load_state_dict":
+            block.load_state_dict(doubled)
+        else:
+            block[0].weight = torch.nn.Parameter(doubled["0.weight"], requires_grad=False)
+
+
+@pytest.mark.parametrize("how", ["in place", "load_state_dict", "another tensor"])
+def test_frozen_weights_that_a_callback_replaces_are_to_be_given_as_weights(frozen, cells, how):
+    clf, _ = frozen("simple_cnn", 1, callbacks=[Replace(how)])
+    message = (
+        r"callback has changed the weights of frozen blocks.* as weights=\.\.\., or .*cache_gb"
+    )
+    with pytest.raises(ValueError, match=message):
+        clf.fit(cells.images, cells.target)
+
+
+def test_weights_that_a_callback_replaces_count_where_nothing_is_kept(frozen, cells):
+    clf, path = frozen("simple_cnn", 1, callbacks=[Replace("in place")], cache_gb=0)
+    clf.fit(cells.images, cells.target)
+    assert changed_blocks(clf, path) == ["conv1", "conv5"]
+
+
+def test_a_callback_may_replace_weights_that_are_trained(frozen, cells):
+    clf, path = frozen("simple_cnn", "all", callbacks=[Replace("in place")])
+    clf.fit(cells.images, cells.target)
+    assert changed_blocks(clf, path) == [f"conv{number}" for number in range(1, 6)]
