@@ -145,7 +145,8 @@ def test_early_stopping_brings_back_what_was_learnt_before_it_was_lost(make, une
                 net.optimizer_.param_groups[0]["lr"] = 0.0
 
     X, y = unequal
-    clf = make(early_stopping=True, patience=50, lr_schedule="constant", callbacks=[Blow()])
+    stopping = EarlyStopping(patience=50)
+    clf = make(early_stopping=stopping, lr_schedule="constant", callbacks=[Blow()])
     fit_quietly(clf, X, y, X_val=X ^ 1, y_val=y)  # equal images would be warned of
     assert clf.history_[-1]["gain"] < 0.01
     with pytest.warns(ConvergenceWarning):
