@@ -1,4 +1,4 @@
-"""A fit that was killed goes on from its last epoch and ends with the same model."""
+"""A fit that was killed resumes at its last epoch and ends with the same model."""
 
 import dataclasses
 import os
@@ -118,7 +118,7 @@ def interrupted(simple, cells, tmp_path):
     ],
     ids=lambda params: "-".join(params) or "plain",
 )
-def test_an_interrupted_fit_goes_on_and_ends_as_an_unbroken_one(
+def test_an_interrupted_fit_resumes_and_ends_as_an_unbroken_one(
     interrupted, simple, cells, params, tmp_path
 ):
     count = Stop(99)
@@ -133,7 +133,7 @@ def test_an_interrupted_fit_goes_on_and_ends_as_an_unbroken_one(
 
 
 @pytest.mark.parametrize("change", ["lr", "images", "labels", "weights", "seed"])
-def test_another_fit_does_not_go_on_from_it(interrupted, cells, change):
+def test_another_fit_does_not_resume_it(interrupted, cells, change):
     clf, X, y, weight = interrupted(), cells.images, cells.target, None
     if change == "lr":
         clf.set_params(lr=2e-3)

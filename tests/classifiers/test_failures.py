@@ -119,7 +119,7 @@ def test_nearly_black_images_are_accepted_as_bytes(fitted):
         assert len(fitted.predict(np.full((2, 16, 16, 3), darkest, np.uint8))) == 2
 
 
-def test_another_scale_is_refused_in_validation_images_and_when_going_on(simple, cells):
+def test_another_scale_is_refused_in_validation_images_and_when_continuing(simple, cells):
     unit = cells.images / 255
     with pytest.raises(ValueError, match="another scale"):
         simple().fit(cells.images, cells.target, X_val=unit, y_val=cells.target)
@@ -174,7 +174,7 @@ def test_negative_weights_are_refused(simple, cells):
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
 def test_weights_that_are_all_zero_are_refused(simple, cells, method):
     clf = simple(warm_start=True, max_epochs=1)
-    for _ in range(2):  # the first time, and when there is a network to go on with
+    for _ in range(2):  # the first time, and when there is a network to continue with
         with pytest.raises(ValueError, match=r"(?i)sample.weight"):
             getattr(clf, method)(cells.images, cells.target, sample_weight=np.zeros(36))
         clf.fit(cells.images, cells.target)

@@ -156,7 +156,7 @@ def test_another_number_of_steps_is_another_checkpoint(simple, cells, tmp_path):
     assert_same_network(other, simple(max_steps=5).fit(cells.images, cells.target))
 
 
-def test_a_kept_fit_is_told_by_its_steps_and_has_them(simple, cells, tmp_path):
+def test_a_kept_fit_is_identified_by_its_steps_and_has_them(simple, cells, tmp_path):
     first, again, other = (
         simple(max_steps=max_steps, memory=tmp_path).fit(cells.images, cells.target)
         for max_steps in (4, 4, 5)

@@ -63,7 +63,7 @@ def test_freed_memory_is_taken_again_without_the_kernel():
             pass
         # 64 MB are 16,384 pages of 4 kB (fewer, where the kernel gives larger ones).
         assert faults() < 10
-    # Afterwards as ever: each of the five is mapped anew and cleared.
+    # Afterwards as ever: each of the five is mapped again and cleared.
     assert faults() >= 5 * 32
 
 

@@ -206,7 +206,7 @@ def test_a_shuffled_data_frame_never_leaks(shuffled, of_y, tmp_path):
     assert not (shines[train].any(axis=0) & shines[validation].any(axis=0)).any()
 
 
-def test_rows_of_one_class_that_were_moved_are_told_though_others_were_changed(tmp_path):
+def test_rows_of_one_class_that_were_moved_are_found_though_others_were_changed(tmp_path):
     X, y = beacons("floats", tmp_path)
     of_class = np.flatnonzero(y == "ig")
     X[of_class] = X[of_class[::-1]]  # the labels stay as they are

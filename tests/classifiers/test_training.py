@@ -1,4 +1,4 @@
-"""Training: early stopping, schedules, going on, determinism, interruption."""
+"""Training: early stopping, schedules, continuing, determinism, interruption."""
 
 import random
 
@@ -173,10 +173,10 @@ def test_every_optimizer_takes_every_schedule_down_to_a_single_step(
     assert torch.isfinite(end).all() and not torch.equal(start, end)
 
 
-# ---------------------------------------------------------------- going on
+# ---------------------------------------------------------------- continuing
 
 
-def test_warm_start_goes_on_and_a_cold_start_does_not(simple, cells):
+def test_warm_start_continues_and_a_cold_start_does_not(simple, cells):
     warm = simple(warm_start=True, max_epochs=3).fit(cells.images, cells.target)
     first = losses(warm)
     warm.fit(cells.images, cells.target)
