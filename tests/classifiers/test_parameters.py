@@ -118,7 +118,7 @@ def test_a_parameter_belongs_to_the_model_to_training_or_to_the_machine():
         ("averaging", True, Averaging(decay=0.99), False),
         ("averaging", 0.5, Averaging(decay=0.5), True),
         ("early_stopping", True, EarlyStopping(), EarlyStopping(validation_fraction=0.5)),
-        ("head", None, Head(dropout=0.2), Head("max")),
+        ("head", None, Head(dropout=0.2), Head(dropout=0.5)),
         ("loss", "cross_entropy", CrossEntropy(), CrossEntropy(label_smoothing=0.1)),
         ("loss", "focal", FocalLoss(gamma=2.0), FocalLoss(gamma=1.0)),
         ("lr_schedule", "constant", Constant(), Constant(warmup_epochs=1)),
