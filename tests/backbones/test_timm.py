@@ -167,6 +167,7 @@ def test_a_classifier_on_tokens_trains_is_saved_and_pickled(tmp_path):
     grey = cells.images.mean(axis=3, keepdims=True).astype("uint8")
     clf = CNNClassifier(
         "timm:test_vit",
+        weights=None,
         head=Head(pooling="token"),
         unfrozen_layers="block5",
         max_epochs=2,

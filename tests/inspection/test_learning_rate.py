@@ -6,7 +6,7 @@ from imblearn.pipeline import Pipeline
 from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback
 
-from wbcclf import Augmenter, Optimizer
+from wbcclf import Augmenter, Cosine, GradualUnfreezing, Optimizer
 from wbcclf.inspection import find_learning_rate
 
 
@@ -56,6 +56,24 @@ def test_blocks_keep_the_proportions_of_their_rates(clf, cells):
     find_learning_rate(trial, cells.images, cells.target, lowest=1e-4, highest=1e-3, n_steps=10)
     np.testing.assert_allclose(np.array(seen)[:, 0], np.geomspace(1e-4, 1e-3, 10))
     np.testing.assert_allclose(np.array(seen)[:, 5] / np.array(seen)[:, 0], 0.5**5)
+
+
+def test_schedules_and_averages_do_not_disturb_the_test(clf, cells):
+    from sklearn.base import clone
+
+    plain = clone(clf).set_params(unfrozen_layers=2)
+    trained = clone(clf).set_params(
+        unfrozen_layers=GradualUnfreezing(layers=2, epochs_per_layer=3),
+        lr_schedule=Cosine(warmup_epochs=2),
+        averaging=0.9,
+        early_stopping=True,
+    )
+    with pytest.warns(UserWarning, match="frozen at random"):
+        expected, found = (
+            find_learning_rate(each, cells.images, cells.target, n_steps=10)
+            for each in (plain, trained)
+        )
+    np.testing.assert_array_equal(found.losses, expected.losses)
 
 
 @pytest.mark.parametrize(
