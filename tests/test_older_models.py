@@ -363,6 +363,10 @@ def test_options_of_format_2_that_are_off_or_alone(old, new, cells, tmp_path):
         {"checkpoint_dir": "folder"},
         {"compile": True},
         {"telepathy": 1},
+        {"averaging": 0.9},
+        {"mixing": "mixup"},
+        {"early_stopping": {"class": "EarlyStopping", "params": {}}},
+        {"unfrozen_layers": {"class": "GradualUnfreezing", "params": {}}},
     ],
 )
 def test_what_format_2_never_held_is_refused(old, cells, tmp_path):

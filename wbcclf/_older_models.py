@@ -46,6 +46,11 @@ def translate(name: str, params: dict[str, Any], backbone: str | None) -> dict[s
     if name in ("Augmenter", "ConvNet", "Head", "ImageLoader"):
         return old
 
+    newer = {key for key in ("early_stopping", "unfrozen_layers") if isinstance(old.get(key), dict)}
+    newer |= {"averaging", "mixing"} & old.keys()
+    if newer:
+        raise TypeError(f"{min(newer)} is of format 3")
+
     def take(**names: str) -> dict[str, Any]:
         """Take parameters out of the old ones, under new names."""
         return {new: old.pop(key) for new, key in names.items() if key in old}
