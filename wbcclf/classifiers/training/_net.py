@@ -344,7 +344,8 @@ def train(net: CellNet, train_data: ImageData, valid_data: ImageData | None) -> 
 def _check_weights(net: CellNet) -> None:
     """Fail if the last step, which no loss was computed after, has spoilt the weights."""
     parts = net.module_.trained_parts().values()
-    if not all(tensor.isfinite().all() for part in parts for tensor in part.state_dict().values()):
+    tensors = [tensor for part in parts for tensor in (*part.parameters(), *part.buffers())]
+    if not all(tensor.isfinite().all() for tensor in tensors):
         raise FloatingPointError(
             f"Weights are infinite or NaN after the last step: training diverged. Lower lr (it is "
             f"{net.lr})."
