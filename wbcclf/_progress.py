@@ -8,17 +8,11 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 
-def progress_bar(shown: bool = True) -> Progress:
-    """Return a bar with the time left; tasks are added to it.
-
-    Parameters
-    ----------
-    shown : bool, default=True
-        False counts without showing anything.
-    """
+def progress_bar() -> Progress:
+    """Return a bar with the time left; tasks are added to it."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
     from rich.progress import TimeRemainingColumn as Eta
 
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), Eta())
-    return Progress(*columns, console=Console(stderr=True), disable=not shown)
+    return Progress(*columns, console=Console(stderr=True))

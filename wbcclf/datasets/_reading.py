@@ -18,6 +18,7 @@ import numpy as np
 
 from wbcclf import _spill
 from wbcclf._files import some
+from wbcclf._progress import progress_bar
 from wbcclf._store import Store, make_store
 from wbcclf._warnings import warn
 from wbcclf.datasets._decode import DECODER, DIGEST_BYTES, read_image, resize
@@ -275,12 +276,7 @@ def _progress(n_items: int, verbose: int) -> Any:
     if not verbose:
         yield lambda done: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as Eta
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Eta())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with progress_bar() as bar:
         task = bar.add_task("Images", total=n_items)
         yield lambda done: bar.advance(task, done)
 

@@ -76,6 +76,7 @@ def evaluate_predictions(y_true: Any, y_pred: Any) -> Bunch:
     precision, recall, f1, _ = precision_recall_fscore_support(
         y_true, y_pred, labels=classes, zero_division=0.0
     )
+    # Not confusion_matrix, which warns where all images are of one class.
     confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)
     np.add.at(confusion, (np.searchsorted(classes, y_true), np.searchsorted(classes, y_pred)), 1)
     support = confusion.sum(axis=1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,11 +20,14 @@ from wbcclf._store import Store, make_store
 from wbcclf._warnings import warn
 from wbcclf.classifiers.caching._keys import image_key, stage_keys
 from wbcclf.classifiers.data._batches import ImageData, gather
-from wbcclf.classifiers.network._device import arithmetic, seeded
+from wbcclf.classifiers.network._device import arithmetic, channels_last, seeded
 from wbcclf.classifiers.network._heap import keeping_freed_memory
 from wbcclf.classifiers.network._network import CellNetwork
 from wbcclf.classifiers.network._running import run_in_batches
 from wbcclf.classifiers.options._settings import Settings
+
+if TYPE_CHECKING:
+    from wbcclf.classifiers.training._net import CellNet
 
 # Images that run through the frozen blocks together, always this many: libraries choose their
 # algorithms by the batch's size, so in a smaller batch the same image is rounded in another way.
@@ -49,7 +52,7 @@ class FrozenPart:
         False if the trial gave an image other features the second time, or in another batch.
     """
 
-    def __init__(self, net: Any) -> None:
+    def __init__(self, net: CellNet) -> None:
         self.network = net.module_.eval()
         self.device = net.device
         self.precision = net.precision
@@ -60,7 +63,7 @@ class FrozenPart:
         with torch.no_grad(), arithmetic(self.device, self.precision):
             for stage in self.stages:
                 x = stage(x)
-                self.forms.append((tuple(_channels_last(x).shape[1:]), x.dtype))
+                self.forms.append((tuple(channels_last(x).shape[1:]), x.dtype))
         self.is_function = self._try()
 
     def _try(self) -> bool:
@@ -109,7 +112,7 @@ class FrozenPart:
             with arithmetic(self.device, self.precision):
                 part = part.to(self.device)
                 part = self.network.preprocessing(part) if start == 0 else part
-            y = _channels_last(self._through(part, start)).contiguous()
+            y = channels_last(self._through(part, start)).contiguous()
             return y.reshape(len(y), -1).view(torch.uint8)
 
         return run_in_batches(run, x, len(x), self.device)
@@ -133,7 +136,7 @@ class StoredPart(FrozenPart):
     store : Store
     """
 
-    def __init__(self, net: Any, store: Store) -> None:
+    def __init__(self, net: CellNet, store: Store) -> None:
         self.store = store
         self.keys = stage_keys(net.module_, net.device, net.precision)
         self.writes = True  # until the store's disk is full
@@ -226,18 +229,13 @@ def _batches(places: np.ndarray, show: bool) -> Iterator[np.ndarray]:
         yield from bar.track(batches, description="frozen blocks")
 
 
-def _channels_last(x: torch.Tensor) -> torch.Tensor:
-    """Return maps as (n, height, width, channels), the order in which they lie in memory."""
-    return x.permute(0, 2, 3, 1) if x.ndim == 4 else x
-
-
 def _filled_up(batch: np.ndarray) -> np.ndarray:
     """Return a batch of N_TOGETHER, repeating the last item."""
     return batch[np.minimum(np.arange(N_TOGETHER), len(batch) - 1)]
 
 
 def keep_activations(
-    net: Any, settings: Settings, data: list[ImageData], store: Store | None
+    net: CellNet, settings: Settings, data: list[ImageData], store: Store | None
 ) -> list[ImageData]:
     """Return data sets of activations in place of images, in memory or in a file.
 
@@ -289,7 +287,7 @@ def open_store(settings: Settings, network: CellNetwork) -> Store | None:
     return store
 
 
-def frozen_part(net: Any, settings: Settings, n_images: int) -> StoredPart | None:
+def frozen_part(net: CellNet, settings: Settings, n_images: int) -> StoredPart | None:
     """Return the frozen part for a prediction that uses the store, or None for one without."""
     if not net.module_.cut or n_images < FEWEST_LOOKED_UP:
         return None

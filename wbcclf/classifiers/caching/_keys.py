@@ -18,6 +18,7 @@ from wbcclf._parameters import Machine, belongs_to
 from wbcclf._version import __version__
 from wbcclf.backbones import get_backbone
 from wbcclf.classifiers.data._batches import ImageData
+from wbcclf.classifiers.network._device import channels_last
 from wbcclf.classifiers.network._network import CellNetwork
 from wbcclf.classifiers.options._values import exact_digest
 
@@ -82,7 +83,7 @@ def add_weights(digest: Any, module: nn.Module) -> None:
         is_last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
         kind = f"{tensor.dtype} {tensor.layout} {x.is_contiguous()} {is_last}"
         digest.update(f"{name} {tuple(x.shape)} {kind}".encode())
-        x = x.permute(0, 2, 3, 1) if is_last else x
+        x = channels_last(x) if is_last else x
         x = x.detach().cpu().contiguous().flatten().view(torch.uint8)
         digest.update(x.numpy().data)
 

@@ -64,6 +64,11 @@ def arithmetic(device: str, precision: str) -> torch.autocast:
     return torch.autocast(kind, getattr(torch, precision), enabled=precision != "float32")
 
 
+def channels_last(x: torch.Tensor) -> torch.Tensor:
+    """Return maps as (n, height, width, channels), a view; others as they are."""
+    return x.permute(0, 2, 3, 1) if x.ndim == 4 else x
+
+
 def as_channels_last(x: torch.Tensor) -> torch.Tensor:
     """Return maps (n, channels, height, width) in torch's channels-last layout, others as they are.
 
@@ -73,7 +78,7 @@ def as_channels_last(x: torch.Tensor) -> torch.Tensor:
     """
     if x.ndim != 4:
         return x
-    x = x.permute(0, 2, 3, 1)
+    x = channels_last(x)
     return x.flatten().view(x.shape).permute(0, 3, 1, 2)
 
 
