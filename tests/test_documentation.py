@@ -128,6 +128,7 @@ CLASSES = {
         flags=re.MULTILINE,
     )
     if inspect.isclass(cls := pkgutil.resolve_name(re.sub(r"\.(\w+)$", r":\1", name)))
+    and inspect.signature(cls).parameters
 }
 
 

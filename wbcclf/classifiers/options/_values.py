@@ -7,7 +7,6 @@ from typing import Any
 
 import joblib
 import numpy as np
-import torch
 
 
 def digest(value: Any) -> str:
@@ -31,8 +30,6 @@ def exact_digest(value: Any) -> str:
     """
     if isinstance(value, np.generic):
         value = value.item()
-    if isinstance(value, torch.Tensor):  # its pickle holds its address
-        value = value.numpy(force=True)
     try:
         return joblib.hash(value)
     except (PicklingError, AttributeError) as error:
