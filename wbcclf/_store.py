@@ -24,19 +24,26 @@ SUFFIX = ".entry"
 
 
 class Cache(BaseEstimator):
-    """Where results are kept for later runs, and how much room they may take.
+    """A folder that keeps results for later runs, with an upper limit of its size.
 
-    Loaders keep decoded images there, classifiers what frozen blocks make of images and whole
-    trainings. Any number of processes may share the folder. Entries are checked when they are read,
-    and cannot run code.
+    Loaders keep decoded images in it; classifiers keep the activations of frozen blocks, and whole
+    trainings. Any number of processes may share the folder. Every entry has a checksum, which is
+    checked when it is read. Entries cannot run code.
 
     Parameters
     ----------
     folder : str or path
-        Made if it does not exist.
+        Created if it does not exist.
     max_gb : float, default=20.0
-        Gigabytes (10**9 bytes) that the entries may take, > 0. Those used longest ago are removed
-        first.
+        Largest total size of the entries in gigabytes (10**9 bytes), > 0. Those used longest ago
+        are removed first.
+
+    Raises
+    ------
+    ValueError
+        At its first use, if a parameter is of a wrong type or out of its range.
+    OSError
+        At its first use, if the folder cannot be written to.
 
     Examples
     --------

@@ -27,7 +27,7 @@ class WeightsSource:
     url : str
         Address of a ``torch.save``-d state dict with the original network's keys.
     sha256 : str
-        The first hexadecimal digits of the file's SHA-256; a file that differs is refused.
+        The first hexadecimal digits of the SHA-256 of the file; a file that differs is refused.
     licence : str
         The terms the weights are published under.
     """
@@ -58,7 +58,7 @@ class WeightsReport:
         Tensors of the chain (``"block.rest"``) that came from the file, and those that it lacks;
         these are freshly initialised.
     unused : tuple of str
-        Tensors of the file, by its own names, that the chain does not use, like the head.
+        Tensors of the file, by their names in it, that the chain does not use, such as the head.
     """
 
     source: str
@@ -83,11 +83,12 @@ class BackboneSpec:
         block takes one tensor and returns one. The last one returns the network's features: maps
         (n, channels, height, width), tokens (n, tokens, channels) or vectors (n, channels).
     input_size : int
-        Height and width in pixels that the network was made for.
+        Height and width in pixels that the network was designed for.
     smallest_size : int
         Smallest height and width in pixels that the chain can take.
     mean, std : tuple of 3 floats
-        Normalisation of the channels after scaling to 0-1.
+        Mean and standard deviation of the RGB channels, by which they are normalised after scaling
+        to 0-1.
     paper : str
         Where the network was published.
     weights : dict
@@ -96,14 +97,19 @@ class BackboneSpec:
         ``(state, network) -> state``: converts weights that were published in another layout to the
         network's own keys and shapes (a vision transformer's positions for another image size).
     head : Head
-        What stands on top of the chain unless the user gives another head.
+        The default head on top of the chain.
     lr : float
-        The learning rate to train it with unless the user gives another.
+        The default learning rate, > 0.
     version : str or None
-        Version of the network's code. What is kept on disk (``memory=``) is found by name and
-        version: raise it when the network's code changes; without one, nothing of it is kept on
-        disk. A package's entry point need not give one: the version of the package serves.
-        ``dataclasses.replace`` copies it, so give the changed network another one.
+        Version of the network's code. Results on disk (``memory=``) are found by name and version:
+        raise it when the network's code changes. Without one, nothing of the network is kept on
+        disk. The entry point of a package may leave it out: then the version of the package is
+        used. ``dataclasses.replace`` copies it, so give the changed network another one.
+
+    See Also
+    --------
+    register_backbone : Makes the network available by its name; with an example.
+    check_backbone : Tests it.
     """
 
     name: str

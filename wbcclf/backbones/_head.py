@@ -20,13 +20,19 @@ class Head(Option):
         mean or maximum over the image, all their values (the classic VGG head; ties the network to
         one input size), or a transformer's class token, the first one.
     hidden : sequence of int, default=()
-        Widths of hidden linear layers, each followed by ReLU.
+        Widths of the hidden linear layers, each >= 1. ReLU follows each of them.
     dropout : float in [0, 1) or sequence of them, default=0.2
-        Dropout before every linear layer; a sequence has one value for each of them (the last for
-        the output layer).
+        Dropout before every linear layer. A sequence has one value for each of them; the last value
+        is for the output layer.
     batch_norm : bool or sequence of bool, default=False
-        Whether BatchNorm stands before the linear layers, after their dropout; a sequence has one
+        Whether BatchNorm stands before every linear layer, after the dropout. A sequence has one
         value for each of them.
+
+    Raises
+    ------
+    ValueError
+        When the classifier is fitted, if an option is out of its range, a sequence does not have
+        one value for each linear layer, or `pooling` does not fit the backbone.
 
     Examples
     --------

@@ -60,124 +60,122 @@ class _Backbone(HasMethods):
 class CNNClassifier(ClassifierMixin, BaseEstimator):
     """Convolutional network classifier for image batches.
 
-    A backbone (a chain of blocks) with a head on top, trained by gradient descent on the
-    cross-entropy. The first blocks of the chain can be frozen: they then stay exactly as they
-    were, BatchNorm statistics included.
+    A backbone (a chain of blocks) with a head on top, trained by gradient descent. The lower blocks
+    of the chain can be frozen: they then stay exactly as they were, BatchNorm statistics included.
 
     Parameters
     ----------
     backbone : str or ConvNet, default="simple_cnn"
-        Name of a backbone; :func:`wbcclf.backbones.list_backbones` lists them, and
+        Name of a backbone: :func:`wbcclf.backbones.list_backbones` lists them, and
         :func:`wbcclf.backbones.describe` shows one. Or a :class:`ConvNet` that you define.
     weights : str, path or None, default="default"
-        ``"default"`` is the network's own: ImageNet's if it was published with them, else random.
-        ``"imagenet"`` or another tag of the backbone (downloaded once, SHA-256 checked); the path
-        of a ``.pth``, ``.pt``, ``.safetensors`` or ``.npz`` file with the original network's keys,
-        or of a model file of :func:`wbcclf.save_model` with the same backbone; or None for a random
-        initialisation. ``weights_report_`` tells what was taken from a file.
+        ``"default"``: the network's own, which are ImageNet's if it has them, else the first that
+        it lists, else random. ``"imagenet"`` or another tag of the backbone: downloaded once,
+        SHA-256 checked. A path: a ``.pth``, ``.pt``, ``.safetensors`` or ``.npz`` file with the
+        original network's keys, or a model file of :func:`wbcclf.save_model` with the same
+        backbone. None: random initialisation. ``weights_report_`` lists what was loaded.
     unfrozen_layers : int, str, "all" or GradualUnfreezing, default="all"
-        How many blocks of the chain to train, counted from the top down; or the name of the lowest
-        block to train; or all. The head is always trained. :class:`GradualUnfreezing` begins with
-        the head alone.
+        How many blocks of the chain to train, counted from the top (>= 0); or the name of the
+        lowest block to train; or all. The head is always trained. :class:`GradualUnfreezing` begins
+        with the head alone.
     head : Head or None, default=None
-        Pooling, hidden layers and dropout. None is the network's own head: what it was published
-        with, or average pooling, dropout of 0.2 and one linear layer.
+        Pooling, hidden layers and dropout. None is the network's own head: the one in its
+        :class:`BackboneSpec`, by default average pooling, dropout of 0.2 and one linear layer.
     input_size : int, (height, width) or None, default=None
-        Size in pixels that the network sees; images of another size are resized on the device.
-        None keeps the images' own size, enlarged where the backbone needs more pixels.
+        Size in pixels that the network sees. Images of another size are resized on the device. None
+        keeps the size of the images, and enlarges them if the backbone needs more pixels.
     image_shape : (height, width, channels) or None, default=None
-        The shape that 2-D input (rows) stands for; None infers it:
-        ``3 * s * s`` features are an RGB image, ``s * s`` a grey one, others a strip. Ignored for
-        image batches.
+        Shape of one image if the input is 2-D (rows). None infers it: ``3 * s * s`` features are an
+        RGB image, ``s * s`` a grey one, any other number a strip. Ignored for image batches.
     test_time_augmentation : bool, default=False
         Predict the mean over the eight flips and quarter turns of each image (four for images that
         are not square), which takes eight times as long.
 
         **How long to train, and how fast**
     max_epochs : int, default=20
-        Passes over the images given. A sampler before the classifier makes every pass longer, and
-        so the training: `max_steps` is a budget that it does not change.
+        Passes over the training images, >= 1. A sampler before the classifier adds images, so every
+        pass and the whole training take longer. Samplers do not change the budget `max_steps`.
     max_steps : int or None, default=None
-        Train for so many steps of the optimizer (batches) instead of `max_epochs` passes. An epoch
-        stays a pass over the images given, and the last one is cut short; schedules stretch over
+        Number of optimizer steps (batches) to train for, >= 1, instead of `max_epochs` passes. An
+        epoch is still one pass over the training images; the last one is cut short. Schedules span
         all steps. Compare remedies for rare classes at equal steps. :meth:`partial_fit` ignores it.
     batch_size : int, default=32
-        Images per step, in training and prediction.
+        Images per step, in training and prediction, >= 1.
     lr : float or None, default=None
-        Learning rate, the highest one of a schedule. None is the network's own: 3e-4 for networks
-        that were published with ImageNet's weights, 1e-3 for others.
+        Learning rate, > 0; the highest one of a schedule. None is the network's own, in its
+        :class:`BackboneSpec`: 3e-4 for the networks of torchvision and timm, by default 1e-3.
     lr_schedule : str or a schedule, default="onecycle"
-        What becomes of the learning rate: ``"constant"``, ``"cosine"``, ``"onecycle"``,
+        How the learning rate changes: ``"constant"``, ``"cosine"``, ``"onecycle"``,
         ``"plateau"``, ``"step"``, ``"decay"``; or :class:`Constant`, :class:`Cosine`,
         :class:`OneCycle`, :class:`Plateau`, :class:`StepDecay`, :class:`InverseTimeDecay` with
         options.
     optimizer : str, torch optimizer class or Optimizer, default="adamw"
         ``"adam"``, ``"adamw"``, ``"sgd"`` (Nesterov momentum 0.9), ``"rmsprop"``; or
-        :class:`Optimizer`, with weight decay, a rate that falls from block to block, and clipped
-        gradients.
+        :class:`Optimizer`, with weight decay, layer-wise learning rates and gradient clipping.
     averaging : bool, float or Averaging, default=False
-        Validate and predict with an exponential moving average of the trained weights; a number is
-        its decay.
+        Validate and predict with an exponential moving average of the trained weights. A number in
+        [0, 1) is its decay.
 
         **What to minimise, on which images**
     loss : {"cross_entropy", "focal"}, CrossEntropy or FocalLoss, default="cross_entropy"
-        The objects have options: label smoothing, penalties on weights, the focal loss's gamma.
+        The objects have options: label smoothing, penalties on weights, gamma of the focal loss.
     class_weight : "balanced", dict (label to weight) or None, default=None
-        As in scikit-learn; computed on the rows that are trained on.
+        As in scikit-learn; ``"balanced"`` is computed on the training rows.
     balanced_batches : bool, default=False
-        Draw training images so that every class comes equally often; an epoch has as many images
-        as before, rare ones several times.
+        Draw training images so that every class appears equally often. An epoch has as many images
+        as before; images of rare classes appear several times.
     augment : Augmenter or None, default=None
-        Changes every training batch again, on the fly.
+        Augments every training batch on the fly, differently in each epoch.
     mixing : {"mixup", "cutmix"}, Mixing or None, default=None
         Blend every training batch with a shuffled copy of itself.
 
-        **When to stop, and what to keep of a killed training**
+        **When to stop, and how to resume a killed training**
     early_stopping : bool or EarlyStopping, default=False
-        Stop when the validation loss no longer improves, and keep the weights
-        of the best epoch. Without `X_val`, a share of the *original* images is split off; copies
-        and synthetics of them (see :class:`~wbcclf.Augmenter`, :class:`~wbcclf.SMOTE`) and images
-        equal to them byte for byte are then not trained on. Wrap imbalanced-learn's own samplers
-        in :class:`~wbcclf.ImageSampler`: by themselves they do not tell which rows are new, and
-        only exact repetitions are found. Several pictures of one cell count as
-        several originals: pass `X_val` of other cells if there are such.
+        Stop when the validation loss no longer improves, and keep the weights of the best epoch.
+        Without `X_val`, a share of the *original* images is held out. Copies and synthetics of them
+        (see :class:`~wbcclf.Augmenter`, :class:`~wbcclf.SMOTE`), and images that equal them byte
+        for byte, are then not trained on. Wrap imbalanced-learn's own samplers in
+        :class:`~wbcclf.ImageSampler`: alone, they do not record which rows are new, and only exact
+        repetitions are found. Several pictures of one cell count as several originals: if you have
+        such pictures, pass `X_val` with other cells.
     checkpoint_dir : path or None, default=None
-        Folder to write the state of a running `fit` into after every epoch. The same `fit` (same
-        parameters, images and labels) that was killed resumes there and ends with the same
-        model as one that was not (bit-identical on the CPU, with an int as `random_state`). The
-        file is removed when `fit` ends. Fits of a search may share the folder. What `callbacks`
-        remember is not kept.
+        Folder to which `fit` saves its state after every epoch. If it is killed, call the same
+        `fit` again (same parameters, images and labels): it resumes there and ends with the model
+        of an uninterrupted `fit`, bit-identical on the CPU if `random_state` is an int. None as
+        `random_state` is an error. The file is removed when `fit` ends. Fits of a search may share
+        the folder. The state of `callbacks` is not saved.
 
         **Where and how to compute**
     device : str, default="auto"
-        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; ``"auto"`` takes the first GPU there is.
+        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; ``"auto"`` is the first GPU, if any.
     precision : {"auto", "float32", "bfloat16"}, default="float32"
-        Arithmetic of the network (automatic mixed precision). bfloat16 is up to twice as fast on
-        recent CPUs and GPUs, and ``"auto"`` takes it there; float32 predicts the same on every
-        device to rounding.
+        Arithmetic of the network (automatic mixed precision). bfloat16 is faster for most networks
+        on recent CPUs and GPUs. ``"auto"`` uses it where it is faster. With float32, predictions
+        on all devices agree up to rounding.
     compile : bool, default=False
-        Translate the network with :func:`torch.compile` first, which takes a minute or so (on a CPU
-        it needs a C++ compiler). Worth it for long trainings on a GPU.
+        Compile the network with :func:`torch.compile` first, which takes about a minute. On a CPU
+        it needs a C++ compiler. Useful for long trainings on a GPU.
     cache_gb : float, default=2.0
-        Memory in gigabytes for what the frozen blocks make of the images, which is computed once
-        instead of once per epoch, if nothing changes the images (`augment`, `mixing`).
-        More is put into a memory-mapped file, in the folder `memory` or else in the system's folder
-        for temporary files. 0 computes it in every epoch, whatever `memory` is.
+        Memory in gigabytes (10**9 bytes), >= 0, for the activations of the frozen blocks. They are
+        computed once instead of once per epoch, unless `augment` or `mixing` changes the images. If
+        they need more, they go to a memory-mapped file in the folder `memory`, or else in the
+        system's folder for temporary files. 0 computes them in every epoch, even with `memory`.
     memory : None, str, path, joblib.Memory or Cache, default=None
-        Folder to keep what frozen blocks make of images in, for other folds, candidates of a search
-        and runs; also whole trainings, which are not repeated where all they depend on is the same
-        (with an int as `random_state`, and no callback, optimizer or augmenter that is not torch's
-        or this package's). Entries are found by the bytes of images and weights, and by the
-        versions of the backbone (your own has to declare one: :class:`BackboneSpec`) and of the
-        packages. Any number of processes may share the folder, all of them able to write there.
-        :class:`~wbcclf.Cache` says how much room it may take, 20 GB if nothing is said.
+        Folder that keeps the activations of frozen blocks for other folds, candidates of a search
+        and runs. It also keeps whole trainings: one whose inputs are all the same is not repeated.
+        This needs an int as `random_state`, no `callbacks`, and an optimizer, augmenter and head of
+        torch or this package. Entries are found by the bytes of images and weights, and by the
+        versions of the packages and of the backbone; your own must declare one
+        (:class:`BackboneSpec`). Any number of processes may share the folder; all of them must be
+        able to write to it. It holds at most 20 GB; :class:`~wbcclf.Cache` sets another limit.
     verbose : int, default=0
         1 shows a progress bar with the time left.
 
         **scikit-learn and skorch**
     callbacks : list or None, default=None
-        Further skorch callbacks. A batch holds "images", or "activations" where `cache_gb` keeps
-        these. They may not change frozen blocks: give other weights as `weights`.
+        Further skorch callbacks. A batch holds ``"images"``, or ``"activations"`` if these are
+        cached (`cache_gb`). Callbacks must not change frozen blocks: give other weights as
+        `weights`.
     random_state : int, RandomState instance or None, default=None
         Initial weights, validation split, shuffling, augmentation and dropout. The same seed on the
         same machine with the same number of threads gives bit-identical results on the CPU.
@@ -192,12 +190,12 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     net_ : skorch.NeuralNetClassifier
         The trained net; ``net_.module_.backbone`` is the chain.
     history_ : list of dict
-        One per epoch: ``epoch``, ``steps``, ``train_loss``, ``dur`` (seconds); with validation
-        images ``valid_loss`` and ``valid_acc``; and from `fit` ``gain``: by which share the loss
-        on the training images, without penalties, is below that of always answering with the
-        classes' shares. 0 is nothing learnt, 1 everything.
+        One per epoch: ``epoch``, ``steps``, ``train_loss``, ``dur`` (seconds). With validation
+        images also ``valid_loss`` and ``valid_acc``. From `fit` also ``gain``: the relative
+        reduction of the training loss, without penalties, against a baseline that always predicts
+        the class frequencies. 0 is no better than the baseline, 1 is a loss of zero.
     n_iter_ : int
-        Epochs trained; the last one counts though `max_steps` cut it short.
+        Epochs trained. The last one counts even if `max_steps` cut it short.
     n_steps_ : int
         Steps of the optimizer in these epochs.
     image_shape_ : tuple (height, width, channels)
@@ -205,7 +203,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     value_range_ : tuple (low, high)
         Scale of the training images' values: (0, 255) for uint8.
     weights_report_ : wbcclf.backbones.WeightsReport or None
-        What was loaded from `weights`, what was not there, and what the file had beyond.
+        The tensors that were loaded from `weights`, those missing in it, and those not used.
     train_indices_, validation_indices_ : ndarray of int
         Rows of the `X` given to `fit` that were trained on, and that were split off to validate.
     n_features_in_ : int
@@ -216,7 +214,10 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     Raises
     ------
     ValueError
-        For input of the wrong shape, channels, value range or labels; the message says what to do.
+        For input of the wrong shape, channels, value range or labels, or a parameter out of its
+        range; the message says what to do.
+    wbcclf.exceptions.WeightsNotFoundError, wbcclf.exceptions.WeightsMismatchError
+        If the weights are not available, do not fit, or lack a tensor of a frozen block.
     FloatingPointError
         When the loss or the weights become infinite or NaN.
     wbcclf.exceptions.OutOfMemoryError
@@ -225,8 +226,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     Warns
     -----
     sklearn.exceptions.ConvergenceWarning
-        When `fit` has taken 50 steps or more and learnt nothing: the last epoch's gain is under
-        0.01.
+        When `fit` has taken 50 steps or more and learnt nothing: the gain of the last epoch (with
+        early stopping, of the best one) is below 0.01.
 
     See Also
     --------
@@ -353,7 +354,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         y : array-like of shape (n_samples,)
             Labels: strings or integers.
         sample_weight : array-like of shape (n_samples,) or None
-            Not negative; a weight of 0 is the same as leaving the image out.
+            Weights >= 0; a weight of 0 leaves the image out.
         X_val, y_val : array-likes or None
             Images and labels to validate on after every epoch instead of a split of `X`.
 
@@ -364,7 +365,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         Warns
         -----
         UserWarning
-            If images of `X_val` are in `X`, too, equal to the last byte.
+            If images of `X_val` are also in `X`, identical byte for byte, or if images in `X` were
+            made from the same originals.
         """
         # torch is imported when it is needed, so that `import wbcclf` stays light.
         from wbcclf.classifiers.training._fit import fit
@@ -380,7 +382,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         X, y, sample_weight : array-likes
             As in :meth:`fit`.
         classes : array-like or None
-            All labels there will ever be; needed in the first call unless `y` holds them all.
+            All labels of all calls; needed in the first call unless `y` holds all of them.
 
         Returns
         -------

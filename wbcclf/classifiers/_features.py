@@ -35,8 +35,8 @@ class DeepFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     """Features of images, computed by a backbone that is not trained here.
 
     Anything that works on vectors can follow: a linear model, an SVM, k-means, or SMOTE in feature
-    space (``benchmarks/smote_feature_space.py`` measures what that gives). A block in the middle
-    can serve better than the last one (measured there, too).
+    space (measured in ``benchmarks/smote_feature_space.py``). A block in the middle can give better
+    features than the last one (also measured there).
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class DeepFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         As in :class:`CNNClassifier`.
     weights : str, path or None, default="default"
         As in :class:`CNNClassifier`: the network's own, a tag of the backbone, a weights file, or
-        the file of a model that was trained on other cells; None takes random weights.
+        the file of a model that was trained on other cells. None: random weights.
     layer : str or None, default=None
         The block that the features are taken after; :func:`wbcclf.backbones.describe` lists the
         names. None is the last one.
@@ -54,18 +54,18 @@ class DeepFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     input_size, image_shape : default=None
         As in :class:`CNNClassifier`.
     batch_size : int, default=32
-        Images per step; it is halved while the device lacks memory.
+        Images per step, >= 1; it is halved while the device has too little memory.
     device : str, default="auto"
         As in :class:`CNNClassifier`.
     precision : {"auto", "float32", "bfloat16"}, default="float32"
         As in :class:`CNNClassifier`; the features are float32 in either case.
     random_state : int, RandomState instance or None, default=None
-        Random weights, where `weights` is None.
+        Seed of the random weights if `weights` is None.
 
     Attributes
     ----------
     network_ : torch.nn.Module
-        Preprocessing, the chain up to `layer`, and the pooling; on the CPU.
+        Preprocessing, the chain up to `layer`, and the pooling, on the CPU.
     weights_report_ : wbcclf.backbones.WeightsReport or None
         What was loaded from `weights`.
     image_shape_ : tuple (height, width, channels)
@@ -93,7 +93,7 @@ class DeepFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     Examples
     --------
-    Random features, to stay offline; they are a start already:
+    With random weights, so that nothing is downloaded:
 
     >>> from imblearn.over_sampling import SMOTE
     >>> from imblearn.pipeline import make_pipeline

@@ -11,14 +11,20 @@ from wbcclf._parameters import Option
 class Averaging(Option):
     """Validate and predict with an exponential moving average of the trained weights.
 
-    After every step, average = decay * average + (1 - decay) * weights. The share of the start is
-    taken out of it, so that short trainings can use it, too. ``CNNClassifier(averaging=True)``
-    stands for ``Averaging()``, and a number for ``Averaging(decay=number)``.
+    After every step, ``average = decay * average + (1 - decay) * weights``. The bias of its start
+    is corrected as in Adam (Kingma and Ba 2014, https://arxiv.org/abs/1412.6980), so it also works
+    in short trainings. ``CNNClassifier(averaging=True)`` stands for ``Averaging()``, and a
+    number for ``Averaging(decay=number)``.
 
     Parameters
     ----------
     decay : float in [0, 1), default=0.99
-        The average reaches back over about ``1 / (1 - decay)`` steps.
+        The average spans about the last ``1 / (1 - decay)`` steps.
+
+    Raises
+    ------
+    ValueError
+        When the classifier is fitted, if an option is out of its range.
 
     Examples
     --------

@@ -9,21 +9,26 @@ from wbcclf._parameters import Option
 
 
 class EarlyStopping(Option):
-    """Stop when a figure of the validation images no longer improves; keep the best epoch.
+    """Stop when a validation metric no longer improves, and keep the weights of the best epoch.
 
     ``CNNClassifier(early_stopping=True)`` stands for ``EarlyStopping()``.
 
     Parameters
     ----------
     patience : int, default=5
-        Epochs without improvement to wait for.
+        Epochs without improvement after which training stops, >= 1.
     monitor : {"valid_loss", "valid_acc"}, default="valid_loss"
-        The figure to watch.
+        The metric to watch: loss or accuracy on the validation images.
     min_delta : float, default=0.0
-        Smaller improvements than this do not count.
+        Smallest change that counts as an improvement, >= 0.
     validation_fraction : float in (0, 1), default=0.1
-        Share of each class's different original images to validate on, where `fit` is given no
-        `X_val`.
+        Share of each class's distinct original images that are held out for validation. Ignored
+        if `fit` gets `X_val`.
+
+    Raises
+    ------
+    ValueError
+        When the classifier is fitted, if an option is out of its range.
 
     Examples
     --------

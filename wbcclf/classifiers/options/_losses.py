@@ -21,11 +21,18 @@ class CrossEntropy(Option):
     Parameters
     ----------
     label_smoothing : float in [0, 1), default=0.0
-        Share of every label that is spread over all classes.
+        Share of every label that is spread evenly over all classes (Szegedy et al. 2015,
+        https://arxiv.org/abs/1512.00567).
     l1, l2 : float or dict of block name to float, default=0.0
-        Penalty on the trained kernels, as Keras counts it: so many times the sum of ``|w|`` and of
-        ``w ** 2``, without biases and normalisation. A dict penalises the blocks it names
-        (``"head"`` is the head).
+        Penalties on the trained kernels, >= 0, defined as in Keras: ``l1`` times the sum of ``|w|``
+        and ``l2`` times the sum of ``w ** 2``. Biases and normalisation layers are left out. A dict
+        penalises only the blocks that it names; ``"head"`` is the head.
+
+    Raises
+    ------
+    ValueError
+        When the classifier is fitted, if an option is out of its range, or `l1` or `l2` names a
+        block that is not trained.
 
     Examples
     --------
@@ -45,16 +52,22 @@ class CrossEntropy(Option):
 class FocalLoss(Option):
     """Focal loss, the loss of ``CNNClassifier(loss="focal")``.
 
-    Cross-entropy that gives less weight to images that are classified well already: times
-    ``(1 - p) ** gamma``, where p is the probability of the image's label (Lin et al. 2017,
-    https://arxiv.org/abs/1708.02002).
+    Cross-entropy times ``(1 - p) ** gamma``, where p is the predicted probability of the true class
+    (Lin et al. 2017, https://arxiv.org/abs/1708.02002). So images that are already classified well
+    count less.
 
     Parameters
     ----------
     gamma : float, default=2.0
-        How much less weight; 0 is cross-entropy.
-    label_smoothing, l1, l2 : default=0.0
+        Focusing parameter, >= 0. The larger, the less such images count; 0 is cross-entropy.
+    label_smoothing, l1, l2 : float (or dict, for `l1` and `l2`), default=0.0
         As in :class:`CrossEntropy`.
+
+    Raises
+    ------
+    ValueError
+        When the classifier is fitted, if an option is out of its range, or `l1` or `l2` names a
+        block that is not trained.
 
     Examples
     --------

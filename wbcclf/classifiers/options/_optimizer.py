@@ -1,4 +1,4 @@
-"""How a step changes the weights."""
+"""Options of the optimizer."""
 
 from __future__ import annotations
 
@@ -11,23 +11,33 @@ METHODS = {"adam", "adamw", "sgd", "rmsprop"}
 
 
 class Optimizer(Option):
-    """The optimizer of a training; its learning rate is the classifier's `lr`.
+    """The optimizer of a training; the learning rate is the classifier's `lr`.
 
     ``CNNClassifier(optimizer="sgd")`` stands for ``Optimizer("sgd")``.
 
     Parameters
     ----------
     method : {"adam", "adamw", "sgd", "rmsprop"} or torch optimizer class, default="adamw"
-        ``"sgd"`` has Nesterov momentum 0.9.
+        ``"adam"`` (Kingma and Ba 2014, https://arxiv.org/abs/1412.6980), ``"adamw"`` (Loshchilov
+        and Hutter 2017, https://arxiv.org/abs/1711.05101), ``"sgd"`` with Nesterov momentum 0.9, or
+        ``"rmsprop"``.
     weight_decay : float, default=0.0
-        The method's own; it acts on everything that is trained.
+        The `weight_decay` of the torch optimizer, >= 0. It acts on all trained parameters, biases
+        and normalisation included.
     layer_lr_decay : float in (0, 1], default=1.0
         Discriminative learning rates (Howard and Ruder 2018, https://arxiv.org/abs/1801.06146): the
         head learns at the full rate, the k-th block below it at ``layer_lr_decay ** k`` times that.
     max_grad_norm : float or None, default=None
-        Scale gradients down to this norm.
+        Gradient clipping: gradients with a larger total norm (L2) are scaled down to this norm,
+        > 0. None does not clip.
     params : dict or None, default=None
-        Further arguments of the method, like ``{"betas": (0.9, 0.99)}``.
+        Further arguments of the torch optimizer, such as ``{"betas": (0.9, 0.99)}``.
+
+    Raises
+    ------
+    ValueError
+        When the classifier is fitted, if an option is out of its range, `params` holds ``"lr"``, or
+        the optimizer does not take `params`.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What becomes of the learning rate after the start."""
+"""Learning-rate schedules."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ _NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
 
 
 class Constant(Option):
-    """The learning rate stays; ``CNNClassifier(lr_schedule="constant")``.
+    """A constant learning rate; ``CNNClassifier(lr_schedule="constant")``.
 
     Parameters
     ----------
     warmup_epochs : float, default=0
-        Epochs in which the rate rises to `lr`, linearly from 0.
+        Epochs in which the rate rises linearly from 0 to `lr`, >= 0. Fractions are allowed.
+
+    Raises
+    ------
+    ValueError
+        When the classifier is fitted, if an option is out of its range.
 
     Examples
     --------
@@ -34,10 +39,17 @@ class Constant(Option):
 class Cosine(Option):
     """The learning rate falls to 0 along a cosine; ``CNNClassifier(lr_schedule="cosine")``.
 
+    Loshchilov and Hutter 2016, https://arxiv.org/abs/1608.03983, without restarts.
+
     Parameters
     ----------
     warmup_epochs : float, default=0
         As in :class:`Constant`.
+
+    Raises
+    ------
+    ValueError
+        When the classifier is fitted, if an option is out of its range.
 
     Examples
     --------
@@ -58,11 +70,16 @@ class StepDecay(Option):
     Parameters
     ----------
     step_size : int, default=10
-        Epochs between two of these steps.
+        Epochs from one reduction to the next, >= 1. They count from the end of the warm-up.
     gamma : float, default=0.1
-        What the rate is multiplied with.
+        Factor of each reduction, >= 0.
     warmup_epochs : float, default=0
         As in :class:`Constant`.
+
+    Raises
+    ------
+    ValueError
+        When the classifier is fitted, if an option is out of its range.
 
     Examples
     --------
@@ -84,15 +101,21 @@ class StepDecay(Option):
 
 
 class InverseTimeDecay(Option):
-    """The learning rate falls as ``lr / (1 + decay * step)``, which Keras called `decay`.
+    """The learning rate falls as ``lr / (1 + decay * step)``, as with the `decay` of Keras.
 
     ``CNNClassifier(lr_schedule="decay")``.
 
     Parameters
     ----------
     decay : float, default=1e-4
+        Decay per step of the optimizer, >= 0. Steps count from the end of the warm-up.
     warmup_epochs : float, default=0
         As in :class:`Constant`.
+
+    Raises
+    ------
+    ValueError
+        When the classifier is fitted, if an option is out of its range.
 
     Examples
     --------
@@ -111,9 +134,15 @@ class InverseTimeDecay(Option):
 class OneCycle(Option):
     """The learning rate rises to `lr` and falls to almost 0.
 
-    ``CNNClassifier(lr_schedule="onecycle")``: Smith 2018, https://arxiv.org/abs/1803.09820, as
-    torch's ``OneCycleLR`` does it. Momentum falls and rises against it, where the optimizer has any
-    and ``Optimizer(params=...)`` does not set it.
+    ``CNNClassifier(lr_schedule="onecycle")``: Smith 2018, https://arxiv.org/abs/1803.09820, as in
+    torch's ``OneCycleLR``. If the optimizer has a momentum, and ``Optimizer(params=...)`` does not
+    set it, it falls while the rate rises, and rises while the rate falls. There are no parameters.
+
+    Examples
+    --------
+    >>> from wbcclf import CNNClassifier, OneCycle
+    >>> CNNClassifier(lr=1e-3, lr_schedule=OneCycle()).lr_schedule
+    OneCycle()
     """
 
     _parameter_constraints: dict = {}
@@ -122,17 +151,22 @@ class OneCycle(Option):
 class Plateau(Option):
     """The learning rate is lowered when the validation loss no longer improves.
 
-    ``CNNClassifier(lr_schedule="plateau")``. Without validation images the training loss is
-    watched, and with early stopping what that watches.
+    ``CNNClassifier(lr_schedule="plateau")``. Without validation images it watches the training
+    loss; with early stopping, the metric ``EarlyStopping(monitor=...)``.
 
     Parameters
     ----------
-    factor : float, default=0.3
-        What the rate is multiplied with.
+    factor : float in [0, 1), default=0.3
+        The rate is multiplied by this factor.
     patience : int, default=2
-        Epochs without improvement to wait for.
+        Epochs without improvement that are tolerated before the rate is lowered, >= 0.
     min_lr : float, default=0.0
-        The rate is not lowered below this.
+        Lower bound of the rate, >= 0.
+
+    Raises
+    ------
+    ValueError
+        When the classifier is fitted, if an option is out of its range.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Blocks of the chain that are unfrozen one after the other."""
+"""Options of gradual unfreezing."""
 
 from __future__ import annotations
 
@@ -16,9 +16,15 @@ class GradualUnfreezing(Option):
     Parameters
     ----------
     layers : int, str or "all", default="all"
-        Where it ends: what ``CNNClassifier(unfrozen_layers=layers)`` would train from the start.
+        The blocks that are unfrozen in the end, as in ``CNNClassifier(unfrozen_layers=layers)``: a
+        number of blocks from the top (>= 0), the name of the lowest block, or all.
     epochs_per_layer : int, default=1
-        Epochs from one block to the next.
+        Epochs of training before the next block is unfrozen, >= 1.
+
+    Raises
+    ------
+    ValueError
+        When the classifier is fitted, if an option is out of its range.
 
     Examples
     --------
