@@ -330,7 +330,7 @@ def test_a_lost_scheduler_is_named_and_what_was_done_is_kept(model, folder, tmp_
         chunks = _cluster.predict_on_cluster(ours.address, model, paths, parts, chunk_size=1)
         next(chunks)
         ours.processes[0].kill()
-        with pytest.raises(OSError, match=f"{ours.address} is lost .* the same command goes on"):
+        with pytest.raises(OSError, match=f"{ours.address} is lost .* run the same command again"):
             list(chunks)
     finally:
         ours.stop()
@@ -375,7 +375,7 @@ def test_what_is_wrong_with_a_cluster_is_said(model, tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"--scheduler tcp://127.0.0.1:9 cannot be reached"):
         first("tcp://127.0.0.1:9")
     for address in ("nonsense", "nonsense://x:1", "tcp://127.0.0.1", "http://127.0.0.1:1", ""):
-        with pytest.raises(ValueError, match=f"'{address}' is no address like tcp://"):
+        with pytest.raises(ValueError, match=f"'{address}' is not an address like tcp://"):
             first(address)
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ImportError, match=r"pip install 'wbcclf\[dask\]'"):

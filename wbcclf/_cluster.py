@@ -71,10 +71,10 @@ def predict_on_cluster(
         If the scheduler cannot be reached, is lost or has no workers, or if one of them does not
         see the model or an image that can be read here.
     ValueError
-        If `scheduler` is no address.
+        If `scheduler` is not an address.
     """
     if not ADDRESS.fullmatch(scheduler):
-        raise ValueError(f"--scheduler {scheduler!r} is no address like tcp://10.0.0.1:8786.")
+        raise ValueError(f"--scheduler {scheduler!r} is not an address like tcp://10.0.0.1:8786.")
     try:
         from distributed import Client
     except ImportError as error:
@@ -172,8 +172,8 @@ def _run(
             submit()
     except (CommClosedError, FutureCancelledError) as error:
         raise OSError(
-            f"The scheduler {client.scheduler.address} is lost ({error}). What was done is kept: "
-            "the same command goes on, with another one, too."
+            f"The scheduler {client.scheduler.address} is lost ({error}). The finished parts "
+            "are kept: run the same command again, with this or another scheduler, to resume."
         ) from error
 
 
@@ -216,7 +216,7 @@ def _check_read(part: bytes, chunk: list[str]) -> None:
                 raise FileNotFoundError(
                     f"The worker on {arrays['host']} cannot read {chunk[number]}, which can be "
                     "read here: workers need the images under the same names, on a shared file "
-                    "system. Stop or mend that worker; the same command goes on."
+                    "system. Stop or repair that worker, then run the same command again to resume."
                 )
 
 
@@ -225,7 +225,7 @@ def _model(path: str, digest: str) -> Any:
     if _digest(Path(path)) != digest:
         raise OSError(
             f"The worker on {socket.gethostname()} has a different model at {path}: workers "
-            "need it on a shared file system."
+            "must read it from a shared file system."
         )
     return wbcclf.load_model(path)
 

@@ -108,7 +108,7 @@ def open_archive(path: str | os.PathLike, inflation: int = 1) -> Iterator[zipfil
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
             if len({member.filename for member in members}) < len(members):
-                raise zipfile.BadZipFile("two of its members have one name")
+                raise zipfile.BadZipFile("two of its members have the same name")
             if sum(member.file_size for member in members) > inflation * size:
                 raise zipfile.BadZipFile("it claims to hold more than its size allows")
             methods = {zipfile.ZIP_STORED} | ({zipfile.ZIP_DEFLATED} if inflation > 1 else set())

@@ -135,7 +135,7 @@ def encode(value: Any) -> Any:
         value = value.item()
     if _scalar(value):
         return value
-    raise TypeError(f"{type(value).__name__} has no form in JSON.")
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON.")
 
 
 def _encode_parameters(estimator: BaseEstimator) -> dict[str, Any]:

@@ -284,7 +284,7 @@ def test_joined_resampled_images_are_refused(simple, rare):
 
 def test_sampler_that_does_not_tell_its_sources_is_refused(pipeline, rare):
     pipe = pipeline().set_params(smote=ImageSampler(ADASYN(n_neighbors=2, random_state=0)))
-    with pytest.raises(ValueError, match="does not tell its sources"):
+    with pytest.raises(ValueError, match="does not record its sources"):
         pipe.fit(rare.images, rare.target)
 
 

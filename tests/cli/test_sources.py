@@ -74,7 +74,7 @@ def test_images_that_are_not_there_are_named_with_what_to_do(trained, table, tmp
     code, _, err = call("train", tmp_path / "cells", "-o", tmp_path / "m")
     assert code == 1 and f"IMAGES: {tmp_path / 'cells'} does not exist" in err
     code, _, err = call("train", table("train"), "-o", tmp_path / "m")
-    assert code == 1 and "and 57 more. Say with root (in the shell --root)" in err
+    assert code == 1 and "and 57 more. Give root (in the shell --root)" in err
     assert err.count(".png") == 3
 
 

@@ -686,8 +686,8 @@ def test_numbers_stems_and_labels(tmp_path):
     cells = load_image_csv(table, root=tmp_path / "images", on_error="skip")
     assert len(cells.images) == 1
     reasons = [reason for _, reason in cells.skipped]
-    assert reasons[0] == "2 images fit: d1_3.png, d2_3.png"
-    assert reasons[1].startswith("no image of that name or number in")
+    assert reasons[0] == "2 images match: d1_3.png, d2_3.png"
+    assert reasons[1].startswith("no image with that name or number in")
     assert reasons[2:] == ["no such file", "the row has no path", "no such file"]
 
 

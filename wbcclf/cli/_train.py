@@ -148,15 +148,16 @@ def train(
         Balance | None,
         _option(
             "none",
-            "For classes of unequal size. weights: count rare classes more. copies: bring them "
-            "up to the largest with changed copies. smote: with copies and SMOTE.",
+            "For classes of unequal size. weights: rare classes count more in the loss. copies: "
+            "augmented copies bring every class up to the largest. smote: copies, then SMOTE.",
         ),
     ] = None,
     early_stopping: Annotated[
         bool | None,
         _option(
             "no-early-stopping",
-            "Set a tenth of the images aside and keep the epoch that does best on them.",
+            "Hold out a tenth of the images. Stop when the loss on them no longer falls, and keep "
+            "the best epoch.",
         ),
     ] = None,
     groups: Annotated[
@@ -183,7 +184,7 @@ def train(
         str | None,
         _option(
             "float32",
-            "float32; bfloat16, faster on recent CPUs and GPUs; auto: the faster of the two.",
+            "float32; bfloat16, often faster on recent CPUs and GPUs; auto: the faster of the two.",
             metavar="PRECISION",
         ),
     ] = None,
@@ -199,7 +200,7 @@ def train(
 
     Example: wbcclf train cells/train -o model.wbcclf --epochs 10
 
-    Example: wbcclf train labels.csv --label-column cell --group-column patient
+    Example: wbcclf train labels.csv --early-stopping --group-column patient
 
     Example: wbcclf train cells/train --recipe pbc-cnn-3block
 

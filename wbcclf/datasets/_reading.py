@@ -119,7 +119,7 @@ def read_images(
         store.prune()
         if reader.full is not None:
             messages.append(
-                f"Nothing more is kept in {store.folder} for now ({reader.full}). Free some room "
+                f"Nothing more is kept in {store.folder} for now ({reader.full}). Free some space "
                 "there, or give memory another folder."
             )
     for message in messages:

@@ -68,8 +68,8 @@ def list_rows(
     if not rows.paths:
         reasons = some([f"{path} ({reason})" for path, reason in rows.missing], 3)
         raise ImageReadError(
-            f"None of the images that {table.path} names was found: {reasons}. Say with root (in "
-            "the shell --root) which folder the paths start from."
+            f"None of the images that {table.path} names was found: {reasons}. Give root (in the "
+            "shell --root), the folder that the paths start from."
         )
     return rows
 
@@ -161,9 +161,9 @@ class _FileFinder:
         if not found and re.fullmatch("[0-9]+", stem):
             found = self._by_number.get(stem.lstrip("0"), [])
         if not found:
-            raise ImageReadError(f"no image of that name or number in {os.fspath(self.root)}")
+            raise ImageReadError(f"no image with that name or number in {os.fspath(self.root)}")
         if len(found) > 1:
-            raise ImageReadError(f"{len(found)} images fit: {some(found, 3)}")
+            raise ImageReadError(f"{len(found)} images match: {some(found, 3)}")
         return os.path.join(self.root, found[0])
 
     def _index(self) -> dict[str, list[str]]:

@@ -57,7 +57,8 @@ def check_labels(y: Any, name: str) -> np.ndarray:
     if labels.ndim != 1:
         raise ValueError(
             f"{name} must hold one label for each image, shape (n_samples,), got {labels.shape}. "
-            "From probabilities, take the best class: classes_[probabilities.argmax(axis=1)]."
+            "From probabilities, take the most probable class: "
+            "classes_[probabilities.argmax(axis=1)]."
         )
     if labels.dtype.kind in "Ubiu":
         return labels
@@ -67,7 +68,7 @@ def check_labels(y: Any, name: str) -> np.ndarray:
         if not is_text and not (isinstance(label, (Real, np.bool_)) and label % 1 == 0):
             raise ValueError(
                 f"{name}[{row}] is {label!r}, but labels are text or whole numbers. Leave out "
-                "images without a label; from probabilities, take the best class."
+                "images without a label; from probabilities, take the most probable class."
             )
         if is_text != isinstance(items[0], str):
             raise ValueError(

@@ -85,7 +85,7 @@ def find_learning_rate(
         )
     if not isinstance(n_steps, Integral) or n_steps < 10:
         raise ValueError(
-            f"n_steps={n_steps!r} must be a whole number of 10 or more: fewer show nothing."
+            f"n_steps={n_steps!r} must be a whole number of 10 or more: fewer steps show nothing."
         )
     unfrozen = classifier.unfrozen_layers
     if isinstance(unfrozen, GradualUnfreezing):

@@ -214,8 +214,8 @@ class StoredPart(FrozenPart):
         except OSError as error:
             self.writes = False
             warn(
-                f"Nothing more is kept in {self.store.folder} for now ({error}). Free some room "
-                "there, or give memory=Cache(folder, max_gb=...) less."
+                f"Nothing more is kept in {self.store.folder} for now ({error}). Free some "
+                "space there, or lower max_gb in memory=Cache(folder, max_gb=...)."
             )
 
 
@@ -245,9 +245,9 @@ def keep_activations(
     part = FrozenPart(net) if store is None else StoredPart(net, store)
     if not part.is_function:
         warn(
-            "The frozen blocks do not give an image the same features every time, beside any other "
-            "image, so they are computed again in every epoch. wbcclf.backbones.check_backbone "
-            "tells more."
+            "The frozen blocks do not give an image the same features in every call and batch, "
+            "so they are computed again in every epoch. wbcclf.backbones.check_backbone gives "
+            "the details."
         )
         return data
     folder = None
@@ -257,8 +257,8 @@ def keep_activations(
         kept = [_spill.empty((len(one), part.row_bytes()), np.uint8, folder) for one in data]
     except (OSError, ValueError) as error:  # the latter where somebody has removed the folder
         warn(
-            f"No room for the activations of the frozen blocks, which are computed again in every "
-            f"epoch ({error}). Raise cache_gb, or give memory a folder on a larger disk."
+            f"No room for the activations of the frozen blocks ({error}): they are computed again "
+            f"in every epoch. Raise cache_gb, or give memory a folder on a larger disk."
         )
         return data
     for one, rows in zip(data, kept, strict=True):
@@ -279,9 +279,9 @@ def open_store(settings: Settings, network: CellNetwork) -> Store | None:
     store = make_store(settings.memory) if settings.cache_gb else None
     if store is not None and network.spec_version is None:
         warn(
-            f"Nothing of the backbone {network.spec_name!r} is kept in memory, since it declares "
-            "no version. Give it one, BackboneSpec(..., version='1'), and raise it when the "
-            "network's code changes."
+            f"Nothing of the backbone {network.spec_name!r} is kept in the folder memory, since it "
+            "declares no version. Give it one, BackboneSpec(..., version='1'), and raise it when "
+            "the network's code changes."
         )
         return None
     return store

@@ -55,8 +55,8 @@ def validation_split(
             "early_stopping=True has to keep copies and synthetics of validation images out of "
             "training, but the record of which rows are copies was lost between the sampler and "
             "the classifier: X holds other rows than a sampler returned and y other labels (both "
-            "were joined, or moved and changed), or a sampler does not tell its sources. Put the "
-            "samplers directly before the classifier in the Pipeline. "
+            "were joined, or moved and changed), or a sampler does not record its sources. Put "
+            "the samplers directly before the classifier in the Pipeline. "
             f"{instead}"
         )
     is_used = np.zeros(len(y), dtype=bool)
@@ -104,7 +104,7 @@ def warn_of_doubles(
     is_double |= have_common_sources(X, images, X_val, val)
     if is_double.any():
         warn(
-            f"{is_double.sum()} of the {len(is_double)} images of X_val are in X, too, equal to "
-            "the last byte, or X holds images that were made from the same originals: what is "
-            "measured on them says little of new cells. Split before resampling, by cell."
+            f"{is_double.sum()} of the {len(is_double)} images of X_val are in X, too, identical "
+            "byte for byte, or X holds images that were made from the same originals: scores on "
+            "them say little about new cells. Split by cell, before resampling."
         )

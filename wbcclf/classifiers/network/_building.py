@@ -75,7 +75,7 @@ def check_built(settings: Settings, network: CellNetwork) -> None:
     changed = [name for name in now if now[name] != network.built_from[name]]
     if changed:
         raise ValueError(
-            f"{', '.join(changed)} changed after the network was built. Set back what changed, or "
+            f"{', '.join(changed)} changed after the network was built. Restore the old values, or "
             "fit again with warm_start=False."
         )
 

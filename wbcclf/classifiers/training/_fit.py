@@ -335,10 +335,10 @@ def _warn_if_nothing_was_learnt(settings: Settings, domain: Domain, epochs: list
         return
     low, high = domain.value_range
     warn(
-        "The training has learnt nothing: its loss is not below that of always answering with the "
-        f"classes' shares (gain {gain:.3f} in history_). Try another lr (it is {settings.lr:g}; "
-        "find_learning_rate proposes one) or more epochs, and look at the images (the value range "
-        f"was taken to be {low:g} to {high:g}) and at whether the labels belong to them.",
+        "The training has learnt nothing: its loss is no lower than that of always predicting the "
+        f"class frequencies (gain {gain:.3f} in history_). Try another lr (it is {settings.lr:g}; "
+        "find_learning_rate suggests one) or more epochs. Check the images (the value range was "
+        f"taken to be {low:g} to {high:g}), and that the labels belong to them.",
         ConvergenceWarning,
     )
 

@@ -67,8 +67,8 @@ class KeptFit:
             self.store.write(self.key, file.getbuffer())
         except OSError as error:
             warn(
-                f"The training is not kept in {self.store.folder} ({error}). Free some room there, "
-                "or give memory=Cache(folder, max_gb=...) less."
+                f"The training is not kept in {self.store.folder} ({error}). Free some space "
+                "there, or lower max_gb in memory=Cache(folder, max_gb=...)."
             )
 
 
