@@ -185,13 +185,17 @@ class Replace(Callback):
         if self.how == "in place":
             with torch.no_grad():
                 block[0].weight.mul_(2)
+        elif self.how == "data":
+            block[0].weight.data.mul_(2)
         elif self.how == "load_state_dict":
             block.load_state_dict(doubled)
+        elif self.how == "the same weights":
+            block.load_state_dict(block.state_dict())
         else:
             block[0].weight = torch.nn.Parameter(doubled["0.weight"], requires_grad=False)
 
 
-@pytest.mark.parametrize("how", ["in place", "load_state_dict", "another tensor"])
+@pytest.mark.parametrize("how", ["in place", "data", "load_state_dict", "another tensor"])
 def test_frozen_weights_that_a_callback_replaces_are_to_be_given_as_weights(frozen, cells, how):
     clf, _ = frozen("simple_cnn", 1, callbacks=[Replace(how)])
     message = (
@@ -199,6 +203,11 @@ def test_frozen_weights_that_a_callback_replaces_are_to_be_given_as_weights(froz
     )
     with pytest.raises(ValueError, match=message):
         clf.fit(cells.images, cells.target)
+
+
+def test_a_callback_may_load_the_frozen_weights_that_are_there(frozen, cells):
+    clf, path = frozen("simple_cnn", 1, callbacks=[Replace("the same weights")])
+    assert changed_blocks(clf.fit(cells.images, cells.target), path) == ["conv5"]
 
 
 def test_weights_that_a_callback_replaces_count_where_nothing_is_kept(frozen, cells):

@@ -348,3 +348,26 @@ def test_a_batch_of_one_left_over_does_not_stop_batch_norm(tiny, cells):
     clf = CNNClassifier(tiny, input_size=7, max_epochs=1, batch_size=4, device="cpu")
     clf.fit(cells.images[:13], cells.target[:13])  # 7 pixels become 1: one value per channel
     assert clf.n_iter_ == 1
+
+
+class Counting:
+    """An augmenter that pickle refuses: it holds a lambda."""
+
+    def __init__(self):
+        self.calls = 0
+        self.change = lambda images: images
+
+    def __sklearn_clone__(self):
+        return self
+
+    def augment(self, images, random_state):
+        self.calls += 1
+        return self.change(images)
+
+
+def test_a_parameter_that_pickle_refuses_is_seen_to_change(simple, cells):
+    first, second = Counting(), Counting()
+    clf = simple(augment=first).partial_fit(cells.images, cells.target)
+    calls = first.calls
+    clf.set_params(augment=second).partial_fit(cells.images, cells.target)
+    assert (first.calls, second.calls) == (calls, calls)

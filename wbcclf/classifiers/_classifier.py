@@ -261,7 +261,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         "optimizer": Training([StrOptions(METHODS), callable, Optimizer]),
         "averaging": Training(["boolean", _SHARE, Averaging]),
         "loss": Training([StrOptions({*LOSSES}), *LOSSES.values()]),
-        "class_weight": Training([StrOptions({"balanced"}), EachValue(Real), None]),
+        "class_weight": Training([StrOptions({"balanced"}), EachValue(_NOT_NEGATIVE), None]),
         "balanced_batches": Training(["boolean"]),
         "augment": Training([HasMethods("augment"), None]),
         "mixing": Training([StrOptions({*MIXING}), Mixing, None]),

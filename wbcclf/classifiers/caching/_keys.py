@@ -55,6 +55,14 @@ def stage_keys(network: CellNetwork, device: str, precision: str) -> list[str]:
     return keys
 
 
+def frozen_digest(network: CellNetwork) -> str:
+    """Return a digest of all weights that activations of the frozen blocks depend on."""
+    digest = hashlib.sha256()
+    for part in (network.preprocessing, *network.frozen_blocks().values()):
+        add_weights(digest, part)
+    return digest.hexdigest()
+
+
 def conditions(network: CellNetwork, device: str, precision: str) -> str:
     """Return what results depend on apart from data, weights and parameters.
 

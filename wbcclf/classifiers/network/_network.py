@@ -99,15 +99,6 @@ class CellNetwork(nn.Module):
         state = self.state_dict().items()
         return {name: tensor for name, tensor in state if not name.startswith(frozen)}
 
-    def frozen_state(self) -> list[tuple[int, int]]:
-        """Return which tensors the frozen blocks hold, and how often each was written to."""
-        tensors = [
-            tensor
-            for block in self.frozen_blocks().values()
-            for tensor in block.state_dict(keep_vars=True).values()
-        ]
-        return [(id(tensor), tensor._version) for tensor in tensors]
-
     def trained_parts(self) -> dict[str, nn.Module]:
         """Return the blocks above the cut by name, bottom to top, and the head as ``"head"``."""
         blocks = list(self.backbone.named_children())[self.n_frozen :]

@@ -12,12 +12,13 @@ import numpy as np
 def digest(value: Any) -> str:
     """Return a digest of a parameter's value: equal ones have equal digests, in any process.
 
-    Values that cannot be pickled are taken for equal if they are of one class.
+    A value that cannot be pickled is equal to itself alone, in this process, for as long as it
+    lives.
     """
     try:
         return exact_digest(value)
     except TypeError:
-        return f"{type(value).__module__}.{type(value).__qualname__}"
+        return f"{type(value).__module__}.{type(value).__qualname__} {id(value)}"
 
 
 def exact_digest(value: Any) -> str:

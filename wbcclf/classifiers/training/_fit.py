@@ -21,6 +21,7 @@ from wbcclf._store import Store
 from wbcclf._warnings import warn
 from wbcclf.backbones import WeightsReport
 from wbcclf.classifiers.caching._activations import keep_activations, open_store
+from wbcclf.classifiers.caching._keys import frozen_digest
 from wbcclf.classifiers.data._batches import Batches, ImageData
 from wbcclf.classifiers.data._labels import encode_labels, total_weight
 from wbcclf.classifiers.data._samples import Samples, check_samples
@@ -311,7 +312,8 @@ def _prepare(
         first = 1 if settings.augment is not None or settings.mixing is not None else 0
         if data[first:]:
             data[first:] = keep_activations(net, settings, data[first:], store)
-            net.frozen_state = net.module_.frozen_state()
+            if settings.callbacks:
+                net.frozen_digest = frozen_digest(net.module_)
     data = [one.on_device(net.device) for one in data]
     return data[0], data[1] if len(data) > 1 else None
 

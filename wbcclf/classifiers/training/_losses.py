@@ -42,7 +42,9 @@ def make_criterion(loss: CrossEntropy | FocalLoss) -> nn.Module:
     """Return the loss per image."""
     if isinstance(loss, FocalLoss):
         return FocalCriterion(loss.gamma, loss.label_smoothing)
-    return nn.CrossEntropyLoss(reduction="none", label_smoothing=loss.label_smoothing)
+    if isinstance(loss, CrossEntropy):
+        return nn.CrossEntropyLoss(reduction="none", label_smoothing=loss.label_smoothing)
+    raise TypeError(f"{loss!r} is no loss that training knows")
 
 
 class Penalty:

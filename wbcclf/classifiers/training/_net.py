@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -14,6 +15,7 @@ from skorch import NeuralNetClassifier
 from skorch.callbacks import EarlyStopping
 
 from wbcclf._warnings import warn
+from wbcclf.classifiers.caching._keys import frozen_digest
 from wbcclf.classifiers.data._batches import Batches, ImageData
 from wbcclf.classifiers.network._device import (
     arithmetic,
@@ -73,7 +75,9 @@ class CellNet(NeuralNetClassifier):
 
     interrupted = False  # True after Ctrl-C
     loss_without_penalty: torch.Tensor | None = None  # of the last batch
-    frozen_state: list | None = None  # of the frozen blocks when their activations were computed
+    # Of the frozen blocks when their activations were computed, where callbacks may change them.
+    frozen_digest: str | None = None
+    given: Mapping | None = None  # the parameters: digests hold ids of some, which have to live
 
     def __init__(
         self,
@@ -135,7 +139,7 @@ class CellNet(NeuralNetClassifier):
 
     def _check_frozen(self) -> None:
         """Fail if a callback has replaced weights that activations were computed with."""
-        if self.frozen_state not in (None, self.module_.frozen_state()):
+        if self.frozen_digest not in (None, frozen_digest(self.module_)):
             raise ValueError(
                 "A callback has changed the weights of frozen blocks when the training began, but "
                 "their activations were computed before. Give the classifier these weights as "
@@ -205,7 +209,8 @@ class CellNet(NeuralNetClassifier):
             callbacks=None,
             callbacks_=[],
             training_batches=None,
-            frozen_state=None,
+            given=None,
+            frozen_digest=None,
             loss_without_penalty=None,
             penalty=None,
             random_state=None,
@@ -294,6 +299,7 @@ def make_net(
         penalty=penalty,
         trained_as=settings.digest,
     )
+    net.given = settings.given
     try:
         return net.initialize()
     except TypeError as error:
@@ -330,7 +336,7 @@ def train(net: CellNet, train_data: ImageData, valid_data: ImageData | None) -> 
             f"(it is {net.batch_size}) or input_size (it is {size}), or freeze more blocks."
         ) from error
     finally:
-        net.frozen_state = None
+        net.frozen_digest = None
         for _, callback in net.callbacks_:
             if isinstance(callback, ProgressBar):
                 callback.close()  # skorch calls on_train_end only where nothing went wrong

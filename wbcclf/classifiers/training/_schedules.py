@@ -91,7 +91,9 @@ def _after_warmup(schedule: Option, step: float, n_steps: float, per_epoch: int)
         return schedule.gamma ** (step // (schedule.step_size * per_epoch))
     if isinstance(schedule, InverseTimeDecay):
         return 1 / (1 + schedule.decay * step)
-    return 1.0
+    if isinstance(schedule, Constant):
+        return 1.0
+    raise TypeError(f"{schedule!r} is no schedule that training knows")
 
 
 def _one_cycle(optimizer: Any, last_epoch: int, n_steps: int, cycles_momentum: bool) -> OneCycleLR:
