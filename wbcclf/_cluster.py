@@ -1,4 +1,4 @@
-"""Predictions by the workers of a Dask cluster, part by part, so that a killed run goes on."""
+"""Predictions by the workers of a Dask cluster, part by part, so that a killed run resumes."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def main() -> None:
 
     Exit codes: 0 success, 1 error, 2 wrong usage, 130 interrupted.
     """
-    # An interrupted training keeps its model, but the shell must not go on as if nothing was.
+    # An interrupted training keeps its model, but the shell has to know of the interruption.
     interrupted = []
 
     def show(message, category, *rest, **named):
