@@ -1,24 +1,27 @@
 """Activations of frozen blocks are computed once, and change nothing but the time."""
 
 import dataclasses
-import errno
-import os
 import subprocess
 import sys
+import tempfile
+from contextlib import ExitStack
 
 import joblib
 import numpy as np
 import pytest
 import torch
+import torch.nn.modules.module as module_hooks
 from imblearn.pipeline import Pipeline
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from skorch.callbacks import Callback
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from wbcclf import (
     SMOTE,
     Augmenter,
     Cache,
     CNNClassifier,
+    ConvNet,
     CrossEntropy,
     EarlyStopping,
     GradualUnfreezing,
@@ -27,9 +30,8 @@ from wbcclf import (
     make_blood_cells,
 )
 from wbcclf.backbones import _registry, get_backbone
-from wbcclf.classifiers.caching import _activations
 from wbcclf.classifiers.caching._activations import N_TOGETHER, FrozenPart
-from wbcclf.classifiers.training import _fit
+from wbcclf.classifiers.data._batches import BLOCK_BYTES
 
 # Where validation images are training images, too, what is measured on them matters to no one.
 pytestmark = [
@@ -69,17 +71,34 @@ def make(backbone="simple_cnn", **params):
 
 
 @pytest.fixture
-def runs(monkeypatch):
-    """Note every batch that runs through frozen blocks: (stages done before, all stages)."""
-    found = []
-    run = FrozenPart._run
+def runs():
+    """Note every batch that runs through frozen blocks alone: what it is, and how many stages.
 
-    def noting(self, x, start):
-        found.append((start, len(self.stages)))
-        return run(self, x, start)
+    Seen by torch's hooks for all modules: calls that no other module makes, on as many images as
+    are computed together, each with the output of the one before.
+    """
+    found, calls, last = [], [], [None]
 
-    monkeypatch.setattr(FrozenPart, "_run", noting)
-    return found
+    def enter(module, inputs):
+        is_next = inputs and inputs[0] is last[0]
+        if not calls and (is_next or [x.ndim for x in inputs] == [4]):
+            x = inputs[0]
+            if is_next:
+                found[-1] = (found[-1][0], found[-1][1] + 1)
+            elif len(x) == N_TOGETHER:  # the preprocessing is no stage
+                found.append(("images", 0) if x.shape[-1] == 3 else ("activations", 1))
+        calls.append(module)
+
+    def leave(module, inputs, output):
+        calls.pop()
+        if not calls:
+            last[0] = output if inputs and len(output) == N_TOGETHER else None
+
+    with (
+        module_hooks.register_module_forward_pre_hook(enter),
+        module_hooks.register_module_forward_hook(leave, always_call=True),
+    ):
+        yield found
 
 
 def assert_same(one, other, X):
@@ -182,55 +201,56 @@ def test_one_epoch_needs_no_cache(many, runs):
     assert not runs
 
 
-def test_more_than_the_budget_lies_in_a_file_that_is_removed(many, tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    made = []
-    empty = _activations._spill.empty
+@pytest.fixture
+def spilled(tmp_path, monkeypatch):
+    """Return a list of callbacks that note the sizes of the files with activations, and the notes.
 
-    def noting(*args):
-        made.append(empty(*args))
-        return made[-1]
+    The files lie in `tmp_path`.
+    """
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    sizes = []
 
-    monkeypatch.setattr(_activations._spill, "empty", noting)
-    spilled = make(cache_gb=1e-6).fit(many.images, many.target)
-    assert isinstance(made[0], np.memmap)
-    assert len(list(tmp_path.glob("*.spill"))) == 1
-    made.clear()
+    class Note(Callback):
+        def on_train_begin(self, net, X=None, y=None, **kwargs):
+            sizes.append([path.stat().st_size for path in tmp_path.glob("*.spill")])
+
+    return [("note", Note())], sizes
+
+
+def test_more_than_the_budget_lies_in_a_file_that_is_removed(many, tmp_path, spilled):
+    callbacks, sizes = spilled
+    clf = make(cache_gb=1e-6, callbacks=callbacks).fit(many.images, many.target)
+    assert sizes == [[len(many.images) * FrozenPart(clf.net_).row_bytes()]]
     assert not list(tmp_path.glob("*.spill"))
-    assert_same(spilled, make(cache_gb=0).fit(many.images, many.target), many.images)
+    assert_same(clf, make(cache_gb=0).fit(many.images, many.target), many.images)
 
 
-def test_without_room_for_the_file_training_goes_on(many, monkeypatch):
-    def full(*args):
-        raise OSError(errno.ENOSPC, "no room")
-
-    plain = make().fit(many.images, many.target)
-    monkeypatch.setattr(_activations._spill, "empty", full)
+def test_without_room_for_the_file_training_goes_on(many, spilled, limit_files):
+    callbacks, sizes = spilled
+    plain = make(cache_gb=1e-6, callbacks=callbacks).fit(many.images, many.target)
+    limit_files(sizes[0][0] - 1)
     with pytest.warns(UserWarning, match="No room for the activations.*Raise cache_gb"):
-        clf = make().fit(many.images, many.target)
+        clf = make(cache_gb=1e-6, callbacks=callbacks).fit(many.images, many.target)
+    assert sizes[1:] == [[]]
     assert_same(plain, clf, many.images)
 
 
-def test_without_room_for_the_store_training_goes_on(many, tmp_path, monkeypatch):
-    def full(*args):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
+def test_without_room_for_the_store_training_goes_on(many, tmp_path, limit_files):
     plain = make().fit(many.images, many.target)
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", full)
-        with pytest.warns(UserWarning, match="kept in .*memory=Cache") as caught:
-            clf = make(memory=tmp_path).fit(many.images, many.target)
-        # Of the activations, of the training, and that the frozen blocks are random.
-        assert len(caught) == 3
+    limit_files(10)
+    with pytest.warns(UserWarning, match="kept in .*memory=Cache") as caught:
+        clf = make(memory=tmp_path).fit(many.images, many.target)
+    # Of the activations, of the training, and that the frozen blocks are random.
+    assert len(caught) == 3
     assert not [path for path in (tmp_path / "wbcclf").rglob("*") if path.is_file()]
-    assert_same(plain, clf, many.images)
+    assert_same(plain, clf.set_params(memory=None), many.images)  # the disk is still full
 
 
 @pytest.mark.parametrize("wrap", [str, lambda path: path, joblib.Memory, Cache])
 def test_memory_serves_other_candidates_folds_and_orders(wrap, many, tmp_path, runs):
     memory = wrap(tmp_path)
     make(memory=memory).fit(many.images, many.target)
-    assert runs == [(0, 4)]
+    assert runs == [("images", 4)]
     runs.clear()
     plain = make(lr=1e-2, cache_gb=0).fit(many.images, many.target)
     again = make(lr=1e-2, memory=memory).fit(many.images, many.target)
@@ -249,17 +269,23 @@ def test_new_images_alone_are_computed(many, tmp_path, runs):
     X = np.concatenate([many.images, more.images, more.images])
     y = np.concatenate([many.target, more.target, more.target])
     kept = make(memory=tmp_path).fit(X, y)
-    assert runs == [(0, 4)] * 2  # 50 images, each once
+    assert runs == [("images", 4)] * 2  # 50 images, each once
     np.testing.assert_allclose(  # see above for the tolerance
         kept.predict_proba(X), make(cache_gb=0).fit(X, y).predict_proba(X), atol=1e-5
     )
 
 
 def test_a_higher_cut_goes_on_from_the_nearest_lower_one(many, tmp_path, runs):
-    for unfrozen_layers, expected in [(4, (0, 1)), (2, (1, 3)), (1, (3, 4)), (0, (4, 6))]:
+    # After 1, 3, 4 and all 6 stages.
+    for unfrozen_layers, start, n_stages in [
+        (4, "images", 1),
+        (2, "activations", 2),
+        (1, "activations", 1),
+        (0, "activations", 2),
+    ]:
         kept = make(unfrozen_layers=unfrozen_layers, memory=tmp_path)
         kept.fit(many.images, many.target)
-        assert runs == [expected]
+        assert runs == [(start, n_stages)]
         plain = make(unfrozen_layers=unfrozen_layers, cache_gb=0).fit(many.images, many.target)
         assert_same(plain, kept, many.images)
         runs.clear()
@@ -273,8 +299,8 @@ def test_damaged_entries_of_a_lower_cut_are_computed_from_below(many, tmp_path, 
     runs.clear()
     with pytest.warns(UserWarning, match="Damaged files in .* are removed"):
         kept = make(unfrozen_layers=1, memory=tmp_path).fit(many.images, many.target)
-    assert runs[0] == (3, 4)
-    assert runs[1:] in ([(0, 4)], [])  # one of the five may be the kept training
+    assert runs[0] == ("activations", 1)
+    assert runs[1:] in ([("images", 4)], [])  # one of the five may be the kept training
     plain = make(unfrozen_layers=1, cache_gb=0).fit(many.images, many.target)
     assert_same(plain, kept, many.images)
 
@@ -309,11 +335,11 @@ def test_copies_and_synthetics_of_the_same_seed_are_found(many, tmp_path, runs):
 )
 def test_what_activations_depend_on_is_part_of_their_key(change, many, tmp_path, runs):
     make(memory=tmp_path).fit(many.images, many.target)
-    assert runs == [(0, 4)]
+    assert runs == [("images", 4)]
     runs.clear()
     make(memory=tmp_path).set_params(**change).fit(many.images, many.target)
     assert len(runs) == 1
-    assert runs[0][0] == 0
+    assert runs[0][0] == "images"
 
 
 def test_other_values_of_images_have_other_keys(many, tmp_path, runs):
@@ -346,7 +372,7 @@ def change_tiny(tiny, monkeypatch, request):
 class Impure(torch.nn.Conv2d):
     """A block that a user wrote, and that is no function of the image alone."""
 
-    kind = "random"
+    kind: str
 
     def forward(self, x):
         x = super().forward(x)
@@ -370,10 +396,13 @@ BATCH = {
 
 @pytest.mark.parametrize("kind", ["random", *BATCH, "counting"])
 def test_blocks_that_are_no_function_of_the_image_run_anew(
-    kind, tiny, change_tiny, many, tmp_path, runs, monkeypatch
+    kind, tiny, change_tiny, many, tmp_path, runs
 ):
-    change_tiny(lambda block: setattr(block[0], "__class__", Impure))
-    monkeypatch.setattr(Impure, "kind", kind)
+    def change(block):
+        block[0].__class__ = Impure
+        block[0].kind = kind
+
+    change_tiny(change)
     with pytest.warns(UserWarning, match="an image the same features .*check_backbone"):
         clf = make(tiny, memory=tmp_path).fit(many.images, many.target)
     clf.predict(many.images)
@@ -412,28 +441,19 @@ def test_images_of_any_scale_are_tried_alike(tiny, change_tiny, many, runs):
     assert len(runs) == 2
 
 
-class Large(torch.nn.Conv2d):
-    """A block that the device has memory for with so many images at most."""
+def test_frozen_blocks_run_in_smaller_batches_where_memory_is_little(tiny, change_tiny, many):
+    ran = []
 
-    most = 5
-    ran: list
-
-    def forward(self, x):
-        if len(x) > self.most:
+    def limited(module, inputs):
+        if len(inputs[0]) > 5:
             raise torch.OutOfMemoryError("simulated")
-        self.ran.append(len(x))
-        return super().forward(x)
+        ran.append(len(inputs[0]))
 
-
-def test_frozen_blocks_run_in_smaller_batches_where_memory_is_little(
-    tiny, change_tiny, many, monkeypatch
-):
     plain = make(tiny, head=Head(dropout=0.5)).fit(many.images, many.target)
     expected = plain.predict_proba(many.images)
-    change_tiny(lambda block: setattr(block[0], "__class__", Large))
-    monkeypatch.setattr(Large, "ran", [], raising=False)
+    change_tiny(lambda block: block[0].register_forward_pre_hook(limited))
     clf = make(tiny, head=Head(dropout=0.5)).fit(many.images, many.target)
-    assert Large.ran[-8:] == [4] * 8  # 32 images, halved until they fit
+    assert ran[-8:] == [4] * 8  # 32 images, halved until they fit
     np.testing.assert_allclose(clf.predict_proba(many.images), expected, atol=1e-4)
 
 
@@ -458,10 +478,10 @@ def test_a_network_without_a_version_is_kept_for_its_fit_alone(
     for _ in range(2):
         with pytest.warns(UserWarning, match=message):
             clf.fit(many.images, many.target)
-        assert runs == [(0, 1)]  # once, not in every epoch
+        assert runs == [("images", 1)]  # once, not in every epoch
         with pytest.warns(UserWarning, match=message):
             clf.predict(many.images)
-        assert runs == [(0, 1)]
+        assert runs == [("images", 1)]
         runs.clear()
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
     plain = make(tiny, cache_gb=0, head=Head(dropout=0.5)).fit(many.images, many.target)
@@ -488,12 +508,12 @@ def test_a_network_of_another_version_is_computed_and_trained_again(
     tiny, many, tmp_path, runs, no_training, monkeypatch
 ):
     make(tiny, memory=tmp_path).fit(many.images, many.target)
-    assert runs == [(0, 1)]
+    assert runs == [("images", 1)]
     runs.clear()
     spec = dataclasses.replace(get_backbone(tiny), version="2")
     monkeypatch.setitem(_registry._BACKBONES, tiny, spec)
     make(tiny, memory=tmp_path, lr=1e-2).fit(many.images, many.target)
-    assert runs == [(0, 1)]
+    assert runs == [("images", 1)]
     no_training()
     with pytest.raises(AssertionError, match="trained again"):
         make(tiny, memory=tmp_path).fit(many.images, many.target)
@@ -513,21 +533,14 @@ def test_weights_of_frozen_blocks_that_a_callback_loads_are_an_error(many):
     make(callbacks=[("load", Load())], cache_gb=0).fit(many.images, many.target)
 
 
-def test_cache_gb_is_for_training_and_validation_together(many, tmp_path, monkeypatch):
-    folders = []
-    empty = _activations._spill.empty
-    monkeypatch.setattr(
-        _activations._spill,
-        "empty",
-        lambda shape, dtype, folder: folders.append(folder) or empty(shape, dtype, folder),
-    )
+def test_cache_gb_is_for_training_and_validation_together(many, spilled):
+    callbacks, sizes = spilled
     X, y = many.images[:16], many.target[:16]
     n_bytes = 16 * FrozenPart(make().fit(X, y).net_).row_bytes()
-    folders.clear()
-    for share, is_spilled in [(2.1, False), (1.9, True)]:
-        make(cache_gb=share * n_bytes / 1e9).fit(X, y, X_val=X, y_val=y)
-        assert [folder is not None for folder in folders] == [is_spilled] * 2
-        folders.clear()
+    for share, expected in [(2.1, []), (1.9, [n_bytes] * 2)]:
+        clf = make(cache_gb=share * n_bytes / 1e9, callbacks=callbacks)
+        clf.fit(X, y, X_val=X, y_val=y)
+        assert sizes.pop() == expected
 
 
 def test_prediction_takes_part_unless_the_images_are_few(many, tmp_path, runs):
@@ -563,11 +576,14 @@ def test_a_prediction_of_few_images_takes_all_of_them_from_the_store_or_none(
     assert given == [(kind, n_images), ("images", n_images)]
 
 
-def test_a_large_prediction_holds_one_block_at_a_time(many, tmp_path, monkeypatch):
-    clf = make(memory=tmp_path, batch_size=8).fit(many.images, many.target)
+def test_a_large_prediction_holds_one_block_at_a_time(many, tmp_path):
+    # 205 kB an image after the first block.
+    clf = make(ConvNet(filters=(800, 4)), memory=tmp_path, batch_size=8)
+    clf.fit(many.images, many.target)
     expected = clf.predict_proba(many.images)
-    monkeypatch.setattr("wbcclf.classifiers.training._predict.BLOCK_BYTES", 1)
-    np.testing.assert_array_equal(clf.predict_proba(many.images), expected)
+    assert 40 * len(many.images) * FrozenPart(clf.net_).row_bytes() > BLOCK_BYTES
+    found = clf.predict_proba(np.tile(many.images, (40, 1, 1, 1)))
+    np.testing.assert_array_equal(found, np.tile(expected, (40, 1)))
 
 
 def test_a_model_of_another_machine_predicts_without_its_folder(many, tmp_path):
@@ -601,11 +617,14 @@ def test_a_wrong_memory_is_named(many, tmp_path):
 
 
 @pytest.fixture
-def no_training(monkeypatch):
+def no_training():
+    """Return a function after which every step of an optimizer fails."""
+
     def fail(*args):
         raise AssertionError("trained again")
 
-    return lambda: monkeypatch.setattr(_fit, "train", fail)
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(register_optimizer_step_pre_hook(fail))
 
 
 @pytest.mark.parametrize("unfrozen_layers", [0, 2, "all"])
@@ -773,12 +792,15 @@ def test_a_forked_process_does_not_wait_for_a_thread_that_trains():
 
 
 @pytest.mark.parametrize("params", [{}, {"early_stopping": True}], ids=["plain", "stopping"])
-def test_an_interrupt_while_frozen_blocks_are_computed_ends_the_fit(params, many, monkeypatch):
-    def interrupt(*args):
-        raise KeyboardInterrupt
+def test_an_interrupt_while_frozen_blocks_are_computed_ends_the_fit(
+    params, tiny, change_tiny, many
+):
+    def interrupt(module, inputs):
+        if len(inputs[0]) == N_TOGETHER:
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(FrozenPart, "_run", interrupt)
-    clf = make(**params)
+    change_tiny(lambda block: block[0].register_forward_pre_hook(interrupt))
+    clf = make(tiny, **params)
     with pytest.raises(KeyboardInterrupt):  # nothing was learnt yet that could be kept
         clf.fit(many.images, many.target)
     assert not hasattr(clf, "net_")

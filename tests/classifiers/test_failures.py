@@ -2,15 +2,16 @@
 
 import threading
 import time
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
 import torch
 from sklearn.exceptions import NotFittedError
+from skorch.callbacks import Callback
 
 from wbcclf import CNNClassifier, DeepFeatures, Head
 from wbcclf.backbones import describe
-from wbcclf.classifiers.network._network import CellNetwork
 from wbcclf.exceptions import OutOfMemoryError
 
 
@@ -259,27 +260,30 @@ def test_divergence_leaves_no_progress_bar_running(simple, cells, capsys):
 
 
 @pytest.fixture
-def little_memory(monkeypatch):
-    """Make the network run out of memory beyond so many images; return the batches that ran."""
+def little_memory():
+    """Make a network run out of memory beyond so many images; return the batches that ran."""
+    with ExitStack() as stack:
 
-    def limit(most):
-        forward, ran = CellNetwork.forward, []
+        def limit(network, most):
+            ran = []
 
-        def limited(self, images, sample_weight=None):
-            if len(images) > most:
-                raise torch.OutOfMemoryError("simulated")
-            ran.append(len(images))
-            return forward(self, images, sample_weight)
+            def limited(module, args, inputs):
+                if len(inputs["images"]) > most:
+                    raise torch.OutOfMemoryError("simulated")
+                ran.append(len(inputs["images"]))
 
-        monkeypatch.setattr(CellNetwork, "forward", limited)
-        return ran
+            stack.enter_context(network.register_forward_pre_hook(limited, with_kwargs=True))
+            return ran
 
-    return limit
+        yield limit
 
 
 def test_too_little_memory_while_fitting_names_batch_size(simple, cells, little_memory):
-    little_memory(10)
-    clf = simple(batch_size=12)
+    class Limit(Callback):
+        def on_train_begin(self, net, X=None, y=None, **kwargs):
+            little_memory(net.module_, 10)
+
+    clf = simple(batch_size=12, callbacks=[("limit", Limit())])
     with pytest.raises(OutOfMemoryError, match=r"cpu has too little.*lower batch_size \(it is 12"):
         clf.fit(cells.images, cells.target)
     clf.set_params(batch_size=10).fit(cells.images, cells.target)  # the advice helps
@@ -290,7 +294,7 @@ def test_too_little_memory_while_predicting_takes_smaller_batches(
     fitted, cells, little_memory, most
 ):
     expected = fitted.predict_proba(cells.images)
-    ran = little_memory(most)
+    ran = little_memory(fitted.net_.module_, most)
     # Batches of another size are summed in another order: float32 rounding.
     np.testing.assert_allclose(fitted.predict_proba(cells.images), expected, atol=1e-5)
     assert sum(ran) == len(cells.images)  # every image once
@@ -299,7 +303,7 @@ def test_too_little_memory_while_predicting_takes_smaller_batches(
 
 
 def test_too_little_memory_for_one_image_is_an_error(fitted, cells, little_memory):
-    little_memory(0)
+    little_memory(fitted.net_.module_, 0)
     with pytest.raises(OutOfMemoryError, match=r"cpu has too little.*single image.*input_size"):
         fitted.predict(cells.images)
 

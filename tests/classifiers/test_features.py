@@ -152,33 +152,26 @@ def test_transforming_leaves_the_transformer_as_it_was(features, cells):
     assert joblib.hash(fitted) == before
 
 
-@pytest.fixture
-def little_memory(monkeypatch):
-    """Make every network run out of memory on more than `limit` images."""
+def limit_memory(network, most):
+    """Make a network run out of memory on more than `most` images."""
 
-    def limit_to(limit):
-        forward = torch.nn.Sequential.forward
+    def limited(module, inputs):
+        if len(inputs[0]) > most:
+            raise torch.OutOfMemoryError("too many")
 
-        def limited(self, x):
-            if len(x) > limit:
-                raise torch.OutOfMemoryError("too many")
-            return forward(self, x)
-
-        monkeypatch.setattr(torch.nn.Sequential, "forward", limited)
-
-    return limit_to
+    network.register_forward_pre_hook(limited)
 
 
-def test_too_large_a_batch_is_halved(features, cells, little_memory):
+def test_too_large_a_batch_is_halved(features, cells):
     fitted = features(batch_size=30).fit(cells.images)
     expected = fitted.transform(cells.images)
-    little_memory(5)
+    limit_memory(fitted.network_, 5)
     np.testing.assert_allclose(fitted.transform(cells.images), expected, **ROUNDING)
 
 
-def test_too_large_an_image_is_an_error_that_says_what_to_lower(features, cells, little_memory):
+def test_too_large_an_image_is_an_error_that_says_what_to_lower(features, cells):
     fitted = features().fit(cells.images)
-    little_memory(0)
+    limit_memory(fitted.network_, 0)
     with pytest.raises(OutOfMemoryError, match=r"single image of \(16, 16, 3\).*input_size"):
         fitted.transform(cells.images)
 
