@@ -15,6 +15,7 @@ from imblearn import over_sampling
 from imblearn.over_sampling._smote.tests import test_smote as imblearn_test_smote
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils._param_validation import InvalidParameterError
+from torch.overrides import TorchFunctionMode
 
 from wbcclf import SMOTE, Augmenter, make_blood_cells
 from wbcclf.exceptions import SmallClassWarning
@@ -385,13 +386,19 @@ def neighbours_by_definition(rows, k):
 
 
 @QUICK
-@given(byte_rows(), st.integers(1, 5), st.sampled_from([3, 7, 1024]))
-def test_the_neighbours_are_those_of_the_definition(rows, k, tile):
+@given(byte_rows(), st.integers(1, 5))
+def test_the_neighbours_are_those_of_the_definition(rows, k):
     k = min(k, len(rows) - 1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_neighbours, "_TILE", tile)
-        found = _neighbours.nearest_neighbours(rows, k)
+    found = _neighbours.nearest_neighbours(rows, k)
     np.testing.assert_array_equal(found, neighbours_by_definition(rows, k))
+
+
+@pytest.mark.parametrize("n", [1023, 1024, 1025, 2048, 2500])  # 1 to 3 tiles, whole and cut off
+@pytest.mark.parametrize("n_features", [1, 3])  # among so many rows, few features make ties
+def test_so_they_are_in_any_number_of_tiles(n, n_features):
+    rows = np.random.RandomState(n).randint(0, 256, (n, n_features)).astype(np.uint8)
+    found = _neighbours.nearest_neighbours(rows, 5)
+    np.testing.assert_array_equal(found, neighbours_by_definition(rows, 5))
 
 
 def test_the_largest_sum_of_a_block_is_exact():
@@ -404,16 +411,25 @@ def test_the_largest_sum_of_a_block_is_exact():
     np.testing.assert_array_equal(inner.numpy(), wide @ wide.T)
 
 
-def test_a_gpus_arithmetic_gives_the_same_neighbours(monkeypatch):
+class Products(TorchFunctionMode):
+    """Note the types of numbers that are multiplied as matrices."""
+
+    def __init__(self):
+        super().__init__()
+        self.dtypes = set()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in (torch.Tensor.__matmul__, torch.Tensor.matmul, torch.matmul):
+            self.dtypes.update(factor.dtype for factor in args)
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_gpus_arithmetic_gives_the_same_neighbours():
     # In float64, as on a CUDA device; here on a CPU under its other name.
     rows = np.random.RandomState(0).randint(0, 256, (50, 3000)).astype(np.uint8)
-    used = []
-    centred = _neighbours._centred
-    monkeypatch.setattr(
-        _neighbours, "_centred", lambda *a: used.append(centred(*a).dtype) or centred(*a)
-    )
-    found = _neighbours.nearest_neighbours(rows, 5, device="cpu:0")
-    assert set(used) == {torch.float64}
+    with Products() as products:
+        found = _neighbours.nearest_neighbours(rows, 5, device="cpu:0")
+    assert products.dtypes == {torch.float64}
     np.testing.assert_array_equal(found, neighbours_by_definition(rows, 5))
 
 
