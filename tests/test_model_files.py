@@ -178,6 +178,8 @@ def optimizer(**params):
         ("clf", "verbose", 0),
         ("clf", "cache_gb", 2.0),
         ("clf", "class_weight", {"dict": [["neutrophil", 10**30]]}),
+        ("clf", "class_weight", {"dict": [["neutrophil", 2**64]]}),
+        ("clf", "class_weight", {"dict": [["neutrophil", -(2**63) - 1]]}),
         ("clf", "input_size", [16, 16, 16]),
         ("clf", "input_size", 2_049),
         ("clf", "input_size", [16, 2_049]),
@@ -196,6 +198,43 @@ def test_a_parameter_that_saving_never_writes_is_refused(step, name, value, mode
         {"loader": loader, "clf": clf}[step][name] = value
 
     refused(with_document(model_file, change), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("class_weight", {"dict": [[n, 1] for n in range(1_000)]}),
+        ("class_weight", {"dict": [[2**64 - 1, 1], [-(2**63), 1]]}),
+        ("input_size", 2_048),
+        ("input_size", [2_048, 16]),
+    ],
+)
+def test_the_largest_values_that_a_file_may_hold_are_loaded(name, value, model_file, tmp_path):
+    def change(document, loader, clf):
+        clf[name] = value
+
+    path = tmp_path / "m"
+    path.write_bytes(with_document(model_file, change))
+    expected = tuple(value) if isinstance(value, list) else value
+    if isinstance(value, dict):
+        expected = dict(value["dict"])
+    assert load_model(path)["clf"].get_params(deep=False)[name] == expected
+
+
+def test_a_head_of_32_layers_is_saved_and_one_more_is_refused(cells, tmp_path):
+    clf = SimpleCNNClassifier(head=Head(hidden=(1,) * 32), max_epochs=1, device="cpu")
+    save_model(clf.fit(cells.images, cells.target), tmp_path / "m")
+    assert load_model(tmp_path / "m").head.hidden == (1,) * 32
+    clf = SimpleCNNClassifier(head=Head(hidden=(1,) * 33), max_epochs=1, device="cpu")
+    with pytest.raises(TypeError, match=r"(?s)hidden=.* cannot be written .*joblib\.dump"):
+        save_model(clf.fit(cells.images, cells.target), tmp_path / "more")
+
+
+def test_a_model_fitted_on_images_of_one_value_is_saved(cells, tmp_path):
+    images = np.full(cells.images.shape, 0.5)
+    clf = SimpleCNNClassifier(max_epochs=1, device="cpu").fit(images, cells.target)
+    save_model(clf, tmp_path / "m")
+    assert load_model(tmp_path / "m").value_range_ == clf.value_range_
 
 
 @pytest.mark.parametrize(

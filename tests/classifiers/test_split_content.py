@@ -36,6 +36,14 @@ def split(X, y, used=None, fraction=0.25):
     return validation_split(images, y_plain, used, sources, fraction, random_state)
 
 
+@pytest.mark.parametrize("fraction", [0.01, 0.5, 0.99])
+def test_every_class_of_two_images_gives_one_and_keeps_one(rare, fraction):
+    rows = np.concatenate([np.flatnonzero(rare.target == label)[:2] for label in COUNTS])
+    y = rare.target[rows]
+    train, validation = split(rare.images[rows], y, fraction=fraction)
+    assert sorted(y[train]) == sorted(y[validation]) == sorted(COUNTS)
+
+
 @pytest.mark.parametrize("adapted", [False, True], ids=["bare", "stripped"])
 def test_random_copies_without_a_record_are_found(rare, adapted):
     sampler = RandomOverSampler(random_state=0)
