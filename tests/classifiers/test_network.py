@@ -64,6 +64,17 @@ def test_values_that_do_not_fit_the_head_are_refused(simple, cells, params, mess
         clf.fit(cells.images, cells.target)
 
 
+@pytest.mark.parametrize(("dropout", "is_random"), [(0.0, False), (0.5, True)])
+def test_the_dropout_before_the_output_acts_while_training_alone(simple, cells, dropout, is_random):
+    clf = simple(head=Head(dropout=dropout), max_epochs=1).fit(cells.images, cells.target)
+    network, images = clf.net_.module_, torch.from_numpy(cells.images)
+    with torch.no_grad():
+        network.train()
+        assert torch.equal(network(images), network(images)) != is_random
+        network.eval()
+        assert torch.equal(network(images), network(images))
+
+
 @pytest.mark.parametrize(
     ("pooling", "shape", "expected"),
     [
