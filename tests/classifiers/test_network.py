@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from wbcclf import CNNClassifier, Head
+from wbcclf import CNNClassifier, ConvNet, Head
 from wbcclf.backbones import get_backbone
 from wbcclf.classifiers.network._layers import make_pooling
 from wbcclf.exceptions import PartialWeightsWarning, WeightsMismatchError
@@ -65,9 +65,11 @@ def test_values_that_do_not_fit_the_head_are_refused(simple, cells, params, mess
 
 
 @pytest.mark.parametrize(("dropout", "is_random"), [(0.0, False), (0.5, True)])
-def test_the_dropout_before_the_output_acts_while_training_alone(simple, cells, dropout, is_random):
-    clf = simple(head=Head(dropout=dropout), max_epochs=1).fit(cells.images, cells.target)
-    network, images = clf.net_.module_, torch.from_numpy(cells.images)
+def test_the_dropout_before_the_output_acts_while_training_alone(cells, dropout, is_random):
+    backbone = ConvNet(filters=(4,))
+    clf = CNNClassifier(backbone, head=Head(dropout=dropout), max_epochs=1, device="cpu")
+    clf.fit(cells.images, cells.target)
+    network, images = clf.net_.module_, torch.tensor(cells.images)
     with torch.no_grad():
         network.train()
         assert torch.equal(network(images), network(images)) != is_random
