@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 def progress_bar() -> Progress:
     """Return a bar with the time left; tasks are added to it."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as Eta
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), Eta())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Eta())
     return Progress(*columns, console=Console(stderr=True))

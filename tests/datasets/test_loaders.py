@@ -323,7 +323,7 @@ def test_only_regular_files_of_a_table_are_opened(tmp_path, monkeypatch):
     for name in ("no\nsuch\r.png", "nul\0.png"):
         assert found[name] == "no such file"
     for name in ("9" * 5000, "x" * 5000):
-        assert found[name].startswith("no image of that name")
+        assert found[name].startswith("no image with that name")
 
 
 def test_tables_that_are_no_regular_files(tmp_path):
@@ -703,7 +703,7 @@ def test_missing_and_broken_files_follow_on_error(tmp_path):
     assert names_of(cells.paths) == ["0.png"]
     assert list(reasons_of(cells)) == ["gone.png", "1.png"]
     write_table(table, ("path",), ("gone.png",))
-    with pytest.raises(ImageReadError, match=r"None of the images.*gone.png.*with root"):
+    with pytest.raises(ImageReadError, match=r"None of the images.*gone.png.*Give root"):
         load_image_csv(table, on_error="skip")
 
 

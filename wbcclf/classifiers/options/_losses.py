@@ -60,7 +60,9 @@ class FocalLoss(Option):
     ----------
     gamma : float, default=2.0
         Focusing parameter, >= 0. The larger, the less such images count; 0 is cross-entropy.
-    label_smoothing, l1, l2 : float (or dict, for `l1` and `l2`), default=0.0
+    label_smoothing : float in [0, 1), default=0.0
+        As in :class:`CrossEntropy`.
+    l1, l2 : float or dict of block name to float, default=0.0
         As in :class:`CrossEntropy`.
 
     Raises
