@@ -22,15 +22,22 @@ from wbcclf.classifiers.options._settings import Domain, Settings
 Headers = Mapping[str, tuple[tuple[int, ...], np.dtype]]
 
 _DRAWS = {
-    getattr(torch.Tensor, f"{name}_")
-    for name in "bernoulli cauchy exponential geometric log_normal normal random uniform".split()
+    *(getattr(nn.init, f"{name}_") for name in "kaiming_uniform normal uniform".split()),
+    *(
+        getattr(torch.Tensor, f"{name}_")
+        for name in "bernoulli cauchy exponential geometric log_normal "
+        "normal random uniform".split()
+    ),
 }
-
-
 # These give a tensor of the shape that they take.
 _KEEP_SHAPE = {
-    getattr(nn.functional, name)
-    for name in "batch_norm dropout gelu group_norm hardswish layer_norm relu relu6 silu".split()
+    nn.init.constant_,
+    *(getattr(torch.Tensor, f"{name}_") for name in "add clamp div erfinv fill mul zero".split()),
+    *(
+        getattr(nn.functional, name)
+        for name in "batch_norm dropout gelu group_norm hardswish layer_norm "
+        "relu relu6 silu".split()
+    ),
 }
 
 
@@ -38,15 +45,19 @@ class _Undrawn(TorchFunctionMode):
     """Zeros wherever a network would draw random weights in place; shapes alone on meta.
 
     The file's weights replace them. On the meta device, drawing would first import modules for a
-    second, and Python code that stands in for simple layers takes longer than these on images.
+    second, and Python code that stands in for simple functions takes longer than these on images.
     """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func in _DRAWS:
-            return args[0].zero_()
-        if func in _KEEP_SHAPE and args[0].is_meta:
-            return args[0]
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if func in _DRAWS or func in _KEEP_SHAPE:
+            tensor = args[0] if args else next(iter(kwargs.values()))
+            if tensor.is_meta:
+                return tensor
+            if func in _DRAWS:
+                tensor.detach().zero_()
+                return tensor
+        return func(*args, **kwargs)
 
 
 def restore_network(
