@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from skorch import NeuralNetClassifier
 from skorch.callbacks import EarlyStopping
+from skorch.helper import predefined_split
 
 from wbcclf._warnings import warn
 from wbcclf.classifiers.caching._keys import frozen_digest
@@ -25,6 +26,7 @@ from wbcclf.classifiers.network._device import (
 )
 from wbcclf.classifiers.network._heap import keeping_freed_memory
 from wbcclf.classifiers.network._network import CellNetwork
+from wbcclf.classifiers.options._optimizer import Optimizer
 from wbcclf.classifiers.options._settings import Settings
 from wbcclf.classifiers.training._callbacks import ProgressBar
 from wbcclf.classifiers.training._losses import Penalty, make_criterion
@@ -146,10 +148,6 @@ class CellNet(NeuralNetClassifier):
                 "weights=..., or set cache_gb=0."
             )
 
-    def get_split_datasets(self, X, y=None, **fit_params):
-        """Take the pair (training data, validation data or None) that the classifier split."""
-        return X
-
     def get_iterator(self, dataset, training=False):
         """Return the batches of a data set."""
         return self.training_batches(dataset) if training else Batches(dataset, self.batch_size)
@@ -255,16 +253,7 @@ def make_net(
     ValueError
         If the optimizer does not take its parameters, or a penalty names no trained block.
     """
-    optimizer = settings.optimizer
-    method, options = _METHODS.get(optimizer.method, (optimizer.method, {}))
-    # torch's AdamW would decay weights by default; LBFGS knows no such thing.
-    if optimizer.weight_decay or "weight_decay" in inspect.signature(method).parameters:
-        options = options | {"weight_decay": optimizer.weight_decay}
-    options = options | (optimizer.params or {})
-    if "lr" in options:
-        raise ValueError(
-            "Optimizer(params=...) holds 'lr': set the parameter lr of the classifier."
-        )
+    method, options = _optimizer(settings.optimizer)
     penalty = None
     if settings.loss.l1 or settings.loss.l2:
         penalty = Penalty(network.trained_parts(), settings.loss.l1, settings.loss.l2)
@@ -280,6 +269,7 @@ def make_net(
         max_epochs=budget.epochs,
         n_steps=None if incremental else budget.n_steps,
         batch_size=settings.batch_size,
+        train_split=None,
         callbacks=callbacks,
         device=device,
         verbose=0,
@@ -295,7 +285,7 @@ def make_net(
             balanced=settings.balanced_batches,
             mixing=settings.mixing and Mixer(settings.mixing, n_classes),
         ),
-        layer_lr_decay=optimizer.layer_lr_decay,
+        layer_lr_decay=settings.optimizer.layer_lr_decay,
         penalty=penalty,
         trained_as=settings.digest,
     )
@@ -304,8 +294,22 @@ def make_net(
         return net.initialize()
     except TypeError as error:
         raise ValueError(
-            f"{method.__name__} does not take {optimizer!r} with its lr ({error})."
+            f"{method.__name__} does not take {settings.optimizer!r} with its lr ({error})."
         ) from error
+
+
+def _optimizer(optimizer: Optimizer) -> tuple[type[torch.optim.Optimizer], dict]:
+    """Return torch's class and its parameters, without the learning rate."""
+    method, options = _METHODS.get(optimizer.method, (optimizer.method, {}))
+    # torch's AdamW would decay weights by default; LBFGS knows no such thing.
+    if optimizer.weight_decay or "weight_decay" in inspect.signature(method).parameters:
+        options = options | {"weight_decay": optimizer.weight_decay}
+    options = options | (optimizer.params or {})
+    if "lr" in options:
+        raise ValueError(
+            "Optimizer(params=...) holds 'lr': set the parameter lr of the classifier."
+        )
+    return method, options
 
 
 def untrained_net(settings: Settings, network: CellNetwork, n_classes: int) -> CellNet:
@@ -317,9 +321,10 @@ def untrained_net(settings: Settings, network: CellNetwork, n_classes: int) -> C
 def train(net: CellNet, train_data: ImageData, valid_data: ImageData | None) -> list[dict]:
     """Train for the net's epochs and return their figures, as plain Python numbers."""
     done = len(net.history)
+    net.train_split = None if valid_data is None else predefined_split(valid_data)
     try:
         with seeded(net.random_state.randint(np.iinfo(np.int32).max)), keeping_freed_memory():
-            net.partial_fit((train_data, valid_data))
+            net.partial_fit(train_data)
         _check_weights(net)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
@@ -336,6 +341,7 @@ def train(net: CellNet, train_data: ImageData, valid_data: ImageData | None) -> 
             f"(it is {net.batch_size}) or input_size (it is {size}), or freeze more blocks."
         ) from error
     finally:
+        net.train_split = None
         net.frozen_digest = None
         for _, callback in net.callbacks_:
             if isinstance(callback, ProgressBar):
