@@ -12,8 +12,9 @@ from sklearn.utils import estimator_checks
 import wbcclf
 from wbcclf import CNNClassifier, Head
 from wbcclf.backbones import list_backbones
+from wbcclf.classifiers.data._domain import Domain
 from wbcclf.classifiers.network._building import build_network
-from wbcclf.classifiers.options._settings import Domain, Settings
+from wbcclf.classifiers.options._settings import Settings
 
 NAMED = [
     getattr(wbcclf, name)

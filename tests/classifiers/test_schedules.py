@@ -142,7 +142,7 @@ class Cuts(Callback):
         if not training:
             return
         if len(self.seen) < len(net.history):
-            self.seen.append(net.module_.n_frozen)
+            self.seen.append(net.module_.n_frozen_blocks)
             self.before = [block[0].weight.detach().clone() for block in net.module_.backbone]
 
     def on_epoch_end(self, net, **kwargs):

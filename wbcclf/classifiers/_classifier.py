@@ -22,6 +22,7 @@ from wbcclf._parameters import Each, EachValue, Machine, Training
 from wbcclf._store import MEMORY_CONSTRAINT
 from wbcclf.backbones import Head
 from wbcclf.backbones._registry import A_BACKBONE
+from wbcclf.classifiers.data._domain import Domain
 from wbcclf.classifiers.options import (
     Averaging,
     EarlyStopping,
@@ -34,7 +35,6 @@ from wbcclf.classifiers.options._settings import (
     METHODS,
     MIXING,
     SCHEDULES,
-    Domain,
     Settings,
 )
 

@@ -13,7 +13,9 @@ from wbcclf.cli._console import out
 def backbones(
     name: Annotated[
         str | None,
-        typer.Argument(help="Describe this network: its blocks, and what can be trained."),
+        typer.Argument(
+            metavar="NAME", help="Describe this network: its blocks, and what can be trained."
+        ),
     ] = None,
 ) -> None:
     """List the networks, or describe one of them.

@@ -18,7 +18,8 @@ from wbcclf.cli._train import train
 
 def demo(
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="Folder to write all results to.")
+        Path,
+        typer.Option("-o", "--output", metavar="DIR", help="Folder to write all results to."),
     ] = Path("demo"),
 ) -> None:
     """Try every step on synthetic cells.

@@ -9,8 +9,8 @@ import numpy as np
 from sklearn.utils.multiclass import check_classification_targets
 
 from wbcclf._images import _check_sample_weight, check_value_range, validate_images, value_range
+from wbcclf.classifiers.data._domain import Domain
 from wbcclf.classifiers.data._labels import encode_labels, total_weight
-from wbcclf.classifiers.options._settings import Domain
 
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator

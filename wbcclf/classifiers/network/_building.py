@@ -10,10 +10,11 @@ from wbcclf._images import check_image_size
 from wbcclf._warnings import warn
 from wbcclf.backbones import BackboneSpec, WeightsReport
 from wbcclf.backbones._chain import build_chain, count_frozen
+from wbcclf.classifiers.data._domain import Domain
 from wbcclf.classifiers.network._device import seeded
 from wbcclf.classifiers.network._network import CellNetwork
 from wbcclf.classifiers.network._preprocessing import Preprocessing
-from wbcclf.classifiers.options._settings import Domain, Settings
+from wbcclf.classifiers.options._settings import Settings
 from wbcclf.exceptions import PartialWeightsWarning, WeightsMismatchError
 
 

@@ -27,7 +27,7 @@ class CellNetwork(nn.Module):
 
     Attributes
     ----------
-    n_frozen : int
+    n_frozen_blocks : int
         Blocks at the start of the chain that are frozen now. Gradual unfreezing lowers it.
     cut : int
         Stages (blocks, and the pooling if all are frozen) whose output can be kept, since they are
@@ -52,24 +52,24 @@ class CellNetwork(nn.Module):
         super().__init__()
         self.preprocessing = preprocessing
         self.backbone = chain
-        self.n_frozen = 0
+        self.n_frozen_blocks = 0
         self.cut = 0
         features = feature_shape(chain, *preprocessing.input_size)
         self.head = build_head(head, features, n_classes)
 
-    def freeze(self, n_frozen: int) -> None:
+    def freeze(self, n_frozen_blocks: int) -> None:
         """Freeze so many blocks at the start of the chain, train the others."""
-        self.n_frozen = n_frozen
+        self.n_frozen_blocks = n_frozen_blocks
         for number, block in enumerate(self.backbone):
-            block.requires_grad_(number >= n_frozen)
+            block.requires_grad_(number >= n_frozen_blocks)
 
-    def set_cut(self, n_frozen: int) -> None:
+    def set_cut(self, n_frozen_blocks: int) -> None:
         """Freeze so many blocks for good, so that what they give can be kept: `cut` stages.
 
         Gradual unfreezing freezes more of them for a while. If the whole chain is frozen, the
         pooling, which has no weights, belongs to what can be kept: vectors instead of maps.
         """
-        self.freeze(n_frozen)
+        self.freeze(n_frozen_blocks)
         self.cut = self._n_fixed()
 
     def stages(self) -> list[nn.Module]:
@@ -77,7 +77,7 @@ class CellNetwork(nn.Module):
         return [*self.backbone, self.head[0]]
 
     def _n_fixed(self) -> int:
-        return self.n_frozen + (self.n_frozen == len(self.backbone))
+        return self.n_frozen_blocks + (self.n_frozen_blocks == len(self.backbone))
 
     def train(self, mode: bool = True) -> CellNetwork:
         """Set the mode of everything but the frozen prefix, which stays in eval mode for good.
@@ -85,7 +85,7 @@ class CellNetwork(nn.Module):
         Otherwise BatchNorm's running statistics and dropout of frozen blocks would go on changing.
         """
         super().train(mode)
-        for block in self.backbone[: self.n_frozen]:
+        for block in self.backbone[: self.n_frozen_blocks]:
             block.eval()
         return self
 
@@ -101,7 +101,7 @@ class CellNetwork(nn.Module):
 
     def trained_parts(self) -> dict[str, nn.Module]:
         """Return the blocks above the cut by name, bottom to top, and the head as ``"head"``."""
-        blocks = list(self.backbone.named_children())[self.n_frozen :]
+        blocks = list(self.backbone.named_children())[self.n_frozen_blocks :]
         return {**dict(blocks), "head": self.head}
 
     def forward(

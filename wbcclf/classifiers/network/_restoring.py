@@ -14,9 +14,10 @@ from torch.overrides import TorchFunctionMode
 from wbcclf.backbones import BackboneSpec
 from wbcclf.backbones._chain import build_chain, count_frozen, feature_shape
 from wbcclf.backbones._registry import draft_backbones
+from wbcclf.classifiers.data._domain import Domain
 from wbcclf.classifiers.network._building import build_network, in_layout_of_training
 from wbcclf.classifiers.network._network import CellNetwork
-from wbcclf.classifiers.options._settings import Domain, Settings
+from wbcclf.classifiers.options._settings import Settings
 
 # Shape and dtype of every tensor in a file.
 Headers = Mapping[str, tuple[tuple[int, ...], np.dtype]]

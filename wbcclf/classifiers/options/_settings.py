@@ -9,7 +9,6 @@ from numbers import Real
 from os import PathLike
 from typing import Any
 
-import numpy as np
 from joblib import Memory
 from sklearn.base import BaseEstimator
 
@@ -32,7 +31,7 @@ from wbcclf.classifiers.options._schedules import (
 from wbcclf.classifiers.options._unfreezing import GradualUnfreezing
 from wbcclf.classifiers.options._values import digest
 
-__all__ = ["LOSSES", "METHODS", "MIXING", "SCHEDULES", "Domain", "Settings"]
+__all__ = ["LOSSES", "METHODS", "MIXING", "SCHEDULES", "Settings"]
 
 LOSSES: dict[str, type[Option]] = {"cross_entropy": CrossEntropy, "focal": FocalLoss}
 SCHEDULES: dict[str, type[Option]] = {
@@ -47,15 +46,6 @@ MIXING: dict[str, Callable[[], Option]] = {
     "mixup": partial(Mixing, mixup=0.2),
     "cutmix": partial(Mixing, cutmix=1.0),
 }
-
-
-@dataclass(frozen=True)
-class Domain:
-    """The images and labels that a classifier is for."""
-
-    classes: np.ndarray
-    image_shape: tuple[int, int, int]
-    value_range: tuple[float, float]
 
 
 @dataclass(frozen=True)

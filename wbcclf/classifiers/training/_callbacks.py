@@ -34,14 +34,14 @@ def make_callbacks(
     callbacks = make_step_callbacks(settings)
     if settings.epochs_per_layer is not None:
         reached = (budget.epochs - 1) // settings.epochs_per_layer
-        n_unfrozen = len(network.backbone) - network.n_frozen
+        n_unfrozen = len(network.backbone) - network.n_frozen_blocks
         if reached < n_unfrozen:
             warn(
                 f"GradualUnfreezing(epochs_per_layer={settings.epochs_per_layer}) reaches "
                 f"{reached} of the {n_unfrozen} blocks to train in {budget.epochs} epochs; the "
                 "others stay frozen."
             )
-        unfreezing = UnfreezeGradually(settings.epochs_per_layer, network.n_frozen)
+        unfreezing = UnfreezeGradually(settings.epochs_per_layer, network.n_frozen_blocks)
         callbacks.append(("unfreezing", unfreezing))
     stopping = settings.early_stopping
     if validates and stopping is not None:
@@ -184,19 +184,19 @@ class UnfreezeGradually(Callback):
     Parameters
     ----------
     epochs_per_block : int
-    n_frozen : int
+    n_frozen_blocks : int
         Blocks at the start of the chain that stay frozen.
     """
 
-    def __init__(self, epochs_per_block, n_frozen):
+    def __init__(self, epochs_per_block, n_frozen_blocks):
         self.epochs_per_block = epochs_per_block
-        self.n_frozen = n_frozen
+        self.n_frozen_blocks = n_frozen_blocks
 
     def on_epoch_begin(self, net, **kwargs):
         """Set the cut of this epoch."""
         done = sum("train_loss" in epoch for epoch in net.history)
         n_blocks = len(net.module_.backbone)
-        net.module_.freeze(max(self.n_frozen, n_blocks - done // self.epochs_per_block))
+        net.module_.freeze(max(self.n_frozen_blocks, n_blocks - done // self.epochs_per_block))
 
 
 class StopIfDiverged(Callback):

@@ -23,6 +23,7 @@ from wbcclf.backbones import WeightsReport
 from wbcclf.classifiers.caching._activations import keep_activations, open_store
 from wbcclf.classifiers.caching._keys import frozen_digest
 from wbcclf.classifiers.data._batches import Batches, ImageData
+from wbcclf.classifiers.data._domain import Domain
 from wbcclf.classifiers.data._labels import encode_labels, total_weight
 from wbcclf.classifiers.data._samples import Samples, check_samples
 from wbcclf.classifiers.data._split import validation_split, warn_of_doubles
@@ -33,7 +34,7 @@ from wbcclf.classifiers.network._building import (
     freeze_blocks,
 )
 from wbcclf.classifiers.network._network import CellNetwork
-from wbcclf.classifiers.options._settings import Domain, Settings
+from wbcclf.classifiers.options._settings import Settings
 from wbcclf.classifiers.training._callbacks import make_callbacks, make_step_callbacks
 from wbcclf.classifiers.training._checkpoint import Checkpoint, checkpoint_file
 from wbcclf.classifiers.training._kept import find_kept_fit
