@@ -17,9 +17,10 @@ from _data import blood_cells
 from torch.utils.flop_counter import FlopCounterMode
 
 from wbcclf import Augmenter, CNNClassifier
+from wbcclf.classifiers.data._domain import Domain
 from wbcclf.classifiers.network._building import build_network
 from wbcclf.classifiers.network._device import arithmetic
-from wbcclf.classifiers.options._settings import Domain, Settings
+from wbcclf.classifiers.options._settings import Settings
 
 NETWORKS = ["resnet18", "resnet50", "vgg16"]
 EPOCHS, BATCH = 3, 64

@@ -27,9 +27,10 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from skorch import NeuralNetClassifier
 
 from wbcclf import CNNClassifier, Head
+from wbcclf.classifiers.data._domain import Domain
 from wbcclf.classifiers.network._building import build_network, freeze_blocks
 from wbcclf.classifiers.network._device import seeded
-from wbcclf.classifiers.options._settings import Domain, Settings
+from wbcclf.classifiers.options._settings import Settings
 
 EPOCHS, BATCH = 10, 32
 

@@ -19,8 +19,9 @@ from _data import blood_cells
 from skorch import NeuralNetClassifier
 
 from wbcclf import CNNClassifier, ConvNet, Head
+from wbcclf.classifiers.data._domain import Domain
 from wbcclf.classifiers.network._building import build_network
-from wbcclf.classifiers.options._settings import Domain, Settings
+from wbcclf.classifiers.options._settings import Settings
 
 EPOCHS, BATCH, ROUNDS = 3, 64, 5
 
