@@ -169,68 +169,26 @@ _EFFICIENTNET = "Tan and Le 2019, https://arxiv.org/abs/1905.11946"
 _CONVNEXT = "Liu et al. 2022, https://arxiv.org/abs/2201.03545"
 _SQUEEZENET = "Iandola et al. 2016, https://arxiv.org/abs/1602.07360"
 
-# name, build, blocks, paper, files of torchvision's first ("imagenet") and, if there are, second
-# ("imagenet-v2") ImageNet weights. A file's name ends with the start of its SHA-256.
-_NETWORKS = [
-    ("vgg16", partial(_build_vgg, "D"), _vgg_blocks, _VGG, "vgg16-397923af"),
-    ("vgg19", partial(_build_vgg, "E"), _vgg_blocks, _VGG, "vgg19-dcbb9e9d"),
-    ("resnet18", None, _resnet_blocks, _RESNET, "resnet18-f37072fd"),
-    ("resnet34", None, _resnet_blocks, _RESNET, "resnet34-b627a593"),
-    ("resnet50", None, _resnet_blocks, _RESNET, "resnet50-0676ba61", "resnet50-11ad3fa6"),
-    ("resnet101", None, _resnet_blocks, _RESNET, "resnet101-63fe2227", "resnet101-cd907fc2"),
-    ("resnet152", None, _resnet_blocks, _RESNET, "resnet152-394f9c45", "resnet152-f82ba261"),
-    ("densenet121", None, _densenet_blocks, _DENSENET, "densenet121-a639ec97"),
-    ("densenet169", None, _densenet_blocks, _DENSENET, "densenet169-b2777c0a"),
-    ("densenet201", None, _densenet_blocks, _DENSENET, "densenet201-c1103571"),
-    (
-        "inception_v3",
-        _build_inception,
-        _inception_blocks,
-        _INCEPTION,
-        "inception_v3_google-0cc3c7bd",
-    ),
-    (
-        "mobilenet_v3_small",
-        None,
-        _mobilenet_blocks,
-        _MOBILENET,
-        "mobilenet_v3_small-047dcff4",
-    ),
-    (
-        "mobilenet_v3_large",
-        None,
-        _mobilenet_blocks,
-        _MOBILENET,
-        "mobilenet_v3_large-8738ca79",
-        "mobilenet_v3_large-5c1a4163",
-    ),
-    (
-        "efficientnet_b0",
-        None,
-        _efficientnet_blocks,
-        _EFFICIENTNET,
-        "efficientnet_b0_rwightman-7f5810bc",
-    ),
-    ("convnext_tiny", None, _convnext_blocks, _CONVNEXT, "convnext_tiny-983f1562"),
-    ("squeezenet1_1", None, _squeezenet_blocks, _SQUEEZENET, "squeezenet1_1-b8a52dc0"),
-]
 
+def _spec(name, blocks, paper, *files, build=None, **own) -> BackboneSpec:
+    """Return a network's spec.
 
-def _spec(name, build, blocks, paper, *files) -> BackboneSpec:
-    inception = name == "inception_v3"
+    `files` are torchvision's first ("imagenet") and, if there are, second ("imagenet-v2") ImageNet
+    weights. A file's name ends with the start of its SHA-256. `own` is what differs from the other
+    networks.
+    """
+    shared = {
+        "input_size": 224,
+        # What VGG and ConvNeXt need: five halvings turn 32 pixels into one. DenseNets would run
+        # from 29 on, SqueezeNet from 17, the others from 1; the classifier enlarges such images.
+        "smallest_size": 32,
+        "mean": IMAGENET_MEAN,
+        "std": IMAGENET_STD,
+    }
     return BackboneSpec(
         name=name,
         build=build or partial(_build, name),
         blocks=blocks,
-        input_size=299 if inception else 224,
-        # What VGG and ConvNeXt need: five halvings turn 32 pixels into one. DenseNets would run
-        # from 29 on, SqueezeNet from 17, the others from 1; the classifier enlarges such images.
-        # Inception, which does not pad its first convolutions, needs more.
-        smallest_size=75 if inception else 32,
-        # Inception's weights come from a system that scaled pixels to -1..1; torchvision's
-        # transform_input turns ImageNet's normalisation into that one, which this does directly.
-        mean=(0.5, 0.5, 0.5) if inception else IMAGENET_MEAN,
-        std=(0.5, 0.5, 0.5) if inception else IMAGENET_STD,
         weights={
             tag: WeightsSource(f"{_DOWNLOADS}{file}.pth", file.rsplit("-", 1)[1], _LICENCE)
             for tag, file in zip(("imagenet", "imagenet-v2"), files, strict=False)
@@ -238,7 +196,48 @@ def _spec(name, build, blocks, paper, *files) -> BackboneSpec:
         paper=paper,
         lr=LR_PRETRAINED,
         version=_VERSION,
+        **(shared | own),
     )
 
 
-TORCHVISION = tuple(_spec(*network) for network in _NETWORKS)
+TORCHVISION = (
+    _spec("vgg16", _vgg_blocks, _VGG, "vgg16-397923af", build=partial(_build_vgg, "D")),
+    _spec("vgg19", _vgg_blocks, _VGG, "vgg19-dcbb9e9d", build=partial(_build_vgg, "E")),
+    _spec("resnet18", _resnet_blocks, _RESNET, "resnet18-f37072fd"),
+    _spec("resnet34", _resnet_blocks, _RESNET, "resnet34-b627a593"),
+    _spec("resnet50", _resnet_blocks, _RESNET, "resnet50-0676ba61", "resnet50-11ad3fa6"),
+    _spec("resnet101", _resnet_blocks, _RESNET, "resnet101-63fe2227", "resnet101-cd907fc2"),
+    _spec("resnet152", _resnet_blocks, _RESNET, "resnet152-394f9c45", "resnet152-f82ba261"),
+    _spec("densenet121", _densenet_blocks, _DENSENET, "densenet121-a639ec97"),
+    _spec("densenet169", _densenet_blocks, _DENSENET, "densenet169-b2777c0a"),
+    _spec("densenet201", _densenet_blocks, _DENSENET, "densenet201-c1103571"),
+    _spec(
+        "inception_v3",
+        _inception_blocks,
+        _INCEPTION,
+        "inception_v3_google-0cc3c7bd",
+        build=_build_inception,
+        input_size=299,
+        smallest_size=75,  # its first convolutions are not padded
+        # The weights come from a system that scaled pixels to -1..1; torchvision's transform_input
+        # turns ImageNet's normalisation into that one, which this does directly.
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+    ),
+    _spec("mobilenet_v3_small", _mobilenet_blocks, _MOBILENET, "mobilenet_v3_small-047dcff4"),
+    _spec(
+        "mobilenet_v3_large",
+        _mobilenet_blocks,
+        _MOBILENET,
+        "mobilenet_v3_large-8738ca79",
+        "mobilenet_v3_large-5c1a4163",
+    ),
+    _spec(
+        "efficientnet_b0",
+        _efficientnet_blocks,
+        _EFFICIENTNET,
+        "efficientnet_b0_rwightman-7f5810bc",
+    ),
+    _spec("convnext_tiny", _convnext_blocks, _CONVNEXT, "convnext_tiny-983f1562"),
+    _spec("squeezenet1_1", _squeezenet_blocks, _SQUEEZENET, "squeezenet1_1-b8a52dc0"),
+)

@@ -99,7 +99,7 @@ def check_frozen_weights(
     names = list(network.frozen_blocks())
     spec = settings.backbone
     if report is None:
-        if names and settings.weights is None:
+        if names:
             warn(
                 f"{len(names)} of {len(network.backbone)} blocks of {spec.name} are frozen at "
                 f"random weights (weights=None, unfrozen_layers={settings.unfrozen_layers!r}). "
