@@ -2,6 +2,7 @@
 
 import ast
 import html
+import importlib
 import inspect
 import pkgutil
 import re
@@ -61,6 +62,20 @@ def test_the_pretrained_example_runs_with_real_weights(wbcclf_data, monkeypatch,
     monkeypatch.setattr(sys, "argv", [str(path), str(weights)])
     runpy.run_path(str(path), run_name="__main__")
     assert capsys.readouterr().out.count("unfrozen_layers=") == 4
+
+
+SCRIPTS = [*sorted((ROOT / "benchmarks").glob("*.py")), ROOT / "docs" / "pictures" / "draw.py"]
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_a_script_imports_what_the_package_has(path):
+    """They take minutes to run, so a name that has moved is found here."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] == "wbcclf":
+            module = importlib.import_module(node.module)
+            for name in node.names:
+                if not hasattr(module, name.name):
+                    importlib.import_module(f"{node.module}.{name.name}")
 
 
 def test_importing_stays_light():

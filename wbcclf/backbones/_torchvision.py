@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wbcclf.backbones._base import (
     IMAGENET_MEAN,
@@ -177,7 +177,7 @@ def _spec(name, blocks, paper, *files, build=None, **own) -> BackboneSpec:
     weights. A file's name ends with the start of its SHA-256. `own` is what differs from the other
     networks.
     """
-    shared = {
+    shared: dict[str, Any] = {
         "input_size": 224,
         # What VGG and ConvNeXt need: five halvings turn 32 pixels into one. DenseNets would run
         # from 29 on, SqueezeNet from 17, the others from 1; the classifier enlarges such images.
