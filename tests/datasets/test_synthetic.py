@@ -178,6 +178,7 @@ def test_any_allowed_parameters_give_a_complete_data_set(
         imbalance=imbalance,
         n_copies=n_copies,
         random_state=seed,
+        return_masks=True,
     )
     n_images = n_samples * (1 + n_copies)
     assert cells.images.shape == (n_images, *size, 3)
@@ -189,6 +190,10 @@ def test_any_allowed_parameters_give_a_complete_data_set(
     assert ordered == sorted(ordered, reverse=True)
     if imbalance is None:
         assert ordered[0] - ordered[-1] <= 1 + n_copies
+    assert cells.cell_masks.shape == cells.nucleus_masks.shape == (n_images, *size)
+    assert not (cells.nucleus_masks & ~cells.cell_masks).any()
+    for masks in (cells.cell_masks, cells.nucleus_masks):
+        np.testing.assert_array_equal(masks.any(axis=(1, 2)), cells.target != "platelet")
 
 
 # ---------------------------------------------------------------- groups
@@ -293,6 +298,7 @@ def test_classes_differ_in_morphology_and_not_in_average_colour():
         ),
         ({"n_copies": -1}, r"n_copies must be an int >= 0, got -1"),
         ({"n_copies": 1.0}, r"n_copies must be an int >= 0, got 1\.0"),
+        ({"return_masks": "cell"}, r"return_masks must be True or False, got 'cell'"),
     ],
 )
 def test_errors_name_the_parameter_and_what_is_allowed(parameters, message):

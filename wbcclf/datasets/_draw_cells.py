@@ -30,6 +30,7 @@ TINTS = {
     "dark granule": (76, 34, 104),
     "vacuole": (240, 234, 242),
 }
+_CHROMATIN = {"nucleus", "dense nucleus", "lacy nucleus", "crease"}  # what a nucleus is made of
 _SUBPIXEL_BITS = 4
 _GRAIN_CELLS = {"coarse": 22, "fine": 40}
 _GRAIN_REACH = 1.7  # the mottling covers a square of this half side, in cell radii
@@ -55,6 +56,7 @@ class Kind:
 
     radius: float
     layers: Callable[[np.random.RandomState], list[Layer]]
+    has_nucleus: bool = True
 
 
 @dataclass(frozen=True)
@@ -253,7 +255,7 @@ KINDS = {
     "basophil": Kind(0.235, basophil),
     "erythroblast": Kind(0.185, erythroblast),
     "ig": Kind(0.315, immature_granulocyte),
-    "platelet": Kind(0.10, platelet),
+    "platelet": Kind(0.10, platelet, has_nucleus=False),
 }
 RED_CELL_RADIUS = 0.155
 
@@ -323,7 +325,11 @@ def _warp(grid, pose, size):
 
 
 def paint_cell(rng, density, layers, radius, pose, colours):
-    """Paint ``layers``, the lowest first, over ``density`` ``(h, w, 3)``, in place."""
+    """Paint ``layers``, the lowest first, over ``density`` ``(h, w, 3)``, in place.
+
+    Returns how much of each pixel the cell and its nucleus cover: ``(2, h, w)``, uint8, 255 for
+    all of it. What is hidden under granules still counts.
+    """
     blotches = {grain: _mottling(rng, grain) for grain in sorted(_GRAIN_CELLS)}
     h, w = density.shape[:2]
     points = [p for la in layers for p in la.outlines]
@@ -331,6 +337,8 @@ def paint_cell(rng, density, layers, radius, pose, colours):
     left, top = (max(int(c - reach), 0) for c in pose.centre)
     right, bottom = (min(int(c + reach) + 1, n) for c, n in zip(pose.centre, (w, h), strict=True))
     area = density[top:bottom, left:right]
+    covered = np.zeros((2, h, w), np.uint8)
+    cell, nucleus = covered[:, top:bottom, left:right]
     local = Pose((pose.centre[0] - left, pose.centre[1] - top), pose.scale * radius, pose.angle)
     warped = {}
     for layer in layers:
@@ -341,6 +349,10 @@ def paint_cell(rng, density, layers, radius, pose, colours):
         spots = _fixed(np.column_stack([local.apply(dots[:, :2]), dots[:, 2] * local.scale]))
         for x, y, r in spots.tolist():
             cv2.circle(mask, (x, y), max(r, 6), 255, -1, cv2.LINE_AA, _SUBPIXEL_BITS)
+        if layer.tint != "vacuole":  # empty: where one juts out over the rim, there is no cell
+            np.maximum(cell, mask, out=cell)
+        if layer.tint in _CHROMATIN:
+            np.maximum(nucleus, mask, out=nucleus)
         alpha = (mask * np.float32(layer.opacity / 255))[..., None]
         colour = colours[layer.tint]
         if layer.mottle:
@@ -348,3 +360,4 @@ def paint_cell(rng, density, layers, radius, pose, colours):
                 warped[layer.grain] = _warp(blotches[layer.grain], local, area.shape[1::-1])
             colour = colour * (1 + np.float32(layer.mottle) * warped[layer.grain][..., None])
         area += alpha * (colour - area)
+    return covered

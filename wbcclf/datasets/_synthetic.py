@@ -47,6 +47,7 @@ def make_blood_cells(
     random_state=None,
     imbalance=None,
     n_copies=0,
+    return_masks=False,
 ):
     """Draw pictures of stained white blood cells, for demonstrations and tests.
 
@@ -75,6 +76,9 @@ def make_blood_cells(
     n_copies : int, default=0
         Number of further pictures of each cell: turned and shifted a little, with slightly
         different light, blur and noise.
+    return_masks : bool, default=False
+        Whether to return, too, which pixels show the cell and which its nucleus. The pictures are
+        the same either way.
 
     Returns
     -------
@@ -87,7 +91,12 @@ def make_blood_cells(
         - ``groups``: ndarray ``(n_images,)``, int64, the number of the cell, from 0;
         - ``paths``: None, since there are no files;
         - ``skipped``: empty list, since nothing can be unreadable;
-        - ``DESCR``: str, a description.
+        - ``DESCR``: str, a description;
+        - ``cell_masks``: only if `return_masks`, ndarray ``(n_images, height, width)``, bool: the
+          pixels of which the cell covers at least half, its nucleus included. Red cells and
+          platelets are background: in pictures of class ``"platelet"``, no pixel is True;
+        - ``nucleus_masks``: only if `return_masks`, of the same shape and dtype: the pixels of
+          which the nucleus covers at least half, also where granules hide it.
 
     Raises
     ------
@@ -121,11 +130,25 @@ def make_blood_cells(
     ['eosinophil', 'lymphocyte', 'neutrophil']
     >>> len(set(cells.groups))
     12
+
+    The share of each cell that its nucleus takes up:
+
+    >>> cells = make_blood_cells(60, classes=3, random_state=0, return_masks=True)
+    >>> cells.cell_masks.shape, cells.cell_masks.dtype
+    ((60, 64, 64), dtype('bool'))
+    >>> share = cells.nucleus_masks.sum(axis=(1, 2)) / cells.cell_masks.sum(axis=(1, 2))
+    >>> for name in cells.target_names:
+    ...     print(name, f"{share[cells.target == name].mean():.1f}")
+    eosinophil 0.3
+    lymphocyte 0.7
+    neutrophil 0.4
     """
     names = _check_classes(classes)
     size = _check_image_size(image_size)
     counts = _share_out(n_samples, names, imbalance)
     _check_whole("n_copies", n_copies, 0)
+    if not isinstance(return_masks, bool | np.bool_):
+        raise ValueError(f"return_masks must be True or False, got {return_masks!r}.")
     rng = check_random_state(random_state)
 
     seed = rng.randint(np.iinfo(np.int32).max)
@@ -134,16 +157,19 @@ def make_blood_cells(
     order = rng.permutation(len(cell_names) * n_views)
     groups, views = order // n_views, order % n_views
     images = np.empty((len(order), *size, 3), np.uint8)
-    for image, cell, view in zip(images, groups.tolist(), views.tolist(), strict=True):
+    masks = np.empty((2, len(order), *size), bool) if return_masks else None
+    for place, (cell, view) in enumerate(zip(groups.tolist(), views.tolist(), strict=True)):
         # Each cell and each view has its own generator: what one draws never shifts the next.
-        image[...] = _take_picture(
+        images[place], covered = _take_picture(
             str(cell_names[cell]),
             size,
             np.random.RandomState([seed, cell]),
             np.random.RandomState([seed, cell, view]),
         )
+        if masks is not None:  # what has no nucleus is no white cell
+            masks[:, place] = KINDS[cell_names[cell]].has_nucleus & _half_covered(covered, size)
     shares = ", ".join(f"{n} {k * n_views}" for n, k in zip(names, counts, strict=True))
-    return Bunch(
+    cells = Bunch(
         images=images,
         target=cell_names[groups],
         target_names=sorted(names),
@@ -158,15 +184,19 @@ def make_blood_cells(
             counts=shares,
         ),
     )
+    if masks is not None:
+        cells.cell_masks, cells.nucleus_masks = masks
+    return cells
 
 
 # ---------------------------------------------------------------- one picture
 
 
 def _take_picture(name, size, rng, view):
-    """One picture ``(h, w, 3)``: ``rng`` decides on cell and slide, ``view`` on the photograph.
+    """One picture ``(h, w, 3)``, and what cell and nucleus cover of its canvas ``(2, H, W)``.
 
-    All views of a cell make the same draws from ``rng``, so none may depend on ``view``.
+    ``rng`` decides on cell and slide, ``view`` on the photograph. All views of a cell make the
+    same draws from ``rng``, so none may depend on ``view``.
     """
     unit = min(size) * max(2, -(-_MIN_CANVAS // min(size)))  # canvas pixels per shorter side
     h, w = (n * unit // min(size) for n in size)
@@ -181,8 +211,14 @@ def _take_picture(name, size, rng, view):
     reds = red_cells(rng, radius=RED_CELL_RADIUS * zoom, clear=radius, reach=reach)
 
     density = paint_red_cells((h, w), reds, pose, colours["red cell"])
-    paint_cell(rng, density, layers, radius, pose, colours)
-    return _expose(view, density, size, lamp)
+    covered = paint_cell(rng, density, layers, radius, pose, colours)
+    return _expose(view, density, size, lamp), covered
+
+
+def _half_covered(covered, size):
+    """Shrink the canvases ``covered`` to masks ``(len(covered), *size)``, bool."""
+    shares = [cv2.resize(c, size[::-1], interpolation=cv2.INTER_AREA) for c in covered]
+    return np.array(shares) > 127  # of 255
 
 
 def _stain(rng):
