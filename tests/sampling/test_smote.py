@@ -98,13 +98,36 @@ def test_float_input_gives_imbalanced_learns_result_bit_for_bit(dtype, high, par
         np.testing.assert_array_equal(np.asarray(got), wanted, strict=True)
 
 
-def test_bytes_give_imbalanced_learns_result_on_floats_rounded():
+def test_neighbours_that_float32_cannot_tell_apart_are_imbalanced_learns():
+    images, target = noise([14, 8, 6], kind="float64 0-255")
+    rows = 1000 + flat(images) * 1e-7
+    assert (rows.astype(np.float32) == 1000).all()
+    ours = SMOTE(random_state=3).fit_resample(rows, target)[0]
+    theirs = over_sampling.SMOTE(random_state=3).fit_resample(rows, target)[0]
+    np.testing.assert_array_equal(np.asarray(ours), theirs)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.int32])
+def test_integers_give_imbalanced_learns_result_on_floats_rounded(dtype):
     # imbalanced-learn on float64 never wraps around; what it finds is rounded here.
-    images, target = noise([14, 8, 6])
+    images, target = noise([14, 8, 6], kind="float64 0-255")
+    limits = np.iinfo(dtype)
+    images = (limits.min + images / 255 * (limits.max - limits.min)).astype(dtype)
     ours = SMOTE(random_state=3).fit_resample(images, target)[0]
     rows = flat(images).astype(float)
     theirs = over_sampling.SMOTE(random_state=3).fit_resample(rows, target)[0]
     np.testing.assert_array_equal(flat(ours), np.rint(theirs))
+
+
+def test_bytes_are_searched_by_a_neighbours_object_too():
+    images, target = noise([14, 8])
+    search = NearestNeighbors(n_neighbors=4, metric="chebyshev")
+    ours = SMOTE(k_neighbors=search, random_state=3).fit_resample(images, target)[0]
+    rows = flat(images).astype(float)
+    theirs = over_sampling.SMOTE(k_neighbors=search, random_state=3).fit_resample(rows, target)[0]
+    np.testing.assert_array_equal(flat(ours), np.rint(theirs))
+    euclidean = SMOTE(k_neighbors=3, random_state=3).fit_resample(images, target)[0]
+    assert (np.asarray(ours) != np.asarray(euclidean)).any()
 
 
 def test_imbalanced_learn_wraps_around_on_bytes_where_ours_does_not():
@@ -285,9 +308,10 @@ def test_a_class_of_one_image_is_an_error_that_says_what_to_do():
         SMOTE().fit_resample(images, target)
 
 
-def test_a_class_of_one_image_that_gets_no_synthetics_is_left_alone():
+@pytest.mark.parametrize("strategy", [{2: 9}, {1: 1, 2: 9}], ids=repr)
+def test_a_class_of_one_image_that_gets_no_synthetics_is_left_alone(strategy):
     images, target = noise([9, 1, 7])
-    out = SMOTE(sampling_strategy={2: 9}).fit_resample(images, target)[1]
+    out = SMOTE(sampling_strategy=strategy).fit_resample(images, target)[1]
     np.testing.assert_array_equal(np.bincount(out), [9, 1, 9])
 
 
