@@ -95,7 +95,7 @@ def test_every_object_with_options_is_known_here():
             assert getattr(option, name) != default
 
 
-@pytest.mark.parametrize("cls", [CNNClassifier, Cache, ConvNet, *OBJECTS])
+@pytest.mark.parametrize("cls", [CNNClassifier, Augmenter, Cache, ConvNet, *OBJECTS])
 def test_a_parameter_is_declared_and_documented_with_its_default(cls):
     signature = inspect.signature(cls).parameters
     assert list(cls._parameter_constraints) == list(signature)

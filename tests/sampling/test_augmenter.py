@@ -352,6 +352,38 @@ def test_grey_images_have_no_hue_saturation_or_stain():
     np.testing.assert_array_equal(Augmenter(**params).augment(images, 0), images)
 
 
+# As published: optical densities of methylene blue and eosin; at right angles, what is neither.
+DYES = np.array([[0.834750233, 0.513556283, 0.196330403], [0.092789, 0.954111, 0.283111]])
+DYES = np.array([dye / np.linalg.norm(dye) for dye in [*DYES, np.cross(*DYES)]])
+
+
+def concentrations(images):
+    return -np.log((images + 1) / 256) @ np.linalg.inv(DYES)  # black lets one level through
+
+
+@pytest.mark.parametrize(("part", "sign"), [(1, 1), (0, -1)])
+def test_stain_scales_and_shifts_concentrations(part, sign):
+    images = moderate()
+    density = (concentrations(images) * (1 + 0.2 * sign) + 0.2 * sign) @ DYES
+    wanted = (256 * np.exp(-density) - 1).clip(0, 255)
+    np.testing.assert_allclose(change(images, part, stain=0.2), wanted, atol=1e-3)
+    small = images / 255  # of another range
+    np.testing.assert_allclose(change(small, part, stain=0.2), wanted / 255, atol=1e-5)
+
+
+def test_every_dye_has_a_scale_and_a_shift_of_its_own():
+    images = np.tile(np.array([[[130.0, 100, 120], [60, 90, 40]]]), (400, 1, 1, 1))
+    out = Augmenter(**{**STILL, "stain": 0.2}).augment(images, 0)
+    (one, two), (new_one, new_two) = (
+        np.moveaxis(concentrations(x)[:, 0], 1, 0) for x in (images, out)
+    )
+    scale = (new_one - new_two) / (one - two)
+    drawn = np.hstack([scale - 1, new_one - scale * one])
+    assert np.abs(drawn).max() <= 0.2 + 1e-3
+    assert (np.ptp(drawn, axis=0) > 0.38).all()  # see test_shift_goes_up_to_the_fraction
+    assert np.abs(np.corrcoef(drawn.T) - np.eye(6)).max() < 0.2  # 4 sigma
+
+
 def test_stain_jitter_keeps_white_nearly_white_and_changes_cells(cells):
     white = np.full((50, 4, 4, 3), 255, np.uint8)
     out = Augmenter(**{**STILL, "stain": 0.05}).augment(white, 0)

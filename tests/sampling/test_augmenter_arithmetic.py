@@ -180,6 +180,18 @@ def test_a_tensor_becomes_what_an_array_becomes(images, params, seed):
     assert np.abs(tensor.numpy().astype(float) - out).max() <= level
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_colours_of_bytes_are_exact_on_every_device(channels):
+    images = noise(100, (6, 5, channels))
+    params = STILL | dict.fromkeys(["brightness", "contrast", "saturation", "hue"], 0.4)
+    out = Augmenter(**params).augment(images, 0)
+    tensor = Augmenter(**params).augment(torch.from_numpy(images), 0)
+    np.testing.assert_array_equal(tensor.numpy(), out)
+    # Three coefficients and an offset, rounded to 1/1024, and the result, to whole levels.
+    exact = Augmenter(**params).augment(images.astype(float), 0)
+    assert np.abs(out - exact).max() <= 0.5 + (channels * 255 + 1) / 2048
+
+
 @pytest.mark.parametrize("dtype", sorted(HIGHEST))
 def test_a_tensor_draws_as_many_numbers_as_an_array(dtype):
     images = noise(3, (6, 5, 3), dtype)
@@ -205,9 +217,10 @@ def test_a_tensor_without_changes_is_a_copy():
         (torch.zeros(2, 0, 5, 3), "shape"),
         (torch.zeros(2, 6, 5, 3, dtype=torch.int64), "int64"),
         (torch.full((2, 6, 5, 3), torch.nan), "NaN"),
+        (torch.full((2, 6, 5, 3), torch.inf), "infinity"),
         (torch.full((2, 6, 5, 3), -torch.inf), "infinity"),
     ],
-    ids=["channels first", "axes", "pixels", "dtype", "NaN", "infinity"],
+    ids=["channels first", "axes", "pixels", "dtype", "NaN", "infinity", "minus infinity"],
 )
 def test_a_wrong_tensor_is_refused(images, message):
     with pytest.raises(ValueError, match=message):

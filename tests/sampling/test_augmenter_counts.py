@@ -213,8 +213,9 @@ def test_an_empty_batch_is_refused(shape):
         Augmenter().fit_resample(np.empty(shape, np.uint8), np.empty(0, int))
 
 
-def test_augmenting_no_images_gives_none():
-    assert Augmenter(stain=0.1).augment(np.empty((0, 6, 5, 3), np.uint8)).shape == (0, 6, 5, 3)
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_augmenting_no_images_gives_none(dtype):
+    assert Augmenter(stain=0.1).augment(np.empty((0, 6, 5, 3), dtype)).shape == (0, 6, 5, 3)
 
 
 BAD = {
@@ -307,6 +308,15 @@ def test_a_row_too_long_for_opencv_says_to_give_its_shape():  # BUG 3: cv2.error
         assert "image_shape" in str(error)
     else:
         assert out.shape == (8, 40001)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_the_longest_side_that_opencv_takes(dtype):
+    for shape in ((1, 1, 32766, 1), (1, 32766, 1, 1)):
+        assert Augmenter().augment(np.ones(shape, dtype), 0).shape == shape
+    for shape in ((1, 1, 32767, 1), (1, 32767, 1, 1)):
+        with pytest.raises(ValueError, match="no side may be longer than 32766"):
+            Augmenter().augment(np.ones(shape, dtype), 0)
 
 
 def test_names_of_features_are_known_after_fitting_only():
