@@ -225,6 +225,17 @@ def test_more_than_the_budget_lies_in_a_file_that_is_removed(many, tmp_path, spi
     assert_same(clf, make(cache_gb=0).fit(many.images, many.target), many.images)
 
 
+def test_the_file_lies_in_the_folder_of_the_store(many, tmp_path):
+    found = []
+
+    class Note(Callback):
+        def on_train_begin(self, net, X=None, y=None, **kwargs):
+            found.extend(path.parent for path in tmp_path.rglob("*.spill"))
+
+    make(memory=tmp_path, cache_gb=1e-6, callbacks=[("note", Note())]).fit(many.images, many.target)
+    assert found == [tmp_path / "wbcclf"]
+
+
 def test_without_room_for_the_file_training_goes_on(many, spilled, limit_files):
     callbacks, sizes = spilled
     plain = make(cache_gb=1e-6, callbacks=callbacks).fit(many.images, many.target)
@@ -235,15 +246,16 @@ def test_without_room_for_the_file_training_goes_on(many, spilled, limit_files):
     assert_same(plain, clf, many.images)
 
 
-def test_without_room_for_the_store_training_goes_on(many, tmp_path, limit_files):
-    plain = make().fit(many.images, many.target)
+def test_without_room_for_the_store_training_goes_on(tmp_path, limit_files):
+    cells = make_blood_cells(2 * N_TOGETHER, classes=2, image_size=16, random_state=0)
+    plain = make().fit(cells.images, cells.target)
     limit_files(10)
     with pytest.warns(UserWarning, match="kept in .*memory=Cache") as caught:
-        clf = make(memory=tmp_path).fit(many.images, many.target)
+        clf = make(memory=tmp_path).fit(cells.images, cells.target)
     # Of the activations, of the training, and that the frozen blocks are random.
     assert len(caught) == 3
     assert not [path for path in (tmp_path / "wbcclf").rglob("*") if path.is_file()]
-    assert_same(plain, clf.set_params(memory=None), many.images)  # the disk is still full
+    assert_same(plain, clf.set_params(memory=None), cells.images)  # the disk is still full
 
 
 @pytest.mark.parametrize("wrap", [str, lambda path: path, joblib.Memory, Cache])
@@ -391,6 +403,7 @@ BATCH = {
     "sum": lambda x: x.cumsum(dim=0),
     "largest": lambda x: x / x.abs().amax(),
     "softmax": torch.nn.Softmax(dim=0),
+    "slightly": lambda x: x + 0.01 * x[:1],
 }
 
 
@@ -420,6 +433,26 @@ def test_blocks_of_ones_own_are_tried_without_a_trace(tiny, change_tiny, many):
     kept = make(tiny, head=Head(dropout=0.5)).fit(many.images, many.target)
     plain = make(tiny, head=Head(dropout=0.5), cache_gb=0).fit(many.images, many.target)
     assert_same(kept, plain, many.images)
+
+
+class Waves(torch.nn.Module):
+    def forward(self, x):
+        return torch.fft.fft2(x) if x.is_floating_point() else x.abs()
+
+
+def test_features_may_be_complex_numbers(tiny, many, runs, monkeypatch):
+    spec = get_backbone(tiny)
+
+    def build():
+        network = spec.build()
+        network.block1.append(Waves())
+        network.block2.insert(0, Waves())
+        return network
+
+    monkeypatch.setitem(_registry._BACKBONES, tiny, dataclasses.replace(spec, build=build))
+    kept = make(tiny).fit(many.images, many.target)
+    assert len(runs) == 1
+    assert_same(kept, make(tiny, cache_gb=0).fit(many.images, many.target), many.images)
 
 
 def test_layers_of_torch_are_tried_too(tiny, change_tiny, many):
@@ -692,6 +725,13 @@ class OwnAugmenter(Augmenter):
     """One whose code may change from run to run."""
 
 
+class PlainAugmenter:
+    """Likewise, and no estimator."""
+
+    def augment(self, images, random_state):
+        return images
+
+
 class OwnOptimizer(torch.optim.SGD):
     """Likewise."""
 
@@ -710,13 +750,15 @@ class OwnClassifier(CNNClassifier):
         ({"augment": Augmenter(rotation=10)}, True),
         ({"optimizer": torch.optim.RAdam}, True),
         ({"augment": OwnAugmenter(rotation=10)}, False),
+        ({"augment": PlainAugmenter()}, False),
         ({"optimizer": OwnOptimizer}, False),
         ({"head": Head("max")}, True),
         ({"head": OwnHead("max")}, False),
         ({"optimizer": lambda *args, **params: torch.optim.SGD(*args, **params)}, False),
     ],
     ids=[
-        *("augment", "optimizer", "own augment", "own optimizer", "head", "own head", "function"),
+        *("augment", "optimizer", "own augment", "plain augment", "own optimizer"),
+        *("head", "own head", "function"),
     ],
 )
 def test_a_fit_with_code_of_ones_own_is_not_kept(change, is_kept, many, tmp_path):
