@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from wbcclf import Augmenter, CNNClassifier, ConvNet, Head, Mixing, load_model, save_model
 from wbcclf.classifiers.data._batches import Batches, ImageData
@@ -44,6 +45,27 @@ def test_auto_is_what_a_fit_uses(simple, cells, monkeypatch):
         np.testing.assert_array_equal(
             clf.predict_proba(cells.images), named.predict_proba(cells.images)
         )
+
+
+# ---------------------------------------------------------------- layout
+
+
+@pytest.mark.parametrize("params", [{}, {"input_size": 24}, {"unfrozen_layers": 2}], ids=repr)
+@pytest.mark.filterwarnings("ignore:.*frozen at random weights")
+def test_convolutions_see_channels_last(params, simple, cells):
+    layouts = []
+
+    def note(module, inputs):
+        if isinstance(module, torch.nn.Conv2d) and len(inputs[0]) > 3:  # fewer are mere trials
+            for x in (inputs[0], module.weight):
+                layouts.append(x.is_contiguous(memory_format=torch.channels_last))
+
+    with register_module_forward_pre_hook(note):
+        clf = simple(**params).fit(cells.images, cells.target)
+        n_training = len(layouts)
+        clf.predict(cells.images)
+    assert 0 < n_training < len(layouts)
+    assert all(layouts)
 
 
 # ---------------------------------------------------------------- freed memory
