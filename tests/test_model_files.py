@@ -249,6 +249,8 @@ def test_a_model_fitted_on_images_of_one_value_is_saved(cells, tmp_path):
         ("n_iter_", 2),
         ("value_range_", [255.0, 0.0]),
         ("value_range_", [0.0, float("inf")]),
+        ("value_range_", [-float("inf"), 255.0]),
+        ("value_range_", [0.0, float("nan")]),
         ("value_range_", ["0", "255"]),
         ("history_", [1]),
         ("history_", [{"epoch": "1"}]),
@@ -259,8 +261,23 @@ def test_a_model_fitted_on_images_of_one_value_is_saved(cells, tmp_path):
 def test_a_learnt_value_that_cannot_be_is_refused(name, value, model_file, tmp_path):
     def change(document, loader, clf):
         document["learnt"][name] = value
+        if name == "image_shape_":  # everything else agrees with it
+            document["learnt"]["n_features_in_"] = int(np.prod(value))
+            loader["image_size"] = None
 
     refused(with_document(model_file, change), tmp_path)
+
+
+def test_a_model_of_the_longest_images_is_loaded(model_file, tmp_path):
+    shape = [65_535, 1, 1]
+
+    def change(document, loader, clf):
+        document["learnt"].update(image_shape_=shape, n_features_in_=65_535)
+        loader["image_size"] = None
+
+    path = tmp_path / "m"
+    path.write_bytes(with_document(model_file, change))
+    assert load_model(path)["clf"].image_shape_ == tuple(shape)
 
 
 def document_with(**changes):
@@ -281,6 +298,10 @@ def document_with(**changes):
         lambda document, loader, clf: document["steps"].reverse(),
         lambda document, loader, clf: document["steps"][0].__setitem__(0, "clf"),
         lambda document, loader, clf: document["steps"][0].__setitem__(0, "a__b"),
+        lambda document, loader, clf: document["steps"][0].__setitem__(0, 3),
+        lambda document, loader, clf: document["steps"].insert(
+            0, ["more", document["steps"][0][1]]
+        ),
         lambda document, loader, clf: document["steps"][0][1].update({"class": "DeepFeatures"}),
     ],
 )
@@ -299,6 +320,7 @@ KERNEL = "network/backbone.conv1.0.weight.npy"
         ("classes.npy", npy(np.array(["a"]))),
         ("classes.npy", npy(np.array([["a"], ["b"]]))),
         ("classes.npy", npy(np.array([0.0, np.nan]))),
+        ("classes.npy", npy(np.array([0.0, np.inf]))),
         ("classes.npy", npy(np.array([b"a", b"b"]))),
         (
             "classes.npy",

@@ -248,6 +248,7 @@ def test_a_backbone_that_is_not_installed_is_named(cells, registry, tmp_path):
         (LogisticRegression(), TypeError, "LogisticRegression"),
         (Pipeline([("f", FunctionTransformer()), ("c", SimpleCNNClassifier())]), TypeError, "'f'"),
         (Pipeline([("load", ImageLoader())]), TypeError, "last step"),
+        (Pipeline([("smote", SMOTE())]), TypeError, "last step"),
         (SimpleCNNClassifier(), NotFittedError, "not fitted"),
     ],
 )
