@@ -35,6 +35,12 @@ def test_every_form_of_memory_is_the_same_store(wrap, tmp_path):
     assert store.limit == 20e9
 
 
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert make_store("~/kept").folder == tmp_path / "kept" / "wbcclf"
+
+
 def test_a_cache_says_how_much_room_there_is(tmp_path):
     assert make_store(Cache(tmp_path, max_gb=0.5)).limit == 5e8
     assert make_store(None) is None

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from wbcclf.backbones._scratch import SCRATCH
-
 _OF_THE_MACHINE = {"cache_gb", "device", "memory_gb", "n_jobs", "verbose"}
 # The heads of named classifiers that were not the usual one.
-_HEADS = {
-    spec.name: {"pooling": spec.head.pooling, "hidden": list(spec.head.hidden)} for spec in SCRATCH
+_HEADS: dict[str, dict[str, Any]] = {
+    "cnn8": {"pooling": "flatten", "hidden": []},
+    "cnn_3block": {"pooling": "flatten", "hidden": []},
+    "wide_deep": {"pooling": "flatten", "hidden": []},
+    "sepconv": {"pooling": "flatten", "hidden": [512, 128, 64]},
+    "nine_class_cnn": {"pooling": "flatten", "hidden": [64]},
+    "field_cnn_baseline": {"pooling": "flatten", "hidden": [64]},
+    "field_cnn": {"pooling": "flatten", "hidden": [256, 128, 64, 32]},
 }
 _LOSSES = {"cross_entropy": "CrossEntropy", "focal": "FocalLoss"}
 _SCHEDULES = {

@@ -93,7 +93,7 @@ def make_store(memory: Any, warn: Callable[[str], object] = warn) -> Store | Non
     if not isinstance(cache.folder, (str, os.PathLike)) or not os.fspath(cache.folder):
         raise ValueError(f"memory must be None, a folder, joblib.Memory or Cache, got {memory!r}.")
     cache._validate_params()
-    return Store(Path(cache.folder) / "wbcclf", cache.max_gb * 1e9, warn)
+    return Store(Path(cache.folder).expanduser() / "wbcclf", cache.max_gb * 1e9, warn)
 
 
 class Store:

@@ -205,6 +205,19 @@ def test_frozen_weights_that_a_callback_replaces_are_to_be_given_as_weights(froz
         clf.fit(cells.images, cells.target)
 
 
+class ReplaceLate(Callback):
+    """Change the lowest block after the first step."""
+
+    def on_batch_end(self, net, training=False, **kwargs):
+        net.module_.backbone[0][0].weight.data.mul_(2)
+
+
+def test_frozen_weights_that_a_callback_changes_in_training_are_an_error(frozen, cells):
+    clf, _ = frozen("simple_cnn", 1, callbacks=[ReplaceLate()])
+    with pytest.raises(ValueError, match="callback has changed the weights of frozen blocks"):
+        clf.fit(cells.images, cells.target)
+
+
 def test_a_callback_may_load_the_frozen_weights_that_are_there(frozen, cells):
     clf, path = frozen("simple_cnn", 1, callbacks=[Replace("the same weights")])
     assert changed_blocks(clf.fit(cells.images, cells.target), path) == ["conv5"]

@@ -157,6 +157,56 @@ def test_a_folder_is_a_cache_with_the_defaults(simple, cells, tmp_path):
     assert again.history_ == first.history_  # durations, too: it was not trained again
 
 
+def test_an_option_of_a_plain_value_says_which_object_to_give():
+    clf = CNNClassifier(loss="focal")
+    with pytest.raises(
+        ValueError, match=r"loss__gamma .* loss='focal' .* loss=CrossEntropy\(\) or"
+    ):
+        clf.set_params(loss__gamma=1.0)
+    assert clf.set_params(loss=FocalLoss(), loss__gamma=1.0).loss.gamma == 1.0
+    with pytest.raises(ValueError, match="Invalid parameter 'los' for estimator CNNClassifier"):
+        clf.set_params(los__gamma=1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("loss", "nonsense"), ("lr_schedule", "x"), ("mixing", "x"), ("head", "x")),
+        *(("optimizer", 3), ("batch_size", 0), ("batch_size", -5), ("precision", "float16")),
+    ],
+)
+def test_a_parameter_that_was_spoilt_after_fit_is_named(simple, cells, name, value):
+    clf = simple(max_epochs=1).fit(cells.images, cells.target).set_params(**{name: value})
+    for call in (clf.predict, lambda X: clf.partial_fit(X, cells.target)):
+        with pytest.raises(ValueError, match=f"The '{name}' parameter of SimpleCNNClassifier"):
+            call(cells.images)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        *({name: np.int64(2)} for name in ("max_epochs", "max_steps", "batch_size")),
+        {"unfrozen_layers": GradualUnfreezing(np.int64(5), np.int64(1)), "max_epochs": 6},
+    ],
+    ids=lambda params: next(iter(params)),
+)
+def test_integers_of_numpy_are_integers(simple, cells, params):
+    plain = {
+        name: GradualUnfreezing(5, 1) if isinstance(value, GradualUnfreezing) else int(value)
+        for name, value in params.items()
+    }
+    ours, expected = (
+        simple(**given).fit(cells.images, cells.target).predict_proba(cells.images)
+        for given in (params, plain)
+    )
+    np.testing.assert_array_equal(ours, expected)
+
+
+def test_true_is_no_number_of_blocks(simple, cells):
+    with pytest.raises(ValueError, match="unfrozen_layers=True: this backbone has 5 blocks"):
+        simple(unfrozen_layers=True).fit(cells.images, cells.target)
+
+
 # ---------------------------------------------------------------- options
 
 

@@ -161,7 +161,8 @@ def count_frozen(chain: nn.Sequential, unfrozen_layers: int | str) -> int:
             f"unfrozen_layers={unfrozen_layers!r} is not a block of this backbone; from the bottom "
             f"up they are {', '.join(names)}. Or give a number, 0 to {len(names)}, or 'all'."
         )
-    if not isinstance(unfrozen_layers, Integral) or not 0 <= unfrozen_layers <= len(names):
+    is_number = isinstance(unfrozen_layers, Integral) and not isinstance(unfrozen_layers, bool)
+    if not is_number or not 0 <= unfrozen_layers <= len(names):
         raise ValueError(
             f"unfrozen_layers={unfrozen_layers!r}: this backbone has {len(names)} blocks; give "
             f"0 to {len(names)}, a block's name ({names[-1]!r} is the top one) or 'all'."

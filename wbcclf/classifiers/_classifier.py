@@ -343,6 +343,34 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         self.random_state = random_state
         self.warm_start = warm_start
 
+    def set_params(self, **params):
+        """Set parameters, or options of the objects that they hold: ``loss__gamma=1.0``.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If a name is none of the classifier's, or an option is given for a parameter that holds
+            a plain value.
+        """
+        for name in params:
+            key, nested, _ = name.partition("__")
+            held = params.get(key, getattr(self, key, None))
+            holders = [
+                cls.__name__
+                for cls in self._parameter_constraints.get(key, ())
+                if isinstance(cls, type) and hasattr(cls, "set_params")
+            ]
+            if nested and holders and not hasattr(held, "set_params"):
+                raise ValueError(
+                    f"{name} is an option, but {key}={held!r} is a plain value, which has none. "
+                    f"Give an object first: {key}={'() or '.join(holders)}()."
+                )
+        return super().set_params(**params)
+
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None, X_val=None, y_val=None):
         """Train the network.

@@ -90,6 +90,7 @@ class Settings:
         ValueError
             If an option is out of its range; the message names it.
         """
+        classifier._validate_params()
         given = classifier.get_params(deep=False) | {"backbone": classifier.backbone}
         spec = get_backbone(given["backbone"])
         unfreezing = given["unfrozen_layers"]
@@ -104,8 +105,11 @@ class Settings:
             "backbone": spec,
             "weights": spec.default_weights if given["weights"] == "default" else given["weights"],
             "unfrozen_layers": unfreezing.validate().layers if is_gradual else unfreezing,
-            "epochs_per_layer": unfreezing.epochs_per_layer if is_gradual else None,
+            "epochs_per_layer": int(unfreezing.epochs_per_layer) if is_gradual else None,
             "head": (spec.head if given["head"] is None else given["head"]).validate(),
+            # torch's schedules take no integers of NumPy, as searches over np.arange have them.
+            "max_epochs": int(given["max_epochs"]),
+            "max_steps": given["max_steps"] and int(given["max_steps"]),
             "lr": spec.lr if given["lr"] is None else given["lr"],
             "lr_schedule": _option(given["lr_schedule"], SCHEDULES),
             "optimizer": optimizer.validate(),

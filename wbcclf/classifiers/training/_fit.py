@@ -167,7 +167,6 @@ def check_fit(
         What `fit` would train.
     """
     trial = clone(classifier)
-    trial._validate_params()
     settings = Settings.of(trial)
     domain = Domain(np.unique(classes), image_shape, (0, 255))
     numbers = np.arange(len(domain.classes))

@@ -143,8 +143,8 @@ class CellNet(NeuralNetClassifier):
         """Fail if a callback has replaced weights that activations were computed with."""
         if self.frozen_digest not in (None, frozen_digest(self.module_)):
             raise ValueError(
-                "A callback has changed the weights of frozen blocks when the training began, but "
-                "their activations were computed before. Give the classifier these weights as "
+                "A callback has changed the weights of frozen blocks since their activations were "
+                "computed. Give the classifier these weights as "
                 "weights=..., or set cache_gb=0."
             )
 
@@ -325,6 +325,7 @@ def train(net: CellNet, train_data: ImageData, valid_data: ImageData | None) -> 
     try:
         with seeded(net.random_state.randint(np.iinfo(np.int32).max)), keeping_freed_memory():
             net.partial_fit(train_data)
+        net._check_frozen()  # again: callbacks act after every step
         _check_weights(net)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
