@@ -131,7 +131,9 @@ def test_the_largest_integers_stay_the_largest(dtype, sampler):
     assert int(out.min()) >= int(high) - (3 if exact else 2048)
 
 
-@pytest.mark.parametrize("sampler", APPENDING + CHOOSING + OTHERS, ids=repr)
+@pytest.mark.parametrize(
+    "sampler", [*APPENDING, *CHOOSING, *OTHERS, make_pipeline(*APPENDING[2:4])], ids=repr
+)
 def test_the_fitted_sampler_holds_no_images(sampler):
     rng = np.random.RandomState(0)
     images = rng.randint(0, 256, (60, 48, 48, 3)).astype(np.uint8)  # 415 kB

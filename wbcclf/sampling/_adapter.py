@@ -193,16 +193,18 @@ def _forget_images(sampler) -> None:
     would drag along.
     """
     for name, value in list(vars(sampler).items()):
-        if isinstance(value, BaseEstimator) and hasattr(value, "fit_resample"):
-            _forget_images(value)
-        else:
-            setattr(sampler, name, _unfitted(value))
+        setattr(sampler, name, _unfitted(value))
 
 
 def _unfitted(value):
-    if isinstance(value, list):
-        return [_unfitted(item) for item in value]
-    return clone(value) if isinstance(value, BaseEstimator) else value
+    if type(value) in (list, tuple):  # as the steps of a pipeline are
+        return type(value)(map(_unfitted, value))
+    if not isinstance(value, BaseEstimator):
+        return value
+    if not hasattr(value, "fit_resample"):
+        return clone(value)
+    _forget_images(value)
+    return value
 
 
 def _integer_dtype(rows) -> np.dtype | None:
