@@ -81,7 +81,9 @@ def test_a_missing_value_is_named(estimator):
 def test_booleans_are_refused_or_stay_booleans(sampler, dtype, columns):
     X = BYTES.assign(**{name: (BYTES[name] > 127).astype(dtype) for name in columns})
     if isinstance(sampler, ImageSampler):
-        assert resampled(sampler, X).dtypes.to_list() == X.dtypes.to_list()
+        out = resampled(sampler, X)
+        assert out.dtypes.to_list() == X.dtypes.to_list()
+        assert set(out["p3"]) == {True, False}
         return
     with pytest.raises(ValueError, match=r"X must hold numbers .*, got dtype bool"):
         resampled(sampler, X)
