@@ -436,24 +436,40 @@ def test_blocks_of_ones_own_are_tried_without_a_trace(tiny, change_tiny, many):
     assert_same(kept, plain, many.images)
 
 
-class Waves(torch.nn.Module):
-    def forward(self, x):
-        return torch.fft.fft2(x) if x.is_floating_point() else x.abs()
+class Function(torch.nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.forward = function
 
 
-def test_features_may_be_complex_numbers(tiny, many, runs, monkeypatch):
+@pytest.fixture
+def complex_tiny(tiny, monkeypatch):
+    """Return a function that puts another, to complex features, between the blocks of "tiny"."""
     spec = get_backbone(tiny)
 
-    def build():
-        network = spec.build()
-        network.block1.append(Waves())
-        network.block2.insert(0, Waves())
-        return network
+    def register(function):
+        def build():
+            network = spec.build()
+            network.block1.append(Function(function))
+            network.block2.insert(0, Function(torch.abs))
+            return network
 
-    monkeypatch.setitem(_registry._BACKBONES, tiny, dataclasses.replace(spec, build=build))
+        monkeypatch.setitem(_registry._BACKBONES, tiny, dataclasses.replace(spec, build=build))
+
+    return register
+
+
+def test_complex_features_are_kept(tiny, complex_tiny, many, runs):
+    complex_tiny(torch.fft.fft2)
     kept = make(tiny).fit(many.images, many.target)
     assert len(runs) == 1
     assert_same(kept, make(tiny, cache_gb=0).fit(many.images, many.target), many.images)
+
+
+def test_imaginary_parts_are_tried_too(tiny, complex_tiny, many):
+    complex_tiny(lambda x: torch.complex(x, x[:1].expand_as(x)))
+    with pytest.warns(UserWarning, match="an image the same features"):
+        make(tiny).fit(many.images, many.target)
 
 
 def test_layers_of_torch_are_tried_too(tiny, change_tiny, many):
@@ -733,6 +749,10 @@ class PlainAugmenter:
         return images
 
 
+class OwnNet(ConvNet):
+    """Likewise, but for the version of its spec."""
+
+
 class OwnOptimizer(torch.optim.SGD):
     """Likewise."""
 
@@ -753,13 +773,14 @@ class OwnClassifier(CNNClassifier):
         ({"augment": OwnAugmenter(rotation=10)}, False),
         ({"augment": PlainAugmenter()}, False),
         ({"optimizer": OwnOptimizer}, False),
+        ({"backbone": OwnNet(filters=(4, 4))}, True),
         ({"head": Head("max")}, True),
         ({"head": OwnHead("max")}, False),
         ({"optimizer": lambda *args, **params: torch.optim.SGD(*args, **params)}, False),
     ],
     ids=[
         *("augment", "optimizer", "own augment", "plain augment", "own optimizer"),
-        *("head", "own head", "function"),
+        *("own backbone", "head", "own head", "function"),
     ],
 )
 def test_a_fit_with_code_of_ones_own_is_not_kept(change, is_kept, many, tmp_path):
