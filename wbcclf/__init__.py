@@ -56,6 +56,7 @@ from wbcclf.datasets import (
     make_blood_cells,
 )
 from wbcclf.persistence import load_model, save_model
+from wbcclf.preprocessing import Cell, find_cells
 from wbcclf.sampling import SMOTE, Augmenter, ImageSampler
 
 __all__ = [
@@ -66,6 +67,7 @@ __all__ = [
     "CNN8Classifier",
     "CNNClassifier",
     "Cache",
+    "Cell",
     "Constant",
     "ConvNeXtTinyClassifier",
     "ConvNet",
@@ -107,6 +109,7 @@ __all__ = [
     "VGG19Classifier",
     "WideDeepClassifier",
     "XceptionClassifier",
+    "find_cells",
     "list_image_folder",
     "load_image_csv",
     "load_image_folder",

@@ -1,0 +1,183 @@
+"""find_cells against a plain threshold on purple: outlines, boxes in fields, and speed.
+
+Run: WBCCLF_DATA=... python benchmarks/cells.py
+
+Outlines are scored on BCISC (masks of 268 cells), boxes on BCCD (292 fields, 301 white cells).
+Nothing is trained; but the constants of find_cells were chosen while looking at every fifth file of
+BCISC and at every tenth field of BCCD, so these are scored apart. PBC and Raabin have no masks:
+there, how often exactly one cell is found, and at the centre.
+"""
+
+import os
+import xml.etree.ElementTree as ElementTree
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import cv2
+import numpy as np
+from _compare import table
+from _data import DATA
+
+from wbcclf import Cell, ImageLoader, find_cells, list_image_folder
+
+MASKS, FIELDS = DATA / "bcisc" / "masks", DATA / "bccd" / "Annotations"
+
+
+def by_purple(image):
+    """Return the cells by one threshold (Otsu) on purple: the hull of what is more than platelets.
+
+    Purple is (red + blue) / 2 - green, as the eye sees it; a platelet is up to 1/200 of a picture.
+    """
+    red, green, blue = cv2.split(cv2.GaussianBlur(image, (0, 0), 1))
+    purple = cv2.subtract(cv2.addWeighted(red, 0.5, blue, 0.5, 0), green)
+    _, mask = cv2.threshold(purple, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8))
+    outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cells = []
+    for outline in outlines:
+        if cv2.contourArea(outline) < mask.size / 200:
+            continue
+        left, top, width, height = cv2.boundingRect(outline)
+        hull = cv2.convexHull(outline) - (left, top)
+        cell = cv2.fillPoly(np.zeros((height, width), np.uint8), [hull], 1) > 0
+        nucleus = mask[top : top + height, left : left + width] > 0
+        cells.append(Cell((top, left, top + height, left + width), cell, nucleus & cell, 1.0))
+    return cells
+
+
+METHODS = {"find_cells": find_cells, "threshold on purple": by_purple}
+
+
+def covered(cells, shape):
+    """Return where any of the cells is."""
+    mask = np.zeros(shape[:2], bool)
+    for cell in cells:
+        top, left, bottom, right = cell.bbox
+        mask[top:bottom, left:right] |= cell.cell
+    return mask
+
+
+def outlines():
+    """Print the Dice of whole cells a class, and how large the nuclei are."""
+    print("\nWhole cells of BCISC: Dice, mean (worst picture)\n")
+    print(
+        "| | part | pictures | baso | eosi | lymp | mono | neut | all | worst class | no nucleus |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    paths = sorted(MASKS.iterdir())
+    images = ImageLoader(256).transform(
+        [str(p.parent.parent / "images" / f"{p.stem}.jpg") for p in paths]
+    )
+    for name, method in METHODS.items():
+        scores = {"scored": defaultdict(list), "chosen on": defaultdict(list)}
+        bare = dict.fromkeys(scores, 0)
+        for number, (path, image) in enumerate(zip(paths, images, strict=True)):
+            part = "scored" if number % 5 else "chosen on"
+            truth = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) > 0
+            cells = method(image)
+            found = covered(cells, image.shape)
+            dice = 2 * (found & truth).sum() / (found.sum() + truth.sum())
+            scores[part][path.name.split("_")[0]].append(dice)
+            shares = [cell.nucleus.sum() / cell.cell.sum() for cell in cells]
+            bare[part] += not cells or min(shares) < 0.1
+        for part, classes in scores.items():
+            every = np.concatenate(list(classes.values()))
+            columns = [f"{np.mean(v):.3f} ({min(v):.2f})" for _, v in sorted(classes.items())]
+            worst = min(np.mean(v) for v in classes.values())
+            print(
+                f"| {name} | {part} | {len(every)} | {' | '.join(columns)} | "
+                f"{every.mean():.4f} | {worst:.4f} | {bare[part]} |"
+            )
+
+
+def overlap(one, other):
+    """Return intersection over union of two boxes."""
+    shared = np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])
+    common = np.clip(shared, 0, None).prod()
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
+    return common / (sum(areas) - common)
+
+
+def white_cells(path):
+    """Return the boxes of white cells that a VOC file names, as bbox has them."""
+    boxes = []
+    for item in ElementTree.parse(path).iter("object"):
+        if item.findtext("name") == "WBC":
+            sides = ("ymin", "xmin", "ymax", "xmax")
+            boxes.append([int(item.findtext(f"bndbox/{side}")) for side in sides])
+    return np.array(boxes).reshape(-1, 4)
+
+
+def boxes():
+    """Print recall and precision of boxes in fields at an overlap of one half."""
+    print("\nWhite cells of BCCD fields, boxes that overlap by half (IoU 0.5)\n")
+    print("| | part | fields | cells | found | false | recall | precision | mean IoU |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    paths = sorted(FIELDS.iterdir())
+    for name, method in METHODS.items():
+        hits = {"scored": [], "chosen on": []}
+        n_true, n_found, n_fields = (dict.fromkeys(hits, 0) for _ in range(3))
+        for number, path in enumerate(paths):
+            part = "scored" if number % 10 else "chosen on"
+            image = cv2.imread(str(path.parent.parent / "JPEGImages" / f"{path.stem}.jpg"))
+            truth = list(white_cells(path))
+            cells = method(np.ascontiguousarray(image[..., ::-1]))
+            n_fields[part] += 1
+            n_true[part] += len(truth)
+            n_found[part] += len(cells)
+            for cell in sorted(cells, key=lambda cell: -cell.score):
+                overlaps = [overlap(np.array(cell.bbox), box) for box in truth]
+                if overlaps and max(overlaps) >= 0.5:
+                    hits[part].append(max(overlaps))
+                    truth.pop(int(np.argmax(overlaps)))
+        for part, ious in hits.items():
+            print(
+                f"| {name} | {part} | {n_fields[part]} | {n_true[part]} | {len(ious)} | "
+                f"{n_found[part] - len(ious)} | {len(ious) / n_true[part]:.4f} | "
+                f"{len(ious) / max(n_found[part], 1):.4f} | {np.mean(ious):.3f} |"
+            )
+
+
+def centres(n_images=300):
+    """Print how often a picture of one cell gives exactly one, which holds the centre."""
+    print("\nPictures of one cell: exactly one found, and it holds the centre; a class\n")
+    for folder in (DATA / "pbc" / "train", DATA / "raabin"):
+        listing = list_image_folder(folder)
+        rows = np.random.RandomState(0).permutation(len(listing.paths))[:n_images]
+        images = ImageLoader(192).transform(listing.paths[rows])
+        for name, method in METHODS.items():
+            found = defaultdict(list)
+            for image, label in zip(images, listing.target[rows], strict=True):
+                cells = method(image)
+                middle = covered(cells, image.shape)[86:106, 86:106].any()
+                found[label].append((len(cells) == 1 and middle, middle))
+            shares = {
+                label: "{:.2f}, centre {:.2f}".format(*np.mean(each, axis=0))
+                for label, each in sorted(found.items())
+            }
+            print(f"{folder.parent.name}/{folder.name}, {name}: {shares}")
+
+
+def speed():
+    """Print images and fields a second, in threads."""
+    n_threads = os.cpu_count() or 1
+    cv2.setNumThreads(1)
+    listing = list_image_folder(DATA / "blood-cells" / "TRAIN")
+    crops = ImageLoader((240, 320)).transform(listing.paths[:: len(listing.paths) // 128][:128])
+    paths = [str(path) for path in sorted((DATA / "bccd" / "JPEGImages").iterdir())[:64]]
+    fields = ImageLoader((480, 640)).transform(paths)
+    with ThreadPoolExecutor(n_threads) as pool:
+        for images in (crops, fields):
+            contestants = {
+                name: partial(lambda method, batch: list(pool.map(method, batch)), method, images)
+                for name, method in METHODS.items()
+            }
+            table(f"{images.shape}, {n_threads} threads", contestants, len(images))
+
+
+if __name__ == "__main__":
+    speed()
+    outlines()
+    boxes()
+    centres()

@@ -1,0 +1,293 @@
+"""White cells of drawn and of real pictures: found, whole, and nothing else."""
+
+import dataclasses
+
+import cv2
+import numpy as np
+import pytest
+from preprocessing.fields import LIGHT, Field, dice, whole
+
+from wbcclf import ImageLoader, find_cells, make_blood_cells
+
+LOBES = ((-14, -10, 12), (14, -10, 12), (0, 14, 12))
+POSITIONS = [(110, 90), (300, 210)]
+
+
+def two_cells():
+    return Field().red_cells(keep_off=[(110, 90, 38), (300, 210, 38)])
+
+
+@pytest.fixture
+def field():
+    """Return a field with a round nucleus, a lobed one, red cells and platelets."""
+    drawn = two_cells().white_cell(110, 90).white_cell(300, 210, lobes=LOBES)
+    return drawn.platelet(205, 145).platelet(30, 290).platelet(370, 60)
+
+
+def assert_found(cells, field, least=0.95):
+    assert len(cells) == len(field.cells)
+    for cell in cells:
+        overlaps = [dice(whole(cell, truth.shape), truth) for truth in field.cells]
+        assert max(overlaps) >= least
+        assert dice_of_nucleus(cell, field.nuclei[int(np.argmax(overlaps))]) >= 0.9
+
+
+def dice_of_nucleus(cell, truth):
+    return dice(whole(dataclasses.replace(cell, cell=cell.nucleus), truth.shape), truth)
+
+
+def test_cells_of_a_field(field):
+    assert_found(find_cells(field.picture()), field)
+
+
+def test_masks_fit_their_box(field):
+    picture = field.picture()
+    for cell in find_cells(picture):
+        top, left, bottom, right = cell.bbox
+        assert 0 <= top < bottom <= picture.shape[0]
+        assert 0 <= left < right <= picture.shape[1]
+        assert cell.cell.shape == cell.nucleus.shape == (bottom - top, right - left)
+        assert cell.cell.dtype == cell.nucleus.dtype == bool
+        # The box is tight, and the nucleus is a part of the cell.
+        assert cell.cell.any(axis=0).all() and cell.cell.any(axis=1).all()
+        assert cell.nucleus.any() and not (cell.nucleus & ~cell.cell).any()
+        assert 0.5 <= cell.score <= 1
+        assert all(isinstance(side, int) for side in cell.bbox)
+
+
+def test_a_cell_cannot_be_changed(field):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        find_cells(field.picture())[0].score = 1
+
+
+@pytest.mark.parametrize(
+    "light",
+    [(230, 225, 215), (140, 225, 200), (250, 200, 160), (110, 105, 100), (255, 255, 255)],
+    ids=["neutral", "cyan", "orange", "dark", "bright"],
+)
+def test_any_light(field, light):
+    assert_found(find_cells(field.picture(light=light)), field)
+
+
+@pytest.mark.parametrize("depth", [0.4, 0.7, 1.3])
+def test_any_depth_of_stain(field, depth):
+    field.density *= depth
+    assert_found(find_cells(field.picture()), field)
+
+
+@pytest.mark.parametrize("zoom", [0.5, 2.0])
+def test_any_magnification(field, zoom):
+    picture = cv2.resize(field.picture(), None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA)
+    cells = find_cells(picture)
+    assert len(cells) == 2
+    for cell, (x, y) in zip(cells, POSITIONS, strict=True):
+        np.testing.assert_allclose(
+            cell.bbox, np.array([y - 38, x - 38, y + 38, x + 38]) * zoom, atol=4 * max(zoom, 1)
+        )
+
+
+@pytest.mark.parametrize("change", [np.fliplr, np.flipud, np.rot90, lambda p: p.swapaxes(0, 1)])
+def test_turned_and_mirrored(field, change):
+    picture = field.picture()
+    field.cells = [change(mask) for mask in field.cells]
+    field.nuclei = [change(mask) for mask in field.nuclei]
+    assert_found(find_cells(change(picture)), field)
+
+
+def test_two_cells_that_touch():
+    field = Field().red_cells(keep_off=[(160, 150, 40), (236, 150, 40)])
+    field.white_cell(160, 150).white_cell(236, 150)
+    assert_found(find_cells(field.picture()), field, least=0.9)
+
+
+def test_red_cells_that_touch_a_white_one():
+    field = Field().red_cells(keep_off=[(200, 160, 38)])
+    field.red_cell(200 + 38 + 17, 160).red_cell(200 - 30, 160 + 48).white_cell(200, 160)
+    assert_found(find_cells(field.picture()), field, least=0.94)
+
+
+def test_cells_that_the_border_cuts():
+    field = Field().red_cells(keep_off=[(0, 100, 38), (250, 320, 38)])
+    field.white_cell(0, 100).white_cell(250, 320)
+    cells = find_cells(field.picture())
+    assert_found(cells, field, least=0.93)
+    assert cells[0].bbox[1] == 0
+    assert cells[1].bbox[2] == 320
+
+
+def test_a_nucleus_without_cytoplasm():
+    field = Field().red_cells(keep_off=[(200, 160, 30)])
+    field.white_cell(200, 160, radius=30, lobes=((0, 0, 30),))
+    assert_found(find_cells(field.picture()), field, least=0.93)
+
+
+def test_an_orange_cytoplasm():
+    field = Field().red_cells(keep_off=[(200, 160, 40)])
+    field.white_cell(200, 160, radius=40, lobes=LOBES[:2], cytoplasm=(0.25, 0.8, 0.45))
+    assert_found(find_cells(field.picture()), field, least=0.94)
+
+
+def test_the_black_wedges_of_a_turned_picture(field):
+    turn = cv2.getRotationMatrix2D((200, 160), 17, 1)
+    picture = cv2.warpAffine(field.picture(), turn, (400, 320))
+    field.cells, field.nuclei = (
+        [cv2.warpAffine(mask.astype(np.uint8), turn, (400, 320)) > 0 for mask in masks]
+        for masks in (field.cells, field.nuclei)
+    )
+    assert (picture == 0).all(axis=2).mean() > 0.05
+    assert_found(find_cells(picture), field, least=0.94)
+
+
+def test_a_crop_without_red_cells():
+    field = Field(120, 120).white_cell(60, 60)
+    assert_found(find_cells(field.picture()), field)
+
+
+def test_out_of_focus(field):
+    cells = find_cells(cv2.GaussianBlur(field.picture(), (0, 0), 6))
+    assert_found(cells, field, least=0.85)
+
+
+def test_order_and_repetition(field):
+    picture = field.picture()
+    first, second = find_cells(picture), find_cells(picture)
+    assert [cell.bbox for cell in first] == sorted(cell.bbox for cell in first)
+    for one, other in zip(first, second, strict=True):
+        assert one.bbox == other.bbox and one.score == other.score
+        np.testing.assert_array_equal(one.cell, other.cell)
+
+
+@pytest.mark.parametrize("dtype, scale", [(np.uint16, 257), (np.uint16, 16), (float, 1 / 255)])
+def test_any_numbers(field, dtype, scale):
+    picture = field.picture(light=(255, 255, 255))
+    assert picture.max() == 255
+    cells = find_cells((picture * scale).astype(dtype))
+    assert [cell.bbox for cell in cells] == [cell.bbox for cell in find_cells(picture)]
+
+
+def test_an_input_that_must_not_be_written_to(field):
+    picture = field.picture()
+    before = picture.copy()
+    picture.flags.writeable = False
+    assert len(find_cells(picture)) == 2
+    np.testing.assert_array_equal(picture, before)
+
+
+EMPTY = {
+    "all black": lambda: np.zeros((96, 96, 3), np.uint8),
+    "all white": lambda: np.full((96, 96, 3), 255, np.uint8),
+    "one colour": lambda: np.full((96, 96, 3), (150, 40, 160), np.uint8),
+    "no cells": lambda: Field().picture(),
+    "red cells": lambda: Field().red_cells().picture(),
+    "platelets": lambda: Field().red_cells().platelet(205, 145).platelet(30, 290).picture(),
+    "grey, as RGB": lambda: np.repeat(two_cells().white_cell(110, 90).picture()[..., 1:2], 3, 2),
+    "noise": lambda: np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8),
+    "one pixel": lambda: np.full((1, 1, 3), 200, np.uint8),
+    "all nucleus": lambda: np.clip(
+        np.array(LIGHT) * np.exp(-np.array((0.9, 1.7, 0.5)))
+        + np.random.default_rng(0).normal(0, 2, (96, 96, 3)),
+        0,
+        255,
+    ).astype(np.uint8),
+}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_pictures_without_a_white_cell(name):
+    assert find_cells(EMPTY[name]()) == []
+
+
+@pytest.mark.parametrize(
+    "image, words",
+    [
+        (np.zeros((8, 8), np.uint8), r"shape \(height, width, 3\), got .* \(8, 8\).*grey"),
+        (np.zeros((8, 8, 1), np.uint8), r"\(8, 8, 1\)"),
+        (np.zeros((8, 8, 4), np.uint8), r"\(8, 8, 4\)"),
+        (np.zeros((2, 8, 8, 3), np.uint8), r"\(2, 8, 8, 3\).*one by one"),
+        (np.zeros((0, 8, 3), np.uint8), r"\(0, 8, 3\)"),
+        (np.full((8, 8, 3), "a"), "dtype <U1"),
+        (np.zeros((8, 8, 3), bool), "dtype bool"),
+        (np.full((8, 8, 3), np.nan), "from nan"),
+        (np.full((8, 8, 3), -1.0), "from -1 to -1"),
+    ],
+)
+def test_what_is_no_picture(image, words):
+    with pytest.raises(ValueError, match=words):
+        find_cells(image)
+
+
+def large_field(positions):
+    """Return a field wider and higher than a tile, with white cells at `positions`."""
+    field = Field(2300, 2700)
+    field.red_cells(keep_off=[(x, y, 38) for x, y in positions])
+    for x, y in positions:
+        field.white_cell(x, y)
+    return field
+
+
+def test_each_cell_of_a_large_field_once(tmp_path):
+    """Cells lie on the edges of the tiles, between them, and at the picture's border."""
+    xs, ys = (200, 1500, 1536, 1580, 2047, 2090, 2680), (300, 1530, 1790, 2050, 2290)
+    positions = [(x + 7 * k, y) for k, y in enumerate(ys) for x in xs if x + 7 * k < 2700]
+    positions = [p for k, p in enumerate(positions) if k % 2]  # neighbours do not overlap
+    field = large_field(positions)
+    picture = np.memmap(tmp_path / "scan", np.uint8, "w+", shape=(2300, 2700, 3))
+    picture[:] = field.picture()
+    cells = find_cells(picture)
+    assert len(cells) == len(positions)
+    for x, y in positions:
+        truth = field.disc(x, y, 38)
+        assert max(dice(whole(cell, truth.shape), truth) for cell in cells) >= 0.93
+
+
+def test_tiles_in_another_order():
+    positions = [(300, 200), (1000, 800), (1800, 300), (2300, 900), (700, 1700), (2200, 2000)]
+    picture = large_field(positions).picture()
+    picture = picture[:2300, :2600]
+    turned = np.roll(picture, (1150, 1300), axis=(0, 1))  # quarters change places
+    centres, moved = (
+        {(round((c.bbox[0] + c.bbox[2]) / 2), round((c.bbox[1] + c.bbox[3]) / 2)) for c in cells}
+        for cells in (find_cells(picture), find_cells(turned))
+    )
+    assert len(centres) == len(moved) == len(positions)
+    for y, x in centres:
+        wanted = np.array(((y + 1150) % 2300, (x + 1300) % 2600))
+        assert min(np.abs(np.array(other) - wanted).max() for other in moved) <= 2
+
+
+def test_the_drawn_cells_of_the_package():
+    drawn = make_blood_cells(
+        40, ["neutrophil", "lymphocyte", "monocyte", "eosinophil", "basophil"],
+        image_size=160, random_state=3,
+    )  # fmt: skip
+    found = [find_cells(image) for image in drawn.images]
+    holds_centre = [
+        any(whole(cell, (160, 160))[60:100, 60:100].any() for cell in cells) for cells in found
+    ]
+    assert np.mean(holds_centre) >= 0.95
+
+
+def test_real_cells_with_masks(wbcclf_data):
+    paths = sorted((wbcclf_data / "bcisc" / "images").iterdir())[1::9]
+    scores = []
+    for path, image in zip(paths, ImageLoader(256).transform([str(p) for p in paths]), strict=True):
+        truth = cv2.imread(str(wbcclf_data / "bcisc" / "masks" / f"{path.stem}.png"), -1) > 0
+        cells = find_cells(image)
+        found = np.any([whole(cell, truth.shape) for cell in cells], axis=0)
+        assert all(0.1 < cell.nucleus.sum() / cell.cell.sum() <= 1 for cell in cells)
+        scores.append(dice(found, truth) if cells else 0)
+    assert np.mean(scores) >= 0.94
+
+
+def test_real_cells_of_three_other_laboratories(wbcclf_data):
+    """The cell of the picture is at its centre; platelets are no white cells."""
+    folders = [*(wbcclf_data / "raabin").iterdir(), *(wbcclf_data / "pbc" / "train").iterdir()]
+    found = {}
+    for folder in sorted(folder for folder in folders if folder.is_dir()):
+        paths = [str(path) for path in sorted(folder.iterdir())[::97][:10]]
+        for image in ImageLoader(192).transform(paths):
+            masks = [whole(cell, image.shape) for cell in find_cells(image)]
+            at_centre = any(mask[86:106, 86:106].any() for mask in masks)
+            found.setdefault(folder.name == "platelet", []).append(at_centre)
+    assert np.mean(found[False]) >= 0.95
+    assert np.mean(found[True]) <= 0.3

@@ -1,0 +1,31 @@
+"""What one white cell of a picture is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One white blood cell in a picture, as :func:`find_cells` returns it.
+
+    Attributes
+    ----------
+    bbox : tuple of 4 int
+        ``(min_row, min_col, max_row, max_col)`` in pixels of the picture, half-open as in
+        scikit-image's ``regionprops``: ``image[min_row:max_row, min_col:max_col]`` holds the cell.
+    cell : ndarray of shape (max_row - min_row, max_col - min_col), bool
+        True in the whole cell: nucleus and cytoplasm.
+    nucleus : ndarray of the same shape, bool
+        True in the nucleus, which lies inside `cell`.
+    score : float
+        How sure it is that this is a white cell and no platelet or dirt, 0.5 to 1: it grows with
+        the area of the nucleus against that of a red cell.
+    """
+
+    bbox: tuple[int, int, int, int]
+    cell: np.ndarray
+    nucleus: np.ndarray
+    score: float

@@ -1,0 +1,163 @@
+"""White cells in crops and in whole fields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from wbcclf.preprocessing._cell import Cell
+from wbcclf.preprocessing._segment import segment
+from wbcclf.preprocessing._stain import inside, read_stain
+
+TILE = 2048  # pixels a side, so that a tile's arrays take some 200 MB
+MARGIN = 512  # that neighbouring tiles share: no cell is wider
+SAMPLE = 1_000_000  # pixels, evenly spaced, that the light and the stain are read from
+
+
+def find_cells(image: np.ndarray) -> list[Cell]:
+    """Find the white blood cells of a Romanowsky-stained picture, with nucleus and outline.
+
+    Nothing is trained. Background light, colour of the red cells and depth of the stain are read
+    from the picture itself, so neither white balance, exposure nor magnification need be known.
+
+    Parameters
+    ----------
+    image : array-like of shape (height, width, 3)
+        RGB, uint8 or uint16 (or any unsigned integers), of one cell or of a whole field. A
+        memory-mapped array of any size is read in tiles of 2,048 pixels. Black wedges of turned
+        pictures are left out.
+
+    Returns
+    -------
+    list of Cell
+        From top to bottom, then from left to right; empty where there is no white cell. Cells
+        that the border cuts are among them, platelets are not.
+
+    Raises
+    ------
+    ValueError
+        If `image` is not a picture with three channels of unsigned integers.
+
+    Notes
+    -----
+    Optical density takes out light and exposure [1]_. Nuclei are where much more green is taken
+    away than blue, which red cells take away as well; the ratio of red cells is read from the
+    picture, as stain vectors are in [2]_, and the threshold is that of [3]_. Lobes nearby are one
+    nucleus; red cells give the scale that tells nuclei from platelets. Around the nucleus the cell
+    is told from its surroundings by colour histograms of this picture, as in [4]_, inside a
+    star-shaped outline found by dynamic programming [5]_.
+
+    A cell wider than 512 pixels may be missed in a picture wider than 2,048. A picture without
+    empty background, such as one that a nucleus fills, has nothing that tells its light: no cell
+    is found there. A picture without colour has no stain: none is found either.
+
+    References
+    ----------
+    .. [1] A. C. Ruifrok, D. A. Johnston, "Quantification of histochemical staining by color
+       deconvolution", Analytical and Quantitative Cytology and Histology 23, 2001.
+    .. [2] M. Macenko et al., "A method for normalizing histology slides for quantitative
+       analysis", ISBI 2009. https://doi.org/10.1109/ISBI.2009.5193250
+    .. [3] T. W. Ridler, S. Calvard, "Picture thresholding using an iterative selection method",
+       IEEE Transactions on Systems, Man, and Cybernetics 8, 1978.
+       https://doi.org/10.1109/TSMC.1978.4310039
+    .. [4] C. Rother, V. Kolmogorov, A. Blake, "GrabCut", ACM Transactions on Graphics 23, 2004.
+       https://doi.org/10.1145/1015706.1015720
+    .. [5] D. Baggett et al., "Whole cell segmentation in tissue sections using dynamic
+       programming", Cytometry Part A 67A, 2005. https://doi.org/10.1002/cyto.a.20172
+
+    Examples
+    --------
+    >>> from wbcclf import find_cells, make_blood_cells
+    >>> image = make_blood_cells(5, image_size=160, random_state=0).images[0]
+    >>> (cell,) = find_cells(image)
+    >>> cell.nucleus.sum() < cell.cell.sum()
+    np.True_
+    """
+    pixels, white = _check_image(image)
+    height, width = pixels.shape[:2]
+    stride = _stride(height, width)
+    sample = _as_bytes(pixels[::stride, ::stride], white)
+    stain = read_stain(sample, inside(sample))
+    if stain is None:
+        return []
+    found = []
+    for rows, columns in product(_tiles(height), _tiles(width)):
+        tile = _as_bytes(pixels[rows, columns], white)
+        for cell in segment(tile, stain):
+            top, left, bottom, right = cell.bbox
+            box = (
+                top + rows.start,
+                left + columns.start,
+                bottom + rows.start,
+                right + columns.start,
+            )
+            # A cell at an inner edge of this tile is whole in the next one.
+            cut = (
+                (top == 0 < rows.start)
+                or (left == 0 < columns.start)
+                or (box[2] == rows.stop < height)
+                or (box[3] == columns.stop < width)
+            )
+            if not cut:
+                found.append(replace(cell, bbox=box))
+    return _without_doubles(found)
+
+
+def _without_doubles(cells: list[Cell]) -> list[Cell]:
+    """Return cells in reading order, each one once that two tiles have found."""
+    cells = sorted(cells, key=lambda cell: (-cell.score, cell.bbox))
+    boxes = np.array([cell.bbox for cell in cells]).reshape(-1, 4)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    first = []
+    for number, box in enumerate(boxes):
+        before = boxes[first]
+        shared = np.minimum(box[2:], before[:, 2:]) - np.maximum(box[:2], before[:, :2])
+        common = np.clip(shared, 0, None).prod(axis=1)
+        if not (common > 0.5 * np.minimum(areas[number], areas[first])).any():
+            first.append(number)
+    return sorted((cells[number] for number in first), key=lambda cell: cell.bbox)
+
+
+def _check_image(image: Any) -> tuple[np.ndarray, float]:
+    """Return the picture as an array, and the value that stands for 255."""
+    pixels = image if isinstance(image, np.ndarray) else np.asarray(image)
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise ValueError(
+            "image must be one RGB picture of shape (height, width, 3), got an array of shape "
+            f"{pixels.shape}. Give pictures of a batch one by one; a grey picture has no stain "
+            "to find cells by."
+        )
+    if pixels.dtype == np.uint8:
+        return pixels, 255.0
+    if pixels.dtype.kind not in "uif":
+        raise ValueError(f"image must hold numbers (uint8, 0-255), got dtype {pixels.dtype}.")
+    stride = _stride(*pixels.shape[:2])
+    sample = pixels[::stride, ::stride]
+    low, high = float(sample.min()), float(sample.max())
+    if not (0 <= low and np.isfinite(high)):  # NaN fails, too
+        raise ValueError(
+            f"image must hold light, 0 or more and finite, got values from {low:g} to {high:g}. "
+            "Give it as uint8 (0-255), as the loaders do."
+        )
+    return pixels, max(high, 1e-9)
+
+
+def _stride(height: int, width: int) -> int:
+    return int(np.ceil(np.sqrt(height * width / SAMPLE)))
+
+
+def _as_bytes(pixels: np.ndarray, white: float) -> np.ndarray:
+    """Return pixels as contiguous uint8. Only ratios of light count, whatever the scale was."""
+    if pixels.dtype == np.uint8:
+        return np.ascontiguousarray(pixels)
+    return np.minimum(pixels * np.float32(255 / white), 255).astype(np.uint8)
+
+
+def _tiles(length: int) -> Iterator[slice]:
+    """Cut a side into slices of at most TILE pixels, each sharing MARGIN with the next."""
+    for start in range(0, max(length - MARGIN, 1), TILE - MARGIN):
+        yield slice(start, min(start + TILE, length))
