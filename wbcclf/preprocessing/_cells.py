@@ -15,7 +15,7 @@ from wbcclf.preprocessing._stain import inside, read_stain
 
 TILE = 2048  # pixels a side, so that a tile's arrays take some 200 MB
 MARGIN = 512  # that neighbouring tiles share: no cell is wider
-SAMPLE = 1_000_000  # pixels, evenly spaced, that the light and the stain are read from
+SAMPLE, FEWEST = 1_000_000, 20_000  # pixels, evenly spaced, that give light and stain
 
 
 def find_cells(image: np.ndarray) -> list[Cell]:
@@ -81,7 +81,7 @@ def find_cells(image: np.ndarray) -> list[Cell]:
     height, width = pixels.shape[:2]
     stride = _stride(height, width)
     sample = _as_bytes(pixels[::stride, ::stride], white)
-    stain = read_stain(sample, inside(sample))
+    stain = read_stain(sample[inside(sample) > 0])
     if stain is None:
         return []
     found = []
@@ -147,7 +147,9 @@ def _check_image(image: Any) -> tuple[np.ndarray, float]:
 
 
 def _stride(height: int, width: int) -> int:
-    return int(np.ceil(np.sqrt(height * width / SAMPLE)))
+    """Return the step between pixels of the sample that light and stain are read from."""
+    n_pixels = min(max(FEWEST, height * width / 16), SAMPLE)
+    return max(1, round(np.sqrt(height * width / n_pixels)))
 
 
 def _as_bytes(pixels: np.ndarray, white: float) -> np.ndarray:

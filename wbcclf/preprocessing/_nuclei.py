@@ -55,6 +55,8 @@ def group_nuclei(dark: np.ndarray, gap: float, smallest: float) -> tuple[np.ndar
     large = stats[:, cv2.CC_STAT_AREA] >= smallest
     large[0] = False
     kept = large[parts].astype(np.uint8)
+    if large.sum() < 2:
+        return kept.astype(np.int32), 1 + int(large.sum())
     near = cv2.distanceTransform(1 - kept, cv2.DIST_L2, 3) <= gap / 2
     count, group = cv2.connectedComponents(near.astype(np.uint8))
     return np.where(kept, group, 0), count

@@ -12,44 +12,49 @@ import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from wbcclf.preprocessing._stain import Stain
+
 ANGLES, STEPS = 64, 64
 BINS = 16
+# Of red density, green density and dye, in green densities of a red cell: what nuclei have is
+# beyond the last bin, and the shades between background, red cells and cytoplasm are told apart.
+LIMITS = ((-0.3, 1.5), (-0.2, 1.8), (-0.8, 1.3))
 SURE = 4.0  # log-likelihood ratio of a nucleus' pixel, and the limit of all others
 # A colour is the cell's only if it is this many times as common in the cell as elsewhere: a red
 # cell that touches the nucleus makes its own colour up to twice as common there.
 OVERWEIGHT = 3.0
+RARE = 1e-4  # share of a colour that was seen nowhere
 TURN = 3  # steps that the radius may change from one angle to the next
+ROUNDS = 3  # of histograms and outline in turn
 
-_DIRECTIONS = np.linspace(0, 2 * np.pi, ANGLES, endpoint=False)
-_COS, _SIN = np.cos(_DIRECTIONS)[:, None], np.sin(_DIRECTIONS)[:, None]
+_ANGLES = np.linspace(0, 2 * np.pi, ANGLES, endpoint=False, dtype=np.float32)[:, None]
+_COS, _SIN = np.cos(_ANGLES), np.sin(_ANGLES)
+_TOUR = np.arange(ANGLES * 3 // 2) % ANGLES  # one and a half times around
 
 
-def colour_bins(density: np.ndarray, dye: np.ndarray, nucleus: float) -> np.ndarray:
-    """Return the number of each pixel's colour bin (of red, green and dye), as uint16.
-
-    `nucleus` is the green density of nuclei, the unit: bins mean the same at any depth of stain.
-    """
-    limits = ((density[..., 0], -0.1, 0.5), (density[..., 1], -0.05, 0.6), (dye, -0.25, 0.45))
-    number = np.zeros(dye.shape, np.float32)
-    for values, low, high in limits:
-        scaled = values * np.float32(BINS / (high - low) / nucleus) - np.float32(
-            low * BINS / (high - low)
-        )
-        number = number * BINS + np.floor(np.clip(scaled, 0, BINS - 1))
-    return number.astype(np.uint16)
+def colour_bins(pixels: np.ndarray, stain: Stain) -> np.ndarray:
+    """Return the number of the colour bin of each of uint8 `pixels` (..., 3), as int64."""
+    unit = stain.red or stain.nucleus / 3
+    number = np.zeros(pixels.shape[:-1], np.int64)
+    values = (stain.density(pixels, 0), stain.density(pixels, 1), stain.dye(pixels))
+    for shade, (low, high) in zip(values, LIMITS, strict=True):
+        scaled = (shade / unit - low) * (BINS / (high - low))
+        number = number * BINS + np.clip(scaled, 0, BINS - 1).astype(np.int64)
+    return number
 
 
 def histogram(bins: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """Return the smoothed frequencies of colour bins, of shape (BINS**3,)."""
-    counts = np.bincount(bins.ravel(), weights, minlength=BINS**3)
-    counts = gaussian_filter(counts.astype(np.float32).reshape(BINS, BINS, BINS), 1.0).ravel()
+    """Return the smoothed frequencies of colour bins (n,), of shape (BINS**3,)."""
+    counts = np.bincount(bins, weights, minlength=BINS**3).astype(np.float32)
+    counts = gaussian_filter(counts.reshape(BINS, BINS, BINS), 1.0, truncate=2).ravel()
     return counts / max(float(counts.sum()), 1e-9)
 
 
 def find_outline(
-    bins: np.ndarray,
+    pixels: np.ndarray,
     nucleus: np.ndarray,
     seen: np.ndarray,
+    stain: Stain,
     outside: np.ndarray,
     radius: float,
 ) -> np.ndarray:
@@ -57,73 +62,80 @@ def find_outline(
 
     Parameters
     ----------
-    bins : uint16 array of shape (height, width)
-        What `colour_bins` returned.
+    pixels : uint8 array of shape (height, width, 3)
     nucleus, seen : uint8 arrays of shape (height, width)
         1 in this nucleus, and where the picture is.
+    stain : Stain
     outside : array of shape (BINS**3,)
         The histogram of what is no white cell.
     radius : float
         The radius of a red cell in pixels.
     """
-    y, x = np.nonzero(nucleus)
-    hull = cv2.convexHull(np.stack([x, y], axis=1).astype(np.int32))[:, 0].astype(np.float32)
+    edges, _ = cv2.findContours(nucleus, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    hull = cv2.convexHull(np.concatenate(edges))[:, 0].astype(np.float32)
     outline = _grown(hull, 0.3 * radius)
-    for _ in range(3):
-        centre = outline.mean(axis=0)
+    for turn in range(ROUNDS):
+        centre = _centre(outline)
         reach = float(np.hypot(*(hull - centre).T).max()) + 1.2 * radius
-        step = reach / STEPS
-        radii = (np.arange(STEPS, dtype=np.float32) + 0.5) * np.float32(step)
-        xs = (centre[0] + _COS * radii).astype(np.float32)
-        ys = (centre[1] + _SIN * radii).astype(np.float32)
-
-        def sample(values: np.ndarray, xs: np.ndarray = xs, ys: np.ndarray = ys) -> np.ndarray:
-            return cv2.remap(values, xs, ys, cv2.INTER_NEAREST, borderValue=0)
-
-        in_nucleus, in_picture, colour = sample(nucleus) > 0, sample(seen) > 0, sample(bins)
-        # The last outline, in these polar coordinates.
+        step = np.float32(reach / STEPS)
+        radii = (np.arange(STEPS, dtype=np.float32) + np.float32(0.5)) * step
+        at = np.stack([centre[0] + _COS * radii, centre[1] + _SIN * radii], axis=-1)
+        in_nucleus = cv2.remap(nucleus, at, None, cv2.INTER_NEAREST) > 0
+        in_picture = cv2.remap(seen, at, None, cv2.INTER_NEAREST) > 0
+        colour = colour_bins(cv2.remap(pixels, at, None, cv2.INTER_NEAREST), stain)
         last = np.zeros(nucleus.shape, np.uint8)
-        cv2.fillPoly(last, [np.round(outline).astype(np.int32)], 1)
-        within = (sample(last) > 0) & in_picture & ~in_nucleus
-        area = np.broadcast_to(radii, within.shape)
-        cell = histogram(colour[within], area[within])
-        ratio = np.log((cell + 1e-4) / (OVERWEIGHT * (outside + 1e-4)))[colour]
+        cv2.fillPoly(last, [np.rint(outline).astype(np.int32)], 1)
+        cytoplasm = cv2.remap(last, at, None, cv2.INTER_NEAREST) > 0
+        cytoplasm &= in_picture & ~in_nucleus
+        # A sample stands for an area that grows with the radius.
+        cell = histogram(colour[cytoplasm], np.broadcast_to(radii, colour.shape)[cytoplasm])
+        ratio = np.log((cell + RARE) / (OVERWEIGHT * (outside + RARE)))[colour]
         ratio = np.where(in_picture, np.clip(ratio, -SURE, SURE), 0)
         gain = np.cumsum(np.where(in_nucleus, SURE, ratio) * radii, axis=1)
-        # What is beyond the nucleus' far edge stays out of reach of the path, not the nucleus.
+        # The outline goes around the nucleus.
         farthest = np.where(in_nucleus.any(1), STEPS - in_nucleus[:, ::-1].argmax(1), 0)
         gain[np.arange(STEPS) < farthest[:, None] - 1] = -1e6
-        length = (_best_path(gain) + 1) * step
-        outline = np.stack(
-            [centre[0] + _COS[:, 0] * length, centre[1] + _SIN[:, 0] * length], axis=1
-        )
-    return outline.astype(np.float32)
+        if turn < ROUNDS - 1:  # rough is enough for the histograms
+            length = (gain + np.roll(gain, 1, axis=0) + np.roll(gain, -1, axis=0)).argmax(axis=1)
+        else:
+            length = _best_path(gain)
+        outline = at[np.arange(ANGLES), length] + step / 2 * np.hstack([_COS, _SIN])
+    return outline
 
 
 def _grown(hull: np.ndarray, by: float) -> np.ndarray:
-    centre = hull.mean(axis=0)
-    away = hull - centre
-    return hull + by * away / np.maximum(np.hypot(*away.T)[:, None], 1e-6)
+    away = hull - _centre(hull)
+    return hull + np.float32(by) * away / np.maximum(np.hypot(*away.T)[:, None], 1e-6)
+
+
+def _centre(outline: np.ndarray) -> np.ndarray:
+    """Return the centre of gravity of a polygon, or of its corners if it has no area."""
+    moments = cv2.moments(outline)
+    if moments["m00"] < 1:
+        return outline.mean(axis=0)
+    return np.float32([moments["m10"], moments["m01"]]) / np.float32(moments["m00"])
 
 
 def _best_path(gain: np.ndarray) -> np.ndarray:
-    """Return the step of each angle on the closed path with the largest sum of `gain`."""
-    # Twice around; the middle of it is closed, for the ends no longer matter there.
-    rows = np.concatenate([gain, gain])
-    best = np.empty_like(rows)
+    """Return the step of each angle on the closed path with the largest sum of `gain`.
+
+    The path runs half a time around more than once; in the middle its ends no longer matter.
+    """
+    rows = gain[_TOUR]
+    padded = np.full((len(rows), STEPS + 2 * TURN), -np.inf)
+    best = padded[:, TURN:-TURN]
     best[0] = rows[0]
-    padded = np.full(STEPS + 2 * TURN, -np.inf)
     for angle in range(1, len(rows)):
-        padded[TURN:-TURN] = best[angle - 1]
-        best[angle] = rows[angle] + np.lib.stride_tricks.sliding_window_view(
-            padded, 2 * TURN + 1
-        ).max(axis=1)
-    path = np.empty(len(rows), int)
+        # The largest of 7 neighbours, by windows of 2, 4 and 7.
+        pair = np.maximum(padded[angle - 1, :-1], padded[angle - 1, 1:])
+        four = np.maximum(pair[:-2], pair[2:])
+        np.add(rows[angle], np.maximum(four[:-3], four[3:]), out=best[angle])
+    path = np.empty(len(rows), np.int64)
     path[-1] = best[-1].argmax()
     for angle in range(len(rows) - 1, 0, -1):
-        low = max(path[angle] - TURN, 0)
-        path[angle - 1] = low + best[angle - 1, low : path[angle] + TURN + 1].argmax()
-    middle = np.arange(ANGLES // 2, ANGLES // 2 + ANGLES)
-    closed = np.empty(ANGLES, int)
+        window = padded[angle - 1, path[angle] : path[angle] + 2 * TURN + 1]
+        path[angle - 1] = path[angle] - TURN + window.argmax()
+    middle = np.arange(ANGLES // 4, ANGLES // 4 + ANGLES)
+    closed = np.empty(ANGLES, np.int64)
     closed[middle % ANGLES] = path[middle]
     return closed

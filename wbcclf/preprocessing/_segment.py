@@ -10,7 +10,7 @@ import numpy as np
 from wbcclf.preprocessing._cell import Cell
 from wbcclf.preprocessing._nuclei import group_nuclei, red_cell_radius
 from wbcclf.preprocessing._outline import colour_bins, find_outline, histogram
-from wbcclf.preprocessing._stain import FAINTEST, Stain, density, inside
+from wbcclf.preprocessing._stain import FAINTEST, Stain, inside
 
 # Areas of a red cell, which is 7 to 8 micrometres wide. The nucleus of a small lymphocyte is as
 # large as a red cell, a platelet is 2 to 3 micrometres wide: a tenth.
@@ -20,41 +20,37 @@ SMALLEST_LOBE = 0.08
 GAP = 0.5  # between lobes of one nucleus
 FAR = 1.2  # from a nucleus: other cells and background
 
+EDGE = 0.5  # of the dye of nuclei: a nucleus ends where half of it is left
+STRIDE = 3  # every third pixel a side is enough for a histogram
 SAME = 0.3  # outlines that share this much of the smaller one are of one cell
+
+_CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
 
 def segment(tile: np.ndarray, stain: Stain) -> list[Cell]:
     """Return the white cells of a uint8 picture (height, width, 3), in its coordinates."""
     seen = inside(tile)
     # One pixel of blur takes out the noise and the colour fringes of JPEG.
-    depth = density(cv2.GaussianBlur(tile, (0, 0), 1), stain.light)
-    green = depth[..., 1]
-    dye = green - np.float32(stain.slope) * depth[..., 2]
-    dark = ((dye > stain.threshold) & (seen > 0)).astype(np.uint8)
-    dark = cv2.morphologyEx(
-        dark, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-    )
-    if not dark.any():
+    tile = cv2.GaussianBlur(tile, (5, 5), 1)
+    dark = cv2.compare(stain.dye(tile), EDGE * stain.nucleus, cv2.CMP_GT) & seen
+    dark = cv2.morphologyEx(dark, cv2.MORPH_OPEN, _CROSS)
+    n_dark = cv2.countNonZero(dark)
+    if not n_dark:
         return []
     away = cv2.distanceTransform(1 - dark, cv2.DIST_L2, 3)
-    size = float(np.sqrt(dark.sum() / np.pi))
-    radius = None
-    if stain.red is not None:
-        red = (green > max(stain.red / 2, FAINTEST)) & (seen > 0) & (away > 0.3 * size)
-        radius = red_cell_radius(red.astype(np.uint8))
-    radius = radius or size
-    area = np.pi * radius**2
+    radius = _red_cell_radius(tile, stain, seen, away, n_dark) or np.sqrt(n_dark / np.pi)
+    nuclei, count = group_nuclei(dark, GAP * radius, SMALLEST_LOBE * np.pi * radius**2)
+    if count == 1:
+        return []
 
-    bins = colour_bins(depth, dye, float(np.median(green[dark > 0])))
-    others = (away > FAR * radius) & (seen > 0)
-    if others.mean() < 0.1:  # a crop: what is farthest from the nuclei
-        others = (away > np.percentile(away, 75)) & (seen > 0)
-    outside = histogram(bins[others])
-
-    nuclei, count = group_nuclei(dark, GAP * radius, SMALLEST_LOBE * area)
+    # A tenth of a picture or more is enough of what is no white cell; else what is farthest.
+    some = np.s_[::STRIDE, ::STRIDE]
+    distances, pixels = away[some][seen[some] > 0], tile[some][seen[some] > 0]
+    far = distances > min(FAR * radius, np.percentile(distances, 75))
+    outside = histogram(colour_bins(pixels[far][None], stain)[0])
 
     def outlined(number: int) -> Cell:
-        return _outlined(nuclei, number, bins, seen, outside, radius)
+        return _outlined(nuclei, number, tile, seen, stain, outside, radius)
 
     found = {number: outlined(number) for number in range(1, count)}
     while (pair := _same_cell(found)) is not None:
@@ -65,11 +61,24 @@ def segment(tile: np.ndarray, stain: Stain) -> list[Cell]:
     return [cell for cell in found.values() if cell.score >= 0.5]
 
 
+def _red_cell_radius(
+    tile: np.ndarray, stain: Stain, seen: np.ndarray, away: np.ndarray, n_dark: int
+) -> float | None:
+    if stain.red is None:
+        return None
+    green = stain.density(tile, 1)
+    # Cytoplasm may be as dense as a red cell.
+    no_cytoplasm = cv2.compare(away, 0.3 * np.sqrt(n_dark / np.pi), cv2.CMP_GT)
+    stained = cv2.compare(green, max(stain.red / 2, FAINTEST), cv2.CMP_GT)
+    return red_cell_radius(stained & no_cytoplasm & seen)
+
+
 def _outlined(
     nuclei: np.ndarray,
     number: int,
-    bins: np.ndarray,
+    tile: np.ndarray,
     seen: np.ndarray,
+    stain: Stain,
     outside: np.ndarray,
     radius: float,
 ) -> Cell:
@@ -84,7 +93,7 @@ def _outlined(
     )
     window = np.s_[top:bottom, left:right]
     nucleus = (nuclei[window] == number).astype(np.uint8)
-    outline = find_outline(bins[window], nucleus, seen[window], outside, radius)
+    outline = find_outline(tile[window], nucleus, seen[window], stain, outside, radius)
     cell = np.zeros_like(nucleus)
     cv2.fillPoly(cell, [np.round(outline).astype(np.int32)], 1)
     cell &= seen[window]

@@ -18,7 +18,7 @@ import numpy as np
 
 BLACK = 16  # of 255: darker in all channels is no stain but the edge of a turned picture
 SLOPE = (
-    1.8  # green / blue density of red cells until some are seen; 1.0 to 2.5 in four laboratories
+    1.8  # green / blue density of red cells until some are seen (1.0 to 2.5 at four laboratories)
 )
 FAINTEST = 0.1  # density: less than a tenth of the light taken away is not a stain
 
@@ -29,43 +29,40 @@ class Stain:
 
     light: np.ndarray  # (3,) RGB of the empty background
     slope: float  # green over blue density of red cells
-    threshold: float  # dye of a nucleus' edge: half of what nuclei hold
+    nucleus: float  # dye of nuclei
     red: float | None  # green density of red cells; None where there are none
+
+    def density(self, pixels: np.ndarray, channel: int) -> np.ndarray:
+        """Return the optical density of one channel of uint8 `pixels`, float32."""
+        table = np.log((self.light[channel] + 1) / (np.arange(256) + 1)).astype(np.float32)
+        return cv2.LUT(pixels[..., channel], table)
+
+    def dye(self, pixels: np.ndarray) -> np.ndarray:
+        """Return what dye there is in uint8 `pixels` beside haemoglobin: 0 in red cells."""
+        return self.density(pixels, 1) - np.float32(self.slope) * self.density(pixels, 2)
 
 
 def inside(image: np.ndarray) -> np.ndarray:
     """Return where the picture is: everything but black wedges and borders, as uint8 0 or 1."""
-    seen = (image.max(axis=2) > BLACK).astype(np.uint8)
-    if seen.all():
-        return seen
+    black = cv2.inRange(image, (0, 0, 0), (BLACK, BLACK, BLACK))
+    if not black.any():
+        return np.ones(black.shape, np.uint8)
     square = np.ones((5, 5), np.uint8)
     # Small black dots are dirt or pigment; resampling greys a wedge's edge over two pixels.
-    return cv2.erode(cv2.morphologyEx(seen, cv2.MORPH_CLOSE, square), square)
+    black = cv2.dilate(cv2.morphologyEx(black, cv2.MORPH_OPEN, square), square)
+    return (black == 0).astype(np.uint8)
 
 
-def density(image: np.ndarray, light: np.ndarray) -> np.ndarray:
-    """Return the optical density of a uint8 picture (h, w, 3), float32; 0 is the background."""
-    levels = np.arange(256, dtype=np.float32)[:, None]
-    table = np.log((light + 1) / (levels + 1)).astype(np.float32)
-    return cv2.LUT(image, table[None])
-
-
-def read_stain(image: np.ndarray, seen: np.ndarray) -> Stain | None:
-    """Return the stain of a smoothed uint8 picture, or None if no nucleus can be in it.
-
-    Parameters
-    ----------
-    image : uint8 array of shape (height, width, 3)
-    seen : uint8 array of shape (height, width)
-        What `inside` returned for it.
-    """
-    pixels = image[seen > 0]
+def read_stain(pixels: np.ndarray) -> Stain | None:
+    """Return the stain of uint8 `pixels` (n, 3), or None if no nucleus can be among them."""
     if not len(pixels):
         return None
-    lowest, highest = np.percentile(pixels[:, 1], [88, 98])
-    brightest = (pixels[:, 1] >= lowest) & (pixels[:, 1] <= highest)
-    light = np.median(pixels[brightest], axis=0).astype(np.float32)
-    green, blue = density(pixels[None], light)[0, :, 1:].T
+    green = pixels[:, 1]
+    lowest, highest = np.percentile(green, [88, 98])
+    brightest = pixels[(green >= lowest) & (green <= highest)]
+    light = np.median(brightest, axis=0).astype(np.float32)
+    stain = Stain(light, SLOPE, 0.0, None)
+    green, blue = stain.density(pixels, 1).ravel(), stain.density(pixels, 2).ravel()
     slope, red = SLOPE, None
     for _ in range(2):
         dye = green - slope * blue
@@ -78,7 +75,7 @@ def read_stain(image: np.ndarray, seen: np.ndarray) -> Stain | None:
             slope = 1 / float(np.clip(np.median(blue[red_cells] / green[red_cells]), 0.4, 1.0))
     if nucleus < 2 * FAINTEST:
         return None
-    return Stain(light, slope, nucleus / 2, red)
+    return Stain(light, slope, nucleus, red)
 
 
 def _level(values: np.ndarray, percentile: float) -> float:
