@@ -6,30 +6,56 @@ import cv2
 import numpy as np
 
 
+ENOUGH = 20  # points of red cells' outlines
+ARC = 0.6  # radii between the points that a circle is drawn through
+
+
 def red_cell_radius(stained: np.ndarray) -> float | None:
-    """Return the radius of red cells in pixels, or None where fewer than four are seen.
+    """Return the radius of red cells in pixels, or None where too few are seen.
+
+    It is the median radius of the circles through three points of an outline that bulges there. So
+    neither pale centres nor clumps and rolls of red cells matter, whose outlines are their arcs.
 
     Parameters
     ----------
     stained : uint8 array of shape (height, width)
-        1 in what is stained and no white cell; changed in place.
+        1 in what is stained and no white cell.
     """
-    first = _thickness(stained)
-    if first is None:
-        return None
-    # Pale centres make rings of red cells: fill the holes that are no wider than a cell.
-    outlines, tree = cv2.findContours(stained, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    for outline, (_, _, _, parent) in zip(outlines, tree[0], strict=True):
-        if parent >= 0 and cv2.contourArea(outline) < np.pi * (2 * first) ** 2:
-            cv2.drawContours(stained, [outline], -1, 1, cv2.FILLED)
-    return _thickness(stained)
-
-
-def _thickness(mask: np.ndarray) -> float | None:
-    """Return the 80th percentile of the peaks of the distance to the mask's edge."""
-    distance = cv2.distanceTransform(mask, cv2.DIST_L2, 3)
+    distance = cv2.distanceTransform(stained, cv2.DIST_L2, 3)
     peaks = distance[(distance == cv2.dilate(distance, np.ones((9, 9)))) & (distance > 2)]
-    return float(np.percentile(peaks, 80)) if len(peaks) > 3 else None
+    if not len(peaks):
+        return None
+    radius = float(np.percentile(peaks, 80))  # a first guess: half as thick as red cells are
+    outlines, _ = cv2.findContours(stained, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    outlines = [outline[:, 0] for outline in outlines]
+    far_corner = np.array(stained.shape[::-1]) - 1
+    for _ in range(3):
+        step = max(3, round(ARC * radius))
+        radii = [
+            _bulges(outline.astype(np.float32), step, far_corner)
+            for outline in outlines
+            if len(outline) >= 4 * step
+        ]
+        found = np.concatenate(radii) if radii else np.empty(0)
+        if len(found) < ENOUGH:
+            return None
+        radius = float(np.median(found))
+    return radius
+
+
+def _bulges(outline: np.ndarray, step: int, far_corner: np.ndarray) -> np.ndarray:
+    """Return the radii of the circles through points `step` apart where the outline bulges."""
+    before, after = (
+        np.roll(outline, step, axis=0) - outline,
+        np.roll(outline, -step, axis=0) - outline,
+    )
+    # The picture's border cuts cells along straight lines.
+    inner = ((outline > step) & (outline < far_corner - step)).all(axis=1)
+    area = before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]
+    bulges = inner & (area > 0)
+    before, after, area = before[bulges], after[bulges], area[bulges]
+    sides = [np.hypot(*side.T) for side in (before, after, before - after)]
+    return sides[0] * sides[1] * sides[2] / (2 * area)
 
 
 def group_nuclei(dark: np.ndarray, gap: float, smallest: float) -> tuple[np.ndarray, int]:

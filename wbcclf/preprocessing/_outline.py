@@ -19,6 +19,8 @@ BINS = 16
 # Of red density, green density and dye, in green densities of a red cell: what nuclei have is
 # beyond the last bin, and the shades between background, red cells and cytoplasm are told apart.
 LIMITS = ((-0.3, 1.5), (-0.2, 1.8), (-0.8, 1.3))
+# In red cell radii: what is taken for cytoplasm at first, and how far from the nucleus it may go.
+RIM, REACH = 0.22, 0.9
 SURE = 4.0  # log-likelihood ratio of a nucleus' pixel, and the limit of all others
 # A colour is the cell's only if it is this many times as common in the cell as elsewhere: a red
 # cell that touches the nucleus makes its own colour up to twice as common there.
@@ -73,10 +75,10 @@ def find_outline(
     """
     edges, _ = cv2.findContours(nucleus, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     hull = cv2.convexHull(np.concatenate(edges))[:, 0].astype(np.float32)
-    outline = _grown(hull, 0.3 * radius)
+    outline = _grown(hull, RIM * radius)
     for turn in range(ROUNDS):
         centre = _centre(outline)
-        reach = float(np.hypot(*(hull - centre).T).max()) + 1.2 * radius
+        reach = float(np.hypot(*(hull - centre).T).max()) + REACH * radius
         step = np.float32(reach / STEPS)
         radii = (np.arange(STEPS, dtype=np.float32) + np.float32(0.5)) * step
         at = np.stack([centre[0] + _COS * radii, centre[1] + _SIN * radii], axis=-1)

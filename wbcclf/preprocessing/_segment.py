@@ -12,13 +12,13 @@ from wbcclf.preprocessing._nuclei import group_nuclei, red_cell_radius
 from wbcclf.preprocessing._outline import colour_bins, find_outline, histogram
 from wbcclf.preprocessing._stain import FAINTEST, Stain, inside
 
-# Areas of a red cell, which is 7 to 8 micrometres wide. The nucleus of a small lymphocyte is as
-# large as a red cell, a platelet is 2 to 3 micrometres wide: a tenth.
-LIKELY = 0.35  # the score is 0.5 here
-SMALLEST_LOBE = 0.08
-# Red cell radii.
-GAP = 0.5  # between lobes of one nucleus
-FAR = 1.2  # from a nucleus: other cells and background
+# In red cells, which are 7 to 8 micrometres wide; the nucleus of a small lymphocyte is as large as
+# one, a platelet is 2 to 3 micrometres wide: a tenth. Lobes and platelets are alike in size, so
+# the score looks at the whole cell, too.
+SMALLEST_LOBE = 0.045  # area
+LIKELY = 0.6  # area of the nucleus times area of the cell: the score is 0.5 here
+GAP = 0.4  # radii between lobes of one nucleus
+FAR = 0.9  # radii from a nucleus: other cells and background
 
 EDGE = 0.5  # of the dye of nuclei: a nucleus ends where half of it is left
 STRIDE = 3  # every third pixel a side is enough for a histogram
@@ -100,12 +100,12 @@ def _outlined(
     x, y, width, height = cv2.boundingRect(cell)
     box = np.s_[y : y + height, x : x + width]
     top, left = top + y, left + x
-    relative = float(nucleus.sum()) / (np.pi * radius**2)
+    areas = float(nucleus.sum()) * float(cell.sum()) / (np.pi * radius**2) ** 2
     return Cell(
         bbox=(top, left, top + height, left + width),
         cell=cell[box] > 0,
         nucleus=(nucleus & cell)[box] > 0,
-        score=relative**2 / (relative**2 + LIKELY**2),
+        score=areas**2 / (areas**2 + LIKELY**2),
     )
 
 
