@@ -15,7 +15,7 @@ from wbcclf.preprocessing._stain import inside, read_stain
 
 TILE = 2048  # pixels a side, so that a tile's arrays take some 200 MB
 MARGIN = 512  # that neighbouring tiles share: no cell is wider
-SAMPLE, FEWEST = 1_000_000, 20_000  # pixels, evenly spaced, that give light and stain
+SAMPLE, FEWEST = 1_000_000, 10_000  # pixels, evenly spaced, that give light and stain
 
 
 def find_cells(image: np.ndarray) -> list[Cell]:

@@ -16,7 +16,7 @@ from wbcclf.preprocessing._stain import FAINTEST, Stain, inside
 # one, a platelet is 2 to 3 micrometres wide: a tenth. Lobes and platelets are alike in size, so
 # the score looks at the whole cell, too.
 SMALLEST_LOBE = 0.045  # area
-LIKELY = 0.6  # area of the nucleus times area of the cell: the score is 0.5 here
+LIKELY = 0.4  # area of the nucleus times area of the cell: the score is 0.5 here
 GAP = 0.4  # radii between lobes of one nucleus
 FAR = 0.9  # radii from a nucleus: other cells and background
 
