@@ -27,8 +27,14 @@ class Field:
         return mask > 0
 
     def red_cell(self, x, y):
-        ring = self.disc(x, y, RADIUS) & ~self.disc(x, y, RADIUS / 3)
-        self.density[ring] = np.maximum(self.density[ring], RED_CELL)
+        cell = cv2.circle(np.zeros((64, 64), np.uint8), (512, 512), RADIUS * 16, 1, -1, shift=4)
+        cell -= cv2.circle(np.zeros_like(cell), (512, 512), round(RADIUS * 16 / 3), 1, -1, shift=4)
+        moved = np.float32([[1, 0, x - 32], [0, 1, y - 32]])
+        top, left = max(round(y) - 32, 0), max(round(x) - 32, 0)
+        around = self.density[top : round(y) + 32, left : round(x) + 32]
+        moved[:, 2] -= left, top
+        ring = cv2.warpAffine(cell, moved, around.shape[1::-1], flags=cv2.INTER_NEAREST) > 0
+        around[ring] = np.maximum(around[ring], RED_CELL)
         return self
 
     def red_cells(self, spacing=58, keep_off=()):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-ENOUGH = 20  # points of red cells' outlines
 _SQUARE = np.ones((5, 5), np.uint8)
+ENOUGH = 20  # points of outlines
 ARC = 0.6  # radii between the points that a circle is drawn through
 
 
-def red_cell_radius(stained: np.ndarray) -> float | None:
+def red_cell_radius(stained: np.ndarray, away: np.ndarray) -> float | None:
     """Return the radius of red cells in pixels, or None where too few are seen.
 
     It is the median radius of the circles through three points of an outline that bulges there. So
@@ -19,28 +19,27 @@ def red_cell_radius(stained: np.ndarray) -> float | None:
     Parameters
     ----------
     stained : uint8 array of shape (height, width)
-        1 in what is stained and no white cell.
+        1 in what is stained.
+    away : bool array of shape (height, width)
+        Where no white cell can be: outlines count only there.
     """
     # A first guess, in every second pixel: half as thick as red cells are.
     distance = cv2.distanceTransform(np.ascontiguousarray(stained[::2, ::2]), cv2.DIST_L2, 3)
-    peaks = distance[(distance == cv2.dilate(distance, _SQUARE)) & (distance > 1)]
+    peaks = distance[(distance == cv2.dilate(distance, _SQUARE)) & (distance > 1) & away[::2, ::2]]
     if not len(peaks):
         return None
     radius = 2 * float(np.percentile(peaks, 80))
     outlines, _ = cv2.findContours(stained, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    far_corner = np.array(stained.shape[::-1]) - 1
     for _ in range(3):
         step = max(3, round(ARC * radius))
-        radii = _bulges(
-            [outline for outline in outlines if len(outline) >= 4 * step], step, far_corner
-        )
+        radii = _bulges([outline for outline in outlines if len(outline) >= 4 * step], step, away)
         if len(radii) < ENOUGH:
             return None
         radius = float(np.median(radii))
     return radius
 
 
-def _bulges(outlines: list[np.ndarray], step: int, far_corner: np.ndarray) -> np.ndarray:
+def _bulges(outlines: list[np.ndarray], step: int, away: np.ndarray) -> np.ndarray:
     """Return the radii of the circles through points `step` apart where outlines bulge."""
     if not outlines:
         return np.empty(0)
@@ -55,8 +54,9 @@ def _bulges(outlines: list[np.ndarray], step: int, far_corner: np.ndarray) -> np
     after = points[first + (number + step) % length] - here
     area = before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]
     # The picture's border cuts cells along straight lines.
-    inner = (here > step).all(axis=1) & (here < far_corner - step).all(axis=1)
-    bulges = inner & (area > 0)
+    inner = ((here > step) & (here < np.array(away.shape[::-1]) - 1 - step)).all(axis=1)
+    x, y = here.astype(int).T
+    bulges = inner & away[y, x] & (area > 0)
     before, after, area = before[bulges], after[bulges], area[bulges]
     sides = [np.hypot(side[:, 0], side[:, 1]) for side in (before, after, before - after)]
     return sides[0] * sides[1] * sides[2] / (2 * area)
@@ -85,6 +85,11 @@ def group_nuclei(dark: np.ndarray, gap: float, smallest: float) -> tuple[np.ndar
     large = stats[:, cv2.CC_STAT_AREA] >= smallest
     large[0] = False
     kept = large[parts].astype(np.uint8)
+    # Bright chromatin and vacuoles are holes of a nucleus that are smaller than its lobes.
+    outlines, tree = cv2.findContours(kept, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    for number in range(len(outlines)):
+        if tree[0, number, 3] >= 0 and cv2.contourArea(outlines[number]) < smallest:
+            cv2.drawContours(kept, outlines, number, 1, cv2.FILLED)
     if large.sum() < 2:
         return kept.astype(np.int32), 1 + int(large.sum())
     near = cv2.distanceTransform(1 - kept, cv2.DIST_L2, 3) <= gap / 2

@@ -16,10 +16,13 @@ from wbcclf.preprocessing._stain import FAINTEST, Stain, inside
 # one, a platelet is 2 to 3 micrometres wide: a tenth. Lobes and platelets are alike in size, so
 # the score looks at the whole cell, too.
 SMALLEST_LOBE = 0.045  # area
-LIKELY = 0.4  # area of the nucleus times area of the cell: the score is 0.5 here
+LIKELY = 0.35  # area of the nucleus times area of the cell: the score is 0.5 here
 GAP = 0.4  # radii between lobes of one nucleus
 FAR = 0.9  # radii from a nucleus: other cells and background
 
+FEWEST = 4  # pixels of radius: smaller nuclei show no shape
+NUCLEUS = 1.3  # radius of a typical nucleus in those of a red cell
+CYTOPLASM = 0.6  # its width in radii of the nucleus
 EDGE = 0.5  # of the dye of nuclei: a nucleus ends where half of it is left
 STRIDE = 3  # every third pixel a side is enough for a histogram
 SAME = 0.3  # outlines that share this much of the smaller one are of one cell
@@ -34,11 +37,19 @@ def segment(tile: np.ndarray, stain: Stain) -> list[Cell]:
     tile = cv2.GaussianBlur(tile, (5, 5), 1)
     dark = cv2.compare(stain.dye(tile), EDGE * stain.nucleus, cv2.CMP_GT) & seen
     dark = cv2.morphologyEx(dark, cv2.MORPH_OPEN, _CROSS)
-    n_dark = cv2.countNonZero(dark)
-    if not n_dark:
+    if not dark.any():
         return []
     away = cv2.distanceTransform(1 - dark, cv2.DIST_L2, 3)
-    radius = _red_cell_radius(tile, stain, seen, away, n_dark) or np.sqrt(n_dark / np.pi)
+    _, _, parts, _ = cv2.connectedComponentsWithStats(dark)
+    size = float(np.sqrt(parts[1:, cv2.CC_STAT_AREA].max() / np.pi))
+    if size < FEWEST:
+        return []
+    radius = None
+    if stain.red is not None:
+        dense = cv2.compare(stain.density(tile, 1), max(stain.red / 2, FAINTEST), cv2.CMP_GT)
+        # Cytoplasm may be as dense as a red cell, but most of it is near the nucleus.
+        radius = red_cell_radius(dense & seen, away > CYTOPLASM * size)
+    radius = radius or size / NUCLEUS
     nuclei, count = group_nuclei(dark, GAP * radius, SMALLEST_LOBE * np.pi * radius**2)
     if count == 1:
         return []
@@ -59,18 +70,6 @@ def segment(tile: np.ndarray, stain: Stain) -> list[Cell]:
         del found[second]
         found[first] = outlined(first)
     return [cell for cell in found.values() if cell.score >= 0.5]
-
-
-def _red_cell_radius(
-    tile: np.ndarray, stain: Stain, seen: np.ndarray, away: np.ndarray, n_dark: int
-) -> float | None:
-    if stain.red is None:
-        return None
-    green = stain.density(tile, 1)
-    # Cytoplasm may be as dense as a red cell.
-    no_cytoplasm = cv2.compare(away, 0.3 * np.sqrt(n_dark / np.pi), cv2.CMP_GT)
-    stained = cv2.compare(green, max(stain.red / 2, FAINTEST), cv2.CMP_GT)
-    return red_cell_radius(stained & no_cytoplasm & seen)
 
 
 def _outlined(

@@ -64,15 +64,16 @@ def read_stain(pixels: np.ndarray) -> Stain | None:
     stain = Stain(light, SLOPE, 0.0, None)
     green, blue = stain.density(pixels, 1).ravel(), stain.density(pixels, 2).ravel()
     slope, red = SLOPE, None
-    for _ in range(2):
-        dye = green - slope * blue
-        nucleus = _level(dye, 0.999)
+    for _ in range(3):
+        nucleus = _level(green - slope * blue, 0.999)
         # What is stained without the dye is red cells.
-        others = (dye < nucleus / 4) & (green > FAINTEST)
-        if others.mean() > 0.02:
-            red = _level(green[others], 0.95)
-            red_cells = others & (green > red / 2)
-            slope = 1 / float(np.clip(np.median(blue[red_cells] / green[red_cells]), 0.4, 1.0))
+        others = (green - slope * blue < nucleus / 4) & (green > FAINTEST)
+        if others.mean() < 0.02:
+            break
+        red = _level(green[others], 0.95)
+        red_cells = others & (green > red / 2)
+        slope = 1 / float(np.clip(np.median(blue[red_cells] / green[red_cells]), 0.4, 1.0))
+    nucleus = _level(green - slope * blue, 0.999)
     if nucleus < 2 * FAINTEST:
         return None
     return Stain(light, slope, nucleus, red)
