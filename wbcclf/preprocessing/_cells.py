@@ -112,7 +112,7 @@ def _without_doubles(cells: list[Cell]) -> list[Cell]:
     cells = sorted(cells, key=lambda cell: (-cell.score, cell.bbox))
     boxes = np.array([cell.bbox for cell in cells]).reshape(-1, 4)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    first = []
+    first: list[int] = []
     for number, box in enumerate(boxes):
         before = boxes[first]
         shared = np.minimum(box[2:], before[:, 2:]) - np.maximum(box[:2], before[:, :2])
@@ -156,7 +156,7 @@ def _as_bytes(pixels: np.ndarray, white: float) -> np.ndarray:
     """Return pixels as contiguous uint8. Only ratios of light count, whatever the scale was."""
     if pixels.dtype == np.uint8:
         return np.ascontiguousarray(pixels)
-    return np.minimum(pixels * np.float32(255 / white), 255).astype(np.uint8)
+    return np.rint(np.minimum(pixels * np.float32(255 / white), 255)).astype(np.uint8)
 
 
 def _tiles(length: int) -> Iterator[slice]:

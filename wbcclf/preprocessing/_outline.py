@@ -48,9 +48,9 @@ def histogram(bins: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray
     """Return the smoothed frequencies of colour bins (n,), of shape (BINS**3,)."""
     counts = np.bincount(bins, weights, minlength=BINS**3).astype(np.float32)
     # Two axes as those of a picture whose channels are the third; then the third.
-    counts = cv2.GaussianBlur(counts.reshape(BINS, BINS, BINS), (5, 5), 1)
-    counts = cv2.GaussianBlur(counts.reshape(BINS * BINS, BINS), (5, 1), 1).ravel()
-    return counts / max(float(counts.sum()), 1e-9)
+    blurred = cv2.GaussianBlur(counts.reshape(BINS, BINS, BINS), (5, 5), 1)
+    blurred = cv2.GaussianBlur(blurred.reshape(BINS * BINS, BINS), (5, 1), 1)
+    return np.asarray(blurred).ravel() / max(float(blurred.sum()), 1e-9)
 
 
 def find_outline(
@@ -82,13 +82,13 @@ def find_outline(
         reach = float(np.hypot(*(hull - centre).T).max()) + REACH * radius
         step = np.float32(reach / STEPS)
         radii = (np.arange(STEPS, dtype=np.float32) + np.float32(0.5)) * step
-        at = np.stack([centre[0] + _COS * radii, centre[1] + _SIN * radii], axis=-1)
-        in_nucleus = cv2.remap(nucleus, at, None, cv2.INTER_NEAREST) > 0
-        in_picture = cv2.remap(seen, at, None, cv2.INTER_NEAREST) > 0
-        colour = colour_bins(cv2.remap(pixels, at, None, cv2.INTER_NEAREST), stain)
+        xs, ys = centre[0] + _COS * radii, centre[1] + _SIN * radii
+        in_nucleus = cv2.remap(nucleus, xs, ys, cv2.INTER_NEAREST) > 0
+        in_picture = cv2.remap(seen, xs, ys, cv2.INTER_NEAREST) > 0
+        colour = colour_bins(cv2.remap(pixels, xs, ys, cv2.INTER_NEAREST), stain)
         last = np.zeros(nucleus.shape, np.uint8)
         cv2.fillPoly(last, [np.rint(outline).astype(np.int32)], 1)
-        cytoplasm = cv2.remap(last, at, None, cv2.INTER_NEAREST) > 0
+        cytoplasm = cv2.remap(last, xs, ys, cv2.INTER_NEAREST) > 0
         cytoplasm &= in_picture & ~in_nucleus
         # A sample stands for an area that grows with the radius.
         cell = histogram(colour[cytoplasm], np.broadcast_to(radii, colour.shape)[cytoplasm])
@@ -102,7 +102,8 @@ def find_outline(
             length = (gain + np.roll(gain, 1, axis=0) + np.roll(gain, -1, axis=0)).argmax(axis=1)
         else:
             length = _best_path(gain)
-        outline = at[np.arange(ANGLES), length] + step / 2 * np.hstack([_COS, _SIN])
+        ends = (length[:, None] + np.float32(1)) * step
+        outline = np.hstack([centre[0] + _COS * ends, centre[1] + _SIN * ends]).astype(np.float32)
     return outline
 
 
@@ -116,7 +117,7 @@ def _centre(outline: np.ndarray) -> np.ndarray:
     moments = cv2.moments(outline)
     if moments["m00"] < 1:
         return outline.mean(axis=0)
-    return np.float32([moments["m10"], moments["m01"]]) / np.float32(moments["m00"])
+    return np.array([moments["m10"], moments["m01"]], np.float32) / np.float32(moments["m00"])
 
 
 def _best_path(gain: np.ndarray) -> np.ndarray:

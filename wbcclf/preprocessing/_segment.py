@@ -16,7 +16,7 @@ from wbcclf.preprocessing._stain import FAINTEST, Stain, inside
 # one, a platelet is 2 to 3 micrometres wide: a tenth. Lobes and platelets are alike in size, so
 # the score looks at the whole cell, too.
 SMALLEST_LOBE = 0.045  # area
-LIKELY = 0.35  # area of the nucleus times area of the cell: the score is 0.5 here
+LIKELY = 0.35  # area of the nucleus times that of the cell, where the score is 0.5
 GAP = 0.4  # radii between lobes of one nucleus
 FAR = 0.9  # radii from a nucleus: other cells and background
 
@@ -35,8 +35,8 @@ def segment(tile: np.ndarray, stain: Stain) -> list[Cell]:
     seen = inside(tile)
     # One pixel of blur takes out the noise and the colour fringes of JPEG.
     tile = cv2.GaussianBlur(tile, (5, 5), 1)
-    dark = cv2.compare(stain.dye(tile), EDGE * stain.nucleus, cv2.CMP_GT) & seen
-    dark = cv2.morphologyEx(dark, cv2.MORPH_OPEN, _CROSS)
+    dyed = (stain.dye(tile) > EDGE * stain.nucleus).astype(np.uint8) & seen
+    dark = np.asarray(cv2.morphologyEx(dyed, cv2.MORPH_OPEN, _CROSS))
     if not dark.any():
         return []
     away = cv2.distanceTransform(1 - dark, cv2.DIST_L2, 3)
@@ -46,7 +46,7 @@ def segment(tile: np.ndarray, stain: Stain) -> list[Cell]:
         return []
     radius = None
     if stain.red is not None:
-        dense = cv2.compare(stain.density(tile, 1), max(stain.red / 2, FAINTEST), cv2.CMP_GT)
+        dense = (stain.density(tile, 1) > max(stain.red / 2, FAINTEST)).astype(np.uint8)
         # Cytoplasm may be as dense as a red cell, but most of it is near the nucleus.
         radius = red_cell_radius(dense & seen, away > CYTOPLASM * size)
     radius = radius or size / NUCLEUS
@@ -84,13 +84,8 @@ def _outlined(
     """Return the cell around the nucleus of this number."""
     left, top, width, height = cv2.boundingRect((nuclei == number).astype(np.uint8))
     pad = int(1.5 * radius + 0.5 * max(width, height)) + 1
-    top, left, bottom, right = (
-        max(top - pad, 0),
-        max(left - pad, 0),
-        top + height + pad,
-        left + width + pad,
-    )
-    window = np.s_[top:bottom, left:right]
+    window = np.s_[max(top - pad, 0) : top + height + pad, max(left - pad, 0) : left + width + pad]
+    top, left = max(top - pad, 0), max(left - pad, 0)
     nucleus = (nuclei[window] == number).astype(np.uint8)
     outline = find_outline(tile[window], nucleus, seen[window], stain, outside, radius)
     cell = np.zeros_like(nucleus)
