@@ -56,7 +56,7 @@ from wbcclf.datasets import (
     make_blood_cells,
 )
 from wbcclf.persistence import load_model, save_model
-from wbcclf.preprocessing import Cell, find_cells
+from wbcclf.preprocessing import Cell, CellCropper, find_cells
 from wbcclf.sampling import SMOTE, Augmenter, ImageSampler
 
 __all__ = [
@@ -68,6 +68,7 @@ __all__ = [
     "CNNClassifier",
     "Cache",
     "Cell",
+    "CellCropper",
     "Constant",
     "ConvNeXtTinyClassifier",
     "ConvNet",

@@ -6,20 +6,17 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
 from numbers import Integral
 from os import PathLike
 from typing import Any, NamedTuple
 
-import joblib
 import numpy as np
 
 from wbcclf import _spill
 from wbcclf._files import some
-from wbcclf._progress import progress_bar
 from wbcclf._store import Store, make_store
+from wbcclf._threads import n_threads, run_in_threads
 from wbcclf._warnings import warn
 from wbcclf.datasets._decode import DECODER, DIGEST_BYTES, read_image, resize
 from wbcclf.exceptions import ImageReadError, SkippedFileWarning
@@ -27,7 +24,6 @@ from wbcclf.exceptions import ImageReadError, SkippedFileWarning
 __all__ = ["Reading", "check_reading", "read_images", "stretch_images"]
 
 ON_ERROR = ("raise", "warn", "skip")
-MAX_CHUNK = 16  # files handed to a thread at a time: enough to hide the hand-over
 
 
 def check_reading(
@@ -36,20 +32,11 @@ def check_reading(
     """Raise an error for a parameter that `read_images` does not take."""
     if on_error not in ON_ERROR:
         raise ValueError(f"on_error must be one of {', '.join(ON_ERROR)}, got {on_error!r}.")
-    _n_threads(n_jobs)
+    n_threads(n_jobs)
     if not isinstance(max_pixels, Integral) or max_pixels < 1:
         raise ValueError(f"max_pixels must be a positive int, got {max_pixels!r}.")
     make_store(memory)
     _spill.empty((0,), np.uint8, spill_dir)
-
-
-def _n_threads(n_jobs: int | None) -> int:
-    if n_jobs is not None and (not isinstance(n_jobs, Integral) or n_jobs == 0):
-        raise ValueError(f"n_jobs must be None or an int other than 0, got {n_jobs!r}.")
-    if n_jobs is not None and n_jobs > 0:
-        return int(n_jobs)
-    # joblib counts the cores that this process may use (affinity, containers).
-    return max(1, joblib.cpu_count() + 1 + int(-1 if n_jobs is None else n_jobs))
 
 
 class Reading(NamedTuple):
@@ -110,11 +97,10 @@ def read_images(
     OSError
         If `spill_dir` has no room for the batch.
     """
-    n_threads = _n_threads(n_jobs)
     messages: list[str] = []
     store = make_store(memory, messages.append)
     reader = _Reader(paths, image_size, max_pixels, store, spill_dir)
-    _run(reader.read, len(paths), n_threads, verbose)
+    run_in_threads(reader.read, len(paths), n_jobs, verbose)
     if store is not None:
         store.prune()
         if reader.full is not None:
@@ -242,43 +228,8 @@ def stretch_images(
             image = np.repeat(image, 3, axis=2)
         batch[index] = resize(np.ascontiguousarray(image), image_size)
 
-    _run(work, len(images), _n_threads(n_jobs), verbose)
+    run_in_threads(work, len(images), n_jobs, verbose)
     return batch
-
-
-def _run(work: Callable[[int], None], n_items: int, n_threads: int, verbose: int) -> None:
-    chunk = max(1, min(MAX_CHUNK, n_items // (4 * n_threads)))
-    starts = range(0, n_items, chunk)
-    with _progress(n_items, verbose) as advance:
-
-        def work_chunk(start: int) -> None:
-            stop = min(start + chunk, n_items)
-            for index in range(start, stop):
-                work(index)
-            advance(stop - start)
-
-        if n_threads == 1:
-            for start in starts:
-                work_chunk(start)
-            return
-        pool = ThreadPoolExecutor(n_threads, thread_name_prefix="wbcclf-read")
-        try:
-            for _ in pool.map(work_chunk, starts):
-                pass
-        finally:
-            # Also after Ctrl+C: what has not begun is dropped instead of waited for.
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _progress(n_items: int, verbose: int) -> Any:
-    """Give a function to call with the number of files done; a bar on stderr if `verbose`."""
-    if not verbose:
-        yield lambda done: None
-        return
-    with progress_bar() as bar:
-        task = bar.add_task("Images", total=n_items)
-        yield lambda done: bar.advance(task, done)
 
 
 def _report(failures: list[tuple[str, str]], n_files: int, on_error: str, advice: str) -> None:

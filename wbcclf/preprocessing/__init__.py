@@ -2,5 +2,6 @@
 
 from wbcclf.preprocessing._cell import Cell
 from wbcclf.preprocessing._cells import find_cells
+from wbcclf.preprocessing._cropper import CellCropper
 
-__all__ = ["Cell", "find_cells"]
+__all__ = ["Cell", "CellCropper", "find_cells"]

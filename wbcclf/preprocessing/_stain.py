@@ -53,14 +53,19 @@ def inside(image: np.ndarray) -> np.ndarray:
     return (black == 0).astype(np.uint8)
 
 
+def read_light(pixels: np.ndarray) -> np.ndarray:
+    """Return the light (3,) of the empty background among uint8 `pixels` (n, 3), float32."""
+    green = pixels[:, 1]
+    lowest, highest = _quantile(green, 0.88), _quantile(green, 0.98)
+    brightest = pixels[(green >= lowest) & (green <= highest)]
+    return np.median(brightest, axis=0).astype(np.float32)
+
+
 def read_stain(pixels: np.ndarray) -> Stain | None:
     """Return the stain of uint8 `pixels` (n, 3), or None if no nucleus can be among them."""
     if not len(pixels):
         return None
-    green = pixels[:, 1]
-    lowest, highest = _quantile(green, 0.88), _quantile(green, 0.98)
-    brightest = pixels[(green >= lowest) & (green <= highest)]
-    light = np.median(brightest, axis=0).astype(np.float32)
+    light = read_light(pixels)
     stain = Stain(light, SLOPE, 0.0, None)
     green, blue = stain.density(pixels, 1).ravel(), stain.density(pixels, 2).ravel()
     slope, red = SLOPE, None

@@ -1,0 +1,70 @@
+"""One piece of work for every image, in threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from numbers import Integral
+from typing import Any
+
+import joblib
+
+from wbcclf._progress import progress_bar
+
+MAX_CHUNK = 16  # images handed to a thread at a time: enough to hide the hand-over
+
+
+def n_threads(n_jobs: int | None) -> int:
+    """Return the number of threads that `n_jobs` stands for; None and -1 are one for each core.
+
+    Raises
+    ------
+    ValueError
+        If it is 0 or no int.
+    """
+    if n_jobs is not None and (not isinstance(n_jobs, Integral) or n_jobs == 0):
+        raise ValueError(f"n_jobs must be None or an int other than 0, got {n_jobs!r}.")
+    if n_jobs is not None and n_jobs > 0:
+        return int(n_jobs)
+    # joblib counts the cores that this process may use (affinity, containers).
+    return max(1, joblib.cpu_count() + 1 + int(-1 if n_jobs is None else n_jobs))
+
+
+def run_in_threads(
+    work: Callable[[int], None], n_items: int, n_jobs: int | None, verbose: int = 0
+) -> None:
+    """Call ``work(index)`` for every index below `n_items`; show a bar on stderr if `verbose`."""
+    threads = n_threads(n_jobs)
+    chunk = max(1, min(MAX_CHUNK, n_items // (4 * threads)))
+    starts = range(0, n_items, chunk)
+    with _progress(n_items, verbose) as advance:
+
+        def work_chunk(start: int) -> None:
+            stop = min(start + chunk, n_items)
+            for index in range(start, stop):
+                work(index)
+            advance(stop - start)
+
+        if threads == 1:
+            for start in starts:
+                work_chunk(start)
+            return
+        pool = ThreadPoolExecutor(threads, thread_name_prefix="wbcclf")
+        try:
+            for _ in pool.map(work_chunk, starts):
+                pass
+        finally:
+            # Also after Ctrl+C: what has not begun is dropped instead of waited for.
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _progress(n_items: int, verbose: int) -> Any:
+    """Give a function to call with the number of images done; a bar on stderr if `verbose`."""
+    if not verbose:
+        yield lambda done: None
+        return
+    with progress_bar() as bar:
+        task = bar.add_task("Images", total=n_items)
+        yield lambda done: bar.advance(task, done)
