@@ -1,4 +1,4 @@
-"""CellCropper: the cell in the middle at one size, whatever picture it came from."""
+"""CellCropper: the cell in the middle, at one size, whatever picture it came from."""
 
 import pickle
 
@@ -6,62 +6,227 @@ import cv2
 import numpy as np
 import pytest
 from imblearn.pipeline import Pipeline
+from preprocessing.fields import LIGHT, Field
 from sklearn.base import clone
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
-from wbcclf import CellCropper, CNNClassifier, find_cells, make_blood_cells
-from wbcclf.preprocessing import _picture
+from wbcclf import CellCropper, CNNClassifier, find_cells
 
-
-@pytest.fixture(scope="module")
-def cells():
-    """Eight synthetic cells, 160 x 160 pixels; read-only, so that no test changes them."""
-    images = make_blood_cells(8, image_size=160, random_state=0).images
-    images.flags.writeable = False
-    return images
+SMALL_CELL = {"radius": 30, "lobes": ((0, 0, 20),)}
 
 
-def difference(one, other):
+def one_cell(x=200, y=160, **params):
+    field = Field().white_cell(x, y, **params)
+    return field.red_cells(keep_off=[(x, y, params.get("radius", 38))]).picture()
+
+
+def crops(pictures, *args, **params):
+    return CellCropper(*args, **params).fit_transform(np.stack(pictures))
+
+
+def apart(one, other):
+    """Return the mean difference of two images in grey levels."""
     return np.abs(one.astype(float) - other).mean()
 
 
-# ---------------------------------------------------------------- where and how large
+# ---------------------------------------------------------------- where, and how large
 
 
-def test_magnification_no_longer_matters(cells):
-    twice = np.stack([cv2.resize(image, None, fx=2, fy=2) for image in cells])
-    small, large = (CellCropper(image_size=48).fit_transform(X) for X in (cells, twice))
-    apart = difference(small[0], small[1])  # two cells
-    assert difference(small, large) < apart / 3
+@pytest.mark.parametrize("scale", ["nucleus", "cell"])
+def test_magnification_no_longer_matters(scale):
+    picture, other = one_cell(), one_cell(radius=44, lobes=((-14, 0, 18), (14, 0, 18)))
+    magnified = cv2.resize(picture, None, fx=1.5, fy=1.5)
+    params = {"background": "remove", "image_size": 48}
+    (same,), (large,) = crops([picture], scale, **params), crops([magnified], scale, **params)
+    (different,) = crops([other], scale, **params)
+    assert apart(same, large) < apart(same, different) / 3
 
 
-def test_the_cell_is_in_the_middle_wherever_it_was(cells):
-    frame = np.tile(cells[:1], (1, 2, 2, 1))[:, :240, :240]  # the same cell four times
-    moved = np.full((2, 200, 200, 3), np.median(cells[0], axis=(0, 1)), np.uint8)
-    moved[0, :160, :160] = moved[1, 40:, 40:] = cells[0]
-    first, second = CellCropper(scale=64, image_size=64).fit_transform(moved)
-    np.testing.assert_array_equal(first, second)
-    assert frame.shape == (1, 240, 240, 3)
+def test_the_cell_is_in_the_middle_wherever_it_was():
+    picture = one_cell()
+    moved = [np.roll(picture, shift, axis=(0, 1)) for shift in ((-40, -60), (30, 50))]
+    one, other = crops(moved, 100, image_size=100)
+    np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize(("scale", "factor"), [("nucleus", 2.0), ("nucleus", 4.0), ("cell", 1.5)])
-def test_the_side_is_a_multiple_of_the_diameter(cells, scale, factor):
-    (cell,) = find_cells(cells[0])
-    side = round(factor * 2 * np.sqrt(getattr(cell, scale).sum() / np.pi))
-    ours = CellCropper(scale, factor=factor, image_size=side).fit_transform(cells[:1])
-    exact = CellCropper(side, image_size=side).fit_transform(cells[:1])
-    np.testing.assert_array_equal(ours, exact)
+@pytest.mark.parametrize(("scale", "factor"), [("nucleus", 2.0), ("nucleus", None), ("cell", 1.2)])
+def test_the_side_is_a_multiple_of_the_diameter(scale, factor):
+    picture = one_cell()
+    (cell,) = find_cells(picture)
+    multiple = {None: 3.0}.get(factor, factor)
+    side = round(multiple * 2 * np.sqrt(getattr(cell, scale).sum() / np.pi))
+    ours = crops([picture], scale, factor=factor, image_size=side)
+    np.testing.assert_array_equal(ours, crops([picture], side, image_size=side))
 
 
-def test_the_nearest_to_the_centre_or_the_largest(cells):
-    large = cv2.resize(cells[1], None, fx=1.5, fy=1.5)
-    field = np.concatenate([cv2.resize(cells[0], (240, 240))[:, 60:180], large], axis=1)[None]
-    assert len(find_cells(field[0])) >= 1
-    sides = {
-        which: CellCropper(80, which=which, image_size=80).fit_transform(field)
-        for which in ("centre", "largest")
-    }
-    cell = max(find_cells(field[0]), key=lambda cell: cell.cell.sum())
-    row, column = np.rint(_picture.nucleus_centre(cell) - 39.5).astype(int)
-    inner = field[0, max(row, 0) : row + 80, max(column, 0) : column + 80]
-    np.testing.assert_array_equal(sides["largest"][0][: len(inner), : inner.shape[1]], inner)
+def test_the_nearest_to_the_centre_or_the_largest():
+    two = Field().white_cell(180, 160, **SMALL_CELL).white_cell(330, 90, radius=44)
+    picture = two.red_cells(keep_off=[(180, 160, 30), (330, 90, 44)]).picture()
+    small, large = sorted(find_cells(picture), key=lambda cell: cell.cell.sum())
+    for which, cell in (("centre", small), ("largest", large)):
+        y, x = np.rint(np.argwhere(cell.nucleus).mean(axis=0) + cell.bbox[:2] - 29.5).astype(int)
+        (ours,) = crops([picture], 60, which=which, image_size=60)
+        np.testing.assert_array_equal(ours, picture[y : y + 60, x : x + 60])
+
+
+# ---------------------------------------------------------------- background and borders
+
+
+def test_all_backgrounds_come_to_one_grey():
+    lights = (230, 225, 215), (200, 190, 160), (150, 170, 190)
+    field = Field().white_cell(200, 160).red_cells(keep_off=[(200, 160, 38)])
+    out = crops([field.picture(light) for light in lights], background="normalise")
+    brightest = np.sort(out.reshape(3, -1, 3), axis=1)[:, -2000:]
+    assert abs(np.median(brightest, axis=1) - 230).max() <= 6  # the noise of the brighter half
+    assert max(apart(out[0], out[1]), apart(out[0], out[2])) < 4
+
+
+def test_only_the_cell_remains():
+    picture = one_cell()
+    (cell,) = find_cells(picture)
+    (ours,) = crops([picture], 200, background="remove", image_size=200)
+    assert (ours == 230).all(axis=2).sum() == pytest.approx(200**2 - cell.cell.sum(), abs=50)
+
+
+@pytest.mark.parametrize("background", ["keep", "normalise", "remove"])
+def test_a_wedge_and_a_border_show_no_black_and_no_second_cell(background):
+    picture = one_cell(x=360, y=40)
+    wedge = np.array([[300, 0], [400, 0], [400, 14]], np.int32)
+    cv2.fillPoly(picture, [wedge], (0, 0, 0))
+    (ours,) = crops([picture], 180, background=background, image_size=180)
+    assert ours.max(axis=2).min() > 50
+    found = find_cells(ours)
+    assert len(found) == 1 or background == "remove"  # no background is left to read the light from
+
+
+def test_a_square_that_fits_is_the_picture_itself():
+    picture = one_cell()
+    (ours,) = crops([picture], 120, image_size=120)
+    assert any(
+        (picture[y : y + 120, x : x + 120] == ours).all()
+        for y in range(90, 110)
+        for x in range(130, 150)
+    )
+
+
+# ---------------------------------------------------------------- no cell
+
+
+def nothing(height=120, width=160):
+    return np.full((height, width, 3), LIGHT, np.uint8)
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        nothing(),
+        np.zeros((120, 160, 3), np.uint8),
+        np.full((120, 160, 3), 255, np.uint8),
+        Field(120, 160).red_cells().picture(),
+        Field(120, 160).red_cells(keep_off=[(80, 60, 7)]).platelet(80, 60).picture(),
+    ],
+    ids=["empty", "black", "white", "red cells", "platelet"],
+)
+@pytest.mark.parametrize("background", ["keep", "normalise", "remove"])
+def test_an_image_without_a_cell_passes_and_is_flagged(picture, background):
+    cropper = CellCropper(background=background, image_size=120)
+    with pytest.warns(UserWarning, match=r"No white cell was found in 1 of 1 images \(first in im"):
+        (ours,) = cropper.fit_transform(picture[None])
+    assert cropper.found_.tolist() == [False]
+    if background == "keep":
+        np.testing.assert_array_equal(ours, picture[:, 20:140])
+
+
+def test_flags_are_in_the_order_of_the_images():
+    pictures = np.stack([one_cell(), nothing(320, 400), one_cell(x=150)])
+    cropper = CellCropper()
+    with pytest.warns(UserWarning, match=r"1 of 3 images \(first in image 1\)"):
+        cropper.fit(pictures)
+    assert cropper.found_.tolist() == [True, False, True]
+
+
+# ---------------------------------------------------------------- an ordinary transformer
+
+
+def test_grey_images_stay_grey_and_are_flagged():
+    grey = one_cell()[..., :1]
+    with pytest.warns(UserWarning, match="No white cell"):
+        ours = crops([grey], image_size=320)
+    np.testing.assert_array_equal(ours[0], grey[:, 40:360])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint16, np.int64])
+def test_other_dtypes_give_the_same_squares(dtype):
+    picture = one_cell()
+    for background in ("keep", "normalise"):
+        (expected,) = crops([picture], background=background)
+        (ours,) = crops([picture.astype(dtype)], background=background)
+        assert ours.dtype == dtype
+        assert abs(ours.astype(float) - expected).max() <= 1  # rounded before or after resizing
+
+
+def test_rows_give_rows():
+    pictures = np.stack([one_cell(), one_cell(x=150)])
+    rows = pictures.reshape(2, -1)
+    ours = CellCropper(image_shape=(320, 400, 3), image_size=24).fit_transform(rows)
+    expected = CellCropper(image_size=24).fit_transform(pictures)
+    np.testing.assert_array_equal(ours, expected.reshape(2, -1))
+
+
+def test_threads_folders_and_pickles_change_nothing(tmp_path):
+    pictures = np.stack([one_cell(), one_cell(x=150), one_cell(y=120)])
+    cropper = CellCropper(n_jobs=1).fit(pictures)
+    expected = cropper.transform(pictures)
+    for other in (
+        clone(cropper).set_params(n_jobs=2),
+        clone(cropper).set_params(spill_dir=tmp_path),
+        pickle.loads(pickle.dumps(cropper)),
+    ):
+        np.testing.assert_array_equal(other.fit_transform(pictures), expected)
+    assert isinstance(
+        clone(cropper).set_params(spill_dir=tmp_path).fit_transform(pictures), np.memmap
+    )
+
+
+def test_it_is_the_first_step_of_a_pipeline():
+    pictures = np.stack([one_cell(), one_cell(lobes=((-12, 0, 14), (12, 0, 14)))] * 4)
+    clf = CNNClassifier(max_epochs=2, device="cpu", random_state=0)
+    pipe = Pipeline([("crop", CellCropper(image_size=32)), ("clf", clf)])
+    pipe.fit(pictures, ["a", "b"] * 4)
+    assert pipe.predict_proba(pictures).shape == (8, 2)
+    assert pipe["clf"].image_shape_ == (32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"scale": "lobe"}, "'scale' parameter"),
+        ({"scale": 0}, "'scale' parameter"),
+        ({"factor": 0}, "'factor' parameter"),
+        ({"which": "first"}, "'which' parameter"),
+        ({"background": "black"}, "'background' parameter"),
+        ({"image_size": 0}, "'image_size' parameter"),
+        ({"n_jobs": 0}, "n_jobs must be None or an int other than 0"),
+        ({"spill_dir": "no such folder"}, "is not a folder"),
+    ],
+)
+def test_a_wrong_parameter_is_named(params, message):
+    with pytest.raises(ValueError, match=message):
+        CellCropper(**params).fit(one_cell()[None])
+
+
+def test_images_of_another_size_are_refused():
+    cropper = CellCropper().fit(one_cell()[None])
+    with pytest.raises(ValueError, match="works on 320x400x3"):
+        cropper.transform(one_cell()[None, :300])
+
+
+# The checks' numbers show no cells, which the cropper says; tests above assert when it does.
+@pytest.mark.filterwarnings("ignore:No white cell was found")
+@parametrize_with_checks([CellCropper(image_size=2)])
+def test_scikit_learn_agrees(estimator, check):
+    check(estimator)
+
+
+def test_the_number_of_checks_does_not_shrink():
+    assert len(list(estimator_checks_generator(CellCropper()))) >= 42  # of scikit-learn 1.9.1
