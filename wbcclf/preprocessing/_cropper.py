@@ -103,7 +103,7 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     Examples
     --------
     >>> from wbcclf import CellCropper, make_blood_cells
-    >>> cells = make_blood_cells(8, image_size=160, random_state=0)
+    >>> cells = make_blood_cells(8, image_size=160, random_state=5)
     >>> cropper = CellCropper(image_size=64)
     >>> cropper.fit_transform(cells.images).shape, int(cropper.found_.sum())
     ((8, 64, 64, 3), 8)
