@@ -149,7 +149,8 @@ def train(
         _option(
             "none",
             "For classes of unequal size. weights: rare classes count more in the loss. copies: "
-            "augmented copies bring every class up to the largest. smote: copies, then SMOTE.",
+            "augmented copies bring every class up to the largest. smote: one copy of each image, "
+            "then SMOTE, which blends similar images.",
         ),
     ] = None,
     early_stopping: Annotated[
