@@ -22,7 +22,7 @@ class Cell:
         True in the nucleus, which lies inside `cell`.
     score : float
         How sure it is that this is a white cell and no platelet or dirt, 0.5 to 1: it grows with
-        the area of the nucleus against that of a red cell.
+        the areas of the nucleus and of the cell against that of a red cell.
     """
 
     bbox: tuple[int, int, int, int]

@@ -40,8 +40,9 @@ def segment(tile: np.ndarray, stain: Stain) -> list[Cell]:
     if not dark.any():
         return []
     away = cv2.distanceTransform(1 - dark, cv2.DIST_L2, 3)
-    _, _, parts, _ = cv2.connectedComponentsWithStats(dark)
-    size = float(np.sqrt(parts[1:, cv2.CC_STAT_AREA].max() / np.pi))
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(dark)
+    areas = stats[:, cv2.CC_STAT_AREA]
+    size = float(np.sqrt(areas[1:].max() / np.pi))
     if size < FEWEST:
         return []
     radius = None
@@ -50,7 +51,7 @@ def segment(tile: np.ndarray, stain: Stain) -> list[Cell]:
         # Cytoplasm may be as dense as a red cell, but most of it is near the nucleus.
         radius = red_cell_radius(dense & seen, away > CYTOPLASM * size)
     radius = radius or size / NUCLEUS
-    nuclei, count = group_nuclei(dark, GAP * radius, SMALLEST_LOBE * np.pi * radius**2)
+    nuclei, count = group_nuclei(parts, areas, GAP * radius, SMALLEST_LOBE * np.pi * radius**2)
     if count == 1:
         return []
 
@@ -94,12 +95,12 @@ def _outlined(
     x, y, width, height = cv2.boundingRect(cell)
     box = np.s_[y : y + height, x : x + width]
     top, left = top + y, left + x
-    areas = float(nucleus.sum()) * float(cell.sum()) / (np.pi * radius**2) ** 2
+    relative = float(nucleus.sum()) * float(cell.sum()) / (np.pi * radius**2) ** 2
     return Cell(
         bbox=(top, left, top + height, left + width),
         cell=cell[box] > 0,
         nucleus=(nucleus & cell)[box] > 0,
-        score=areas**2 / (areas**2 + LIKELY**2),
+        score=relative**2 / (relative**2 + LIKELY**2),
     )
 
 
