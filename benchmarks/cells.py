@@ -4,8 +4,9 @@ Run: WBCCLF_DATA=... python benchmarks/cells.py
 
 Outlines are scored on BCISC (masks of 268 cells), boxes on BCCD (292 fields, 301 white cells).
 Nothing is trained; but the constants of find_cells were chosen while looking at every fifth file of
-BCISC and at every tenth field of BCCD, so these are scored apart. PBC and Raabin have no masks:
-there, how often exactly one cell is found, and at the centre.
+BCISC and at every tenth field of BCCD, so these are scored apart. (Galleries of random pictures of
+all data sets were looked at, without scores.) PBC and Raabin have no masks: there, how often
+exactly one cell is found, and at the centre.
 """
 
 import os
@@ -155,7 +156,7 @@ def centres(n_images=300):
                 middle = covered(cells, image.shape)[86:106, 86:106].any()
                 found[label].append((len(cells) == 1 and middle, middle))
             shares = {
-                label: "{:.2f}, centre {:.2f}".format(*np.mean(each, axis=0))
+                str(label): "{:.2f}, centre {:.2f}".format(*np.mean(each, axis=0))
                 for label, each in sorted(found.items())
             }
             print(f"{folder.parent.name}/{folder.name}, {name}: {shares}")
