@@ -81,11 +81,13 @@ class Cluster:
         busy = []
 
         def find():
-            busy[:] = [address for address, tasks in client.processing().items() if tasks]
+            tasks, workers = client.processing(), client.scheduler_info(-1)["workers"]
+            # Workers come and go between the two answers.
+            busy[:] = [workers[address]["name"] for address in workers if tasks.get(address)]
             return busy
 
         until(find, "a worker's being busy")
-        name = client.scheduler_info(-1)["workers"][busy[0]]["name"]
+        name = busy[0]
         self.workers[name].send_signal(signal.SIGKILL)
         self.workers[name].wait()
         return name

@@ -6,6 +6,7 @@ from contextlib import suppress
 from inspect import signature
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from imblearn.pipeline import make_pipeline
@@ -13,7 +14,14 @@ from sklearn.model_selection import cross_val_score
 from sklearn.tree import DecisionTreeClassifier
 
 import wbcclf
-from wbcclf import SMOTE, CNNClassifier, SimpleCNNClassifier, make_blood_cells, save_model
+from wbcclf import (
+    SMOTE,
+    CellCropper,
+    CNNClassifier,
+    SimpleCNNClassifier,
+    make_blood_cells,
+    save_model,
+)
 from wbcclf.backbones import get_backbone, list_backbones
 
 PACKAGE = Path(wbcclf.__file__).parent
@@ -30,6 +38,14 @@ def smote_of_a_class_that_is_small_in_a_fold():
     pipeline = make_pipeline(SMOTE(), DecisionTreeClassifier())
     rows = CELLS.images[:18].reshape(18, -1)
     cross_val_score(pipeline, rows, [0] * 12 + [1] * 6, cv=2)  # the caller
+
+
+def cropping_a_picture_without_a_cell():
+    CellCropper().fit(np.zeros((1, 16, 16, 3), np.uint8))  # the caller
+
+
+def cropping_in_a_pipeline():
+    make_pipeline(CellCropper()).fit_transform(np.zeros((1, 16, 16, 3), np.uint8))  # the caller
 
 
 def listing_an_intruder(install):
@@ -59,6 +75,8 @@ def saving_what_no_file_can_hold(tmp_path):
 WARNINGS = [
     ("sampling/_smote.py", "_neighbours", "has 3 images", smote_of_a_small_class),
     ("sampling/_smote.py", "_neighbours", "has 3 im", smote_of_a_class_that_is_small_in_a_fold),
+    ("preprocessing/_cropper.py", "_crop", "No white", cropping_a_picture_without_a_cell),
+    ("preprocessing/_cropper.py", "_crop", "No white", cropping_in_a_pipeline),
     ("backbones/_registry.py", "list_backbones", "taken by wbcclf", listing_an_intruder),
     ("backbones/_registry.py", "_broken", "OSError", getting_a_broken_plugin),
     ("backbones/_registry.py", "_broken", "OSError", fitting_a_broken_plugin),
