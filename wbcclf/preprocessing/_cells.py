@@ -44,16 +44,16 @@ def find_cells(image: np.ndarray) -> list[Cell]:
 
     Notes
     -----
-    Optical density takes out light and exposure [1]_. Nuclei are where much more green is taken
-    away than blue, which red cells take away as well; the ratio of red cells is read from the
-    picture, as stain vectors are in [2]_, and the threshold is that of [3]_. Lobes nearby are one
-    nucleus; red cells give the scale that tells nuclei from platelets. Around the nucleus the cell
-    is told from its surroundings by colour histograms of this picture, as in [4]_, inside a
-    star-shaped outline found by dynamic programming [5]_.
+    Optical density removes the effect of light and exposure [1]_. A nucleus absorbs much more green
+    light than blue light; a red cell absorbs both. Their ratio in red cells is estimated from the
+    picture, as stain vectors are in [2]_, and the threshold is that of [3]_. Lobes near each other
+    count as one nucleus. The size of the red cells separates nuclei from platelets. Around the
+    nucleus, colour histograms of the picture separate the cell from its surroundings, as in [4]_;
+    the outline is star-shaped and found by dynamic programming [5]_.
 
-    A cell wider than 512 pixels may be missed in a picture wider than 2,048. A picture without
-    empty background, such as one that a nucleus fills, has nothing that tells its light: no cell
-    is found there. A picture without colour has no stain: none is found either.
+    A cell wider than 512 pixels may be missed in a picture wider than 2,048. No cell is found in a
+    picture without empty background, such as one that a nucleus fills, because its light cannot be
+    estimated, or in a picture without colour.
 
     References
     ----------

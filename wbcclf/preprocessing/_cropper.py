@@ -86,6 +86,14 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     n_features_in_ : int
         ``height * width * channels``.
 
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range, images have another shape or scale than those given to
+        `fit`, or `spill_dir` is no folder.
+    OSError
+        If the disk of `spill_dir` is too full.
+
     Warns
     -----
     UserWarning
