@@ -56,13 +56,14 @@ from wbcclf.datasets import (
     make_blood_cells,
 )
 from wbcclf.persistence import load_model, save_model
-from wbcclf.preprocessing import Cell, CellCropper, find_cells
+from wbcclf.preprocessing import BackgroundRemover, Cell, CellCropper, find_cells
 from wbcclf.sampling import SMOTE, Augmenter, ImageSampler
 
 __all__ = [
     "SMOTE",
     "Augmenter",
     "Averaging",
+    "BackgroundRemover",
     "CNN3BlockClassifier",
     "CNN8Classifier",
     "CNNClassifier",

@@ -1,7 +1,8 @@
 """White cells: found and cut out."""
 
+from wbcclf.preprocessing._background import BackgroundRemover
 from wbcclf.preprocessing._cell import Cell
 from wbcclf.preprocessing._cells import find_cells
 from wbcclf.preprocessing._cropper import CellCropper
 
-__all__ = ["Cell", "CellCropper", "find_cells"]
+__all__ = ["BackgroundRemover", "Cell", "CellCropper", "find_cells"]
