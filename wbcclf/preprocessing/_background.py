@@ -96,7 +96,8 @@ class BackgroundRemover(ClassNamePrefixFeaturesOutMixin, CellTransformer):
 
         Returns
         -------
-        ndarray of the shape and dtype of `X`
+        ndarray of shape (n_samples, height, width, channels), or rows
+            Of the dtype of `X`.
         """
         return super().transform(X)
 
