@@ -145,6 +145,93 @@ def test_flags_are_in_the_order_of_the_images():
     assert cropper.found_.tolist() == [True, False, True]
 
 
+# ---------------------------------------------------------------- one picture, without a fit
+
+
+@pytest.mark.parametrize("background", ["keep", "normalise", "remove"])
+def test_a_picture_alone_gives_what_a_batch_gives(background):
+    cropper = CellCropper(background=background, image_size=40)
+    for picture in (one_cell(), one_cell(x=30)[:, :250]):
+        square, found = cropper.crop_picture(picture)
+        assert found is True
+        np.testing.assert_array_equal(square[None], clone(cropper).fit_transform(picture[None]))
+    assert not hasattr(cropper, "found_")
+
+
+@pytest.mark.parametrize("shape", [(120, 160), (160, 90), (1, 1), (1, 701)])
+def test_a_picture_without_a_cell_gives_its_central_square(shape):
+    picture, side = nothing(*shape), min(shape)
+    picture[...] = 100 + np.arange(shape[1])[:, None] % 100
+    square, found = CellCropper(image_size=side).crop_picture(picture)
+    assert found is False
+    top, left = ((length - side) // 2 for length in shape)
+    np.testing.assert_array_equal(square, picture[top : top + side, left : left + side])
+
+
+def two_close_cells():
+    field = Field().white_cell(160, 150).white_cell(240, 150)
+    return field.red_cells(keep_off=[(160, 150, 38), (240, 150, 38)]).picture()
+
+
+def test_each_of_the_cells_in_the_order_given(tmp_path):
+    field = np.memmap(tmp_path / "field", np.uint8, "w+", shape=(320, 400, 3))
+    field[:] = two_close_cells()
+    cells = find_cells(field)[::-1]
+    assert len(cells) == 2
+    squares = CellCropper(160, image_size=160).crop_cells(field, cells)
+    assert type(squares) is np.ndarray and squares.dtype == np.uint8
+    for square, cell in zip(squares, cells, strict=True):
+        y, x = np.rint(np.argwhere(cell.nucleus).mean(axis=0) + cell.bbox[:2] - 79.5).astype(int)
+        # The other cell stays as it is.
+        np.testing.assert_array_equal(square, field[y : y + 160, x : x + 160])
+
+
+def test_no_cells_give_no_squares():
+    assert CellCropper(image_size=7).crop_cells(nothing(), []).shape == (0, 7, 7, 3)
+
+
+def test_a_mirror_image_shows_no_cell():
+    picture = two_close_cells()[:, :270]  # cuts the right one
+    cells = find_cells(picture)
+    square = CellCropper(200, image_size=200).crop_cells(picture, cells)[1]
+    assert len(find_cells(square)) == 2
+    border = np.flatnonzero((square[100] == square[100, -1]).all(axis=1))[0]  # one colour from here
+    assert 120 < border < 150
+    assert square[90:110, border + 1 : border + 25].min() > 150
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [(np.uint16, 257), (float, 1 / 255)])
+def test_pictures_of_other_numbers_give_bytes(dtype, scale):
+    picture = one_cell()
+    picture[0, 0] = 255
+    cropper = CellCropper(image_size=50)
+    expected, _ = cropper.crop_picture(picture)
+    square, found = cropper.crop_picture((picture.astype(float) * scale).astype(dtype))
+    assert found and square.dtype == np.uint8
+    np.testing.assert_array_equal(square, expected)
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        (nothing()[..., :1], r"picture must be one RGB picture .*\(120, 160, 1\)"),
+        (nothing()[None], "one by one"),
+        (np.full((4, 4, 3), -1), "from -1 to -1"),
+    ],
+)
+def test_what_is_no_picture(picture, message):
+    for call in (CellCropper().crop_picture, lambda p: CellCropper().crop_cells(p, [])):
+        with pytest.raises(ValueError, match=message):
+            call(picture)
+
+
+def test_cells_of_another_picture_are_refused():
+    picture = one_cell()
+    cells = find_cells(picture)
+    with pytest.raises(ValueError, match=r"100x100 pixels, got bbox=\(.*\) of cells\[0\]"):
+        CellCropper().crop_cells(picture[:100, :100], cells)
+
+
 # ---------------------------------------------------------------- an ordinary transformer
 
 
@@ -213,6 +300,11 @@ def test_it_is_the_first_step_of_a_pipeline():
 def test_a_wrong_parameter_is_named(params, message):
     with pytest.raises(ValueError, match=message):
         CellCropper(**params).fit(one_cell()[None])
+    if not {"n_jobs", "spill_dir"} & set(params):
+        with pytest.raises(ValueError, match=message):
+            CellCropper(**params).crop_picture(one_cell())
+        with pytest.raises(ValueError, match=message):
+            CellCropper(**params).crop_cells(one_cell(), [])
 
 
 def test_images_of_another_size_are_refused():

@@ -109,7 +109,6 @@ class BackgroundRemover(ClassNamePrefixFeaturesOutMixin, CellTransformer):
         cells = find_cells(self._picture(image))
         if not cells:
             return image, False
-        grey = from_bytes(np.array(GREY), self.value_range_)
-        grey = grey if image.dtype.kind == "f" else np.rint(grey)
-        kept = covered([choose(cells, size, self.which)], size)
-        return np.where(kept[..., None], image, grey.astype(image.dtype)), True
+        grey = from_bytes(np.array(GREY), self.value_range_, image.dtype)
+        kept = covered([choose(cells, size, self.which)], (0, 0, *size))
+        return np.where(kept[..., None], image, grey), True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,3 +30,16 @@ class Cell:
     cell: np.ndarray
     nucleus: np.ndarray
     score: float
+
+
+def overlap(
+    one: Sequence[int], other: Sequence[int]
+) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Return what two boxes (top, left, bottom, right) share, as slices of each; may be empty."""
+    top, left = max(one[0], other[0]), max(one[1], other[1])
+    bottom, right = max(min(one[2], other[2]), top), max(min(one[3], other[3]), left)
+    first, second = (
+        (slice(top - box[0], bottom - box[0]), slice(left - box[1], right - box[1]))
+        for box in (one, other)
+    )
+    return first, second

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
-from typing import Any
 
 import numpy as np
 
 from wbcclf.preprocessing._cell import Cell
+from wbcclf.preprocessing._picture import Picture
 from wbcclf.preprocessing._segment import segment
-from wbcclf.preprocessing._stain import inside, read_stain
+from wbcclf.preprocessing._stain import read_stain
 
 TILE = 2048  # pixels a side, so that a tile's arrays take some 200 MB
 MARGIN = 512  # that neighbouring tiles share: no cell is wider
-SAMPLE, FEWEST = 1_000_000, 10_000  # pixels, evenly spaced, that give light and stain
 
 
 def find_cells(image: np.ndarray) -> list[Cell]:
@@ -77,17 +76,18 @@ def find_cells(image: np.ndarray) -> list[Cell]:
     >>> cell.nucleus.sum() < cell.cell.sum()
     np.True_
     """
-    pixels, white = _check_image(image)
-    height, width = pixels.shape[:2]
-    stride = _stride(height, width)
-    sample = _as_bytes(pixels[::stride, ::stride], white)
-    stain = read_stain(sample[inside(sample) > 0])
+    return cells_of(Picture(image))
+
+
+def cells_of(picture: Picture) -> list[Cell]:
+    """Return the cells of a picture that is checked."""
+    stain = read_stain(picture.sample, picture.light)
     if stain is None:
         return []
     found = []
+    height, width = picture.size
     for rows, columns in product(_tiles(height), _tiles(width)):
-        tile = _as_bytes(pixels[rows, columns], white)
-        for cell in segment(tile, stain):
+        for cell in segment(picture[rows, columns], stain):
             top, left, bottom, right = cell.bbox
             box = (
                 top + rows.start,
@@ -120,43 +120,6 @@ def _without_doubles(cells: list[Cell]) -> list[Cell]:
         if not (common > 0.5 * np.minimum(areas[number], areas[first])).any():
             first.append(number)
     return sorted((cells[number] for number in first), key=lambda cell: cell.bbox)
-
-
-def _check_image(image: Any) -> tuple[np.ndarray, float]:
-    """Return the picture as an array, and the value that stands for 255."""
-    pixels = image if isinstance(image, np.ndarray) else np.asarray(image)
-    if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-        raise ValueError(
-            "image must be one RGB picture of shape (height, width, 3), got an array of shape "
-            f"{pixels.shape}. Give pictures of a batch one by one; a grey picture has no stain "
-            "to find cells by."
-        )
-    if pixels.dtype == np.uint8:
-        return pixels, 255.0
-    if pixels.dtype.kind not in "uif":
-        raise ValueError(f"image must hold numbers (uint8, 0-255), got dtype {pixels.dtype}.")
-    stride = _stride(*pixels.shape[:2])
-    sample = pixels[::stride, ::stride]
-    low, high = float(sample.min()), float(sample.max())
-    if not (0 <= low and np.isfinite(high)):  # NaN fails, too
-        raise ValueError(
-            f"image must hold light, 0 or more and finite, got values from {low:g} to {high:g}. "
-            "Give it as uint8 (0-255), as the loaders do."
-        )
-    return pixels, max(high, 1e-9)
-
-
-def _stride(height: int, width: int) -> int:
-    """Return the step between pixels of the sample that light and stain are read from."""
-    n_pixels = min(max(FEWEST, height * width / 16), SAMPLE)
-    return max(1, round(np.sqrt(height * width / n_pixels)))
-
-
-def _as_bytes(pixels: np.ndarray, white: float) -> np.ndarray:
-    """Return pixels as contiguous uint8. Only ratios of light count, whatever the scale was."""
-    if pixels.dtype == np.uint8:
-        return np.ascontiguousarray(pixels)
-    return np.rint(np.minimum(pixels * np.float32(255 / white), 255)).astype(np.uint8)
 
 
 def _tiles(length: int) -> Iterator[slice]:

@@ -3,49 +3,36 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils.validation import check_is_fitted
+from numpy.typing import DTypeLike
+from sklearn.base import ClassNamePrefixFeaturesOutMixin
 
-from wbcclf import _spill
-from wbcclf._images import (
-    Interval,
-    StrOptions,
-    _fit_context,
-    as_images,
-    check_value_range,
-    images_to_rows,
-    validate_images,
-    value_range,
-)
-from wbcclf._parameters import Each, Machine, Training
-from wbcclf._threads import n_threads, run_in_threads
-from wbcclf._warnings import warn
+from wbcclf._images import Interval, StrOptions
+from wbcclf._parameters import Machine
+from wbcclf.preprocessing._base import SIDE, CellTransformer
 from wbcclf.preprocessing._cell import Cell
-from wbcclf.preprocessing._cells import find_cells
+from wbcclf.preprocessing._cells import cells_of
 from wbcclf.preprocessing._picture import (
     GREY,
-    as_bytes,
+    Picture,
     choose,
     covered,
     cut,
     diameter,
     from_bytes,
     in_one_light,
-    light_of,
     nucleus_centre,
     resized,
-    seen_pixels,
 )
 
-_SIDE = Interval(Integral, 1, None, closed="left")
 _FACTORS = {"nucleus": 3.0, "cell": 1.5}
 
 
-class CellCropper(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class CellCropper(ClassNamePrefixFeaturesOutMixin, CellTransformer):
     """Cut a square around the white cell of every image.
 
     The same cell then has the same place and size in every image, whatever the magnification. An
@@ -106,7 +93,8 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     Notes
     -----
     Beyond the border of an image and in black wedges (of images that were turned), the square
-    shows the mirror image of what is there.
+    shows the mirror image of what is there, but never a second time a white cell. Images of other
+    dtypes than uint8 are cut in 256 levels of their scale.
 
     Examples
     --------
@@ -118,15 +106,15 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     """
 
     _parameter_constraints: dict = {
-        "scale": [StrOptions({*_FACTORS}), _SIDE],
+        "scale": [StrOptions({*_FACTORS}), SIDE],
         "factor": [Interval(Real, 0, None, closed="neither"), None],
         "which": [StrOptions({"centre", "largest"})],
         "background": [StrOptions({"keep", "normalise", "remove"})],
-        "image_size": [_SIDE],
-        "image_shape": Training([Each(_SIDE), None]),
-        "n_jobs": Machine([Integral, None]),
+        "image_size": [SIDE],
+        **CellTransformer._parameter_constraints,
         "spill_dir": Machine([str, os.PathLike, None]),
     }
+    _without_cell = "give their central square"
 
     def __init__(
         self,
@@ -149,35 +137,6 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         self.n_jobs = n_jobs
         self.spill_dir = spill_dir
 
-    def fit(self, X: Any, y: Any = None) -> CellCropper:
-        """Find the cells, to tell in which images there are none.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, height, width, channels) or (n_samples, n_features)
-            Image batch (uint8, 0-255, RGB) or rows.
-        y : None
-            Ignored.
-
-        Returns
-        -------
-        CellCropper
-            The estimator itself.
-        """
-        self.fit_transform(X)
-        return self
-
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
-        """Return the squares of the images to fit on; see :meth:`fit` and :meth:`transform`."""
-        n_threads(self.n_jobs)
-        images = validate_images(self, X, image_shape=self.image_shape)
-        self.image_shape_ = images.shape[1:]
-        self.value_range_ = value_range(images)
-        self._n_features_out = self.image_size**2 * images.shape[3]
-        out, self.found_ = self._crop(images)
-        return images_to_rows(out) if as_images(X) is None else out
-
     def transform(self, X: Any) -> np.ndarray:
         """Cut a square around the white cell of every image.
 
@@ -191,53 +150,90 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         ndarray of shape (n_samples, image_size, image_size, channels), or rows
             Of the dtype of `X`.
         """
-        check_is_fitted(self)
-        images = validate_images(self, X, image_shape=self.image_shape_, reset=False)
-        check_value_range(images, self.value_range_)
-        out, _ = self._crop(images)
-        return images_to_rows(out) if as_images(X) is None else out
+        return super().transform(X)
 
-    def _crop(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the squares, and in which images a cell was found."""
-        side = self.image_size
-        out = _spill.empty((len(images), side, side, images.shape[3]), images.dtype, self.spill_dir)
-        found = np.zeros(len(images), bool)
+    def crop_picture(self, picture: Any) -> tuple[np.ndarray, bool]:
+        """Cut a square around the white cell of one picture; this needs no `fit`.
 
-        def work(index: int) -> None:
-            out[index], found[index] = self._crop_one(images[index])
+        Parameters
+        ----------
+        picture : array-like of shape (height, width, 3)
+            Of any size, as :func:`find_cells` takes it: RGB, uint8.
 
-        run_in_threads(work, len(images), self.n_jobs)
-        if not found.all():
-            missing = np.flatnonzero(~found)
-            warn(
-                f"No white cell was found in {len(missing)} of {len(images)} images (first in "
-                f"image {missing[0]}); they give their central square."
-            )
-        return out, found
+        Returns
+        -------
+        ndarray of shape (image_size, image_size, 3), uint8
+            The square around the white cell, or the central square of the picture.
+        bool
+            Whether a white cell was found.
+        """
+        self._validate_params()
+        return self._crop_picture(Picture(picture, "picture"))
 
-    def _crop_one(self, image: np.ndarray) -> tuple[np.ndarray, bool]:
-        height, width, n_channels = image.shape
-        image = np.broadcast_to(image, (height, width, 3))  # grey: no stain, so no cell
-        picture = as_bytes(image, self.value_range_)
-        cells = find_cells(picture)
-        centre, side = np.array([height - 1, width - 1]) / 2, min(height, width)
-        if cells:
-            cell = choose(cells, (height, width), self.which)
-            centre, side = nucleus_centre(cell), self._side(cell)
-        seen, white = seen_pixels(picture), covered(cells, (height, width))
-        light = light_of(picture, seen)
-        if self.background != "keep":
-            picture, light = in_one_light(picture, light), np.full(3, GREY)
-            if self.background == "remove" and cells:
-                picture[~covered([cell], (height, width))] = GREY
+    def crop_cells(self, picture: Any, cells: Sequence[Cell]) -> np.ndarray:
+        """Cut a square around each of the white cells of one picture; this needs no `fit`.
+
+        Parameters
+        ----------
+        picture : array-like of shape (height, width, 3)
+            Of any size, as :func:`find_cells` takes it: RGB, uint8.
+        cells : sequence of Cell
+            What :func:`find_cells` has found in it, or a part of that.
+
+        Returns
+        -------
+        ndarray of shape (len(cells), image_size, image_size, 3), uint8
+            In the order of `cells`.
+
+        Raises
+        ------
+        ValueError
+            If a cell is not inside the picture.
+        """
+        self._validate_params()
+        checked = Picture(picture, "picture")
+        height, width = checked.size
+        for number, cell in enumerate(cells):
+            top, left, bottom, right = cell.bbox
+            if not (0 <= top < bottom <= height and 0 <= left < right <= width):
+                raise ValueError(
+                    f"cells must be of this picture of {height}x{width} pixels, "
+                    f"got bbox={cell.bbox} of cells[{number}]. Give what find_cells(picture) has "
+                    "found."
+                )
+        out = np.empty((len(cells), self.image_size, self.image_size, 3), np.uint8)
+        for number, cell in enumerate(cells):
+            out[number] = self._square(checked, cell, cells)
+        return out
+
+    def _output(self, images: np.ndarray) -> tuple[tuple[int, ...], DTypeLike]:
+        return (self.image_size, self.image_size, images.shape[3]), images.dtype
+
+    def _transform_one(self, image: np.ndarray) -> tuple[np.ndarray, bool]:
+        square, found = self._crop_picture(Picture(self._picture(image)))
         if image.dtype != np.uint8:
-            light = from_bytes(light, self.value_range_)
-            changed = self.background != "keep"
-            picture = from_bytes(picture, self.value_range_) if changed else image.astype(float)
+            square = from_bytes(square, self.value_range_, image.dtype)
+        return square[..., : image.shape[2]], found
+
+    def _crop_picture(self, picture: Picture) -> tuple[np.ndarray, bool]:
+        cells = cells_of(picture)
+        chosen = choose(cells, picture.size, self.which) if cells else None
+        return self._square(picture, chosen, cells), bool(cells)
+
+    def _square(self, picture: Picture, cell: Cell | None, cells: Sequence[Cell]) -> np.ndarray:
+        """Return the square around a cell, or the central one; no mirror image shows `cells`."""
+        if cell is None:
+            centre, side = (np.array(picture.size) - 1) / 2, min(picture.size)
+        else:
+            centre, side = nucleus_centre(cell), self._side(cell)
         top, left = np.rint(centre - (side - 1) / 2).astype(int)
-        square = resized(cut(picture, seen, white, light, (top, left, side)), self.image_size)
-        square = square[..., :n_channels]
-        return square if image.dtype.kind == "f" else np.rint(square), bool(cells)
+        box = (top, left, top + side, left + side)
+        square = cut(picture, box, cells)
+        if self.background != "keep":
+            square = in_one_light(square, picture.light)
+            if self.background == "remove" and cell is not None:
+                square[~covered([cell], box)] = GREY
+        return resized(square, self.image_size)
 
     def _side(self, cell: Cell) -> int:
         if isinstance(self.scale, Integral):

@@ -1,47 +1,112 @@
-"""The white cell of a picture, and the ground that it lies on."""
+"""A picture of any size, read in pieces, and squares of it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
 import cv2
 import numpy as np
+from numpy.typing import DTypeLike
 from scipy.ndimage import distance_transform_edt
 
-from wbcclf.preprocessing._cell import Cell
+from wbcclf.preprocessing._cell import Cell, overlap
 from wbcclf.preprocessing._stain import BLACK, inside, read_light
 
 GREY = 230  # what the empty background becomes: bright, as under a microscope, but not clipped
+SAMPLE, FEWEST = 1_000_000, 10_000  # pixels, evenly spaced, that give light and stain
+NEAR = 6  # pixels: how far off a black dot may be to matter in `inside`
+
+
+class Picture:
+    """One checked RGB picture, of which any part can be had as uint8; nothing is copied.
+
+    Parameters
+    ----------
+    image : array-like of shape (height, width, 3)
+        Numbers of any type, 0 or more.
+    name : str
+        The parameter to name in errors.
+    """
+
+    def __init__(self, image: Any, name: str = "image") -> None:
+        pixels = image if isinstance(image, np.ndarray) else np.asarray(image)
+        if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+            raise ValueError(
+                f"{name} must be one RGB picture of shape (height, width, 3), got an array of "
+                f"shape {pixels.shape}. Give pictures of a batch one by one; a grey picture has "
+                "no stain to find cells by."
+            )
+        if pixels.dtype.kind not in "uif":
+            raise ValueError(f"{name} must hold numbers (uint8, 0-255), got dtype {pixels.dtype}.")
+        self.pixels, self.white = pixels, 255.0
+        self.size: tuple[int, int] = pixels.shape[:2]
+        if pixels.dtype == np.uint8:
+            return
+        sample = pixels[:: self._stride, :: self._stride]
+        low, high = float(sample.min()), float(sample.max())
+        if not (0 <= low and np.isfinite(high)):  # NaN fails, too
+            raise ValueError(
+                f"{name} must hold light, 0 or more and finite, got values from {low:g} to "
+                f"{high:g}. Give it as uint8 (0-255), as the loaders do."
+            )
+        self.white = max(high, 1e-9)
+
+    def __getitem__(self, part: Any) -> np.ndarray:
+        """Return a part as contiguous uint8. Only ratios of light count, whatever the scale was."""
+        pixels = self.pixels[part]
+        if pixels.dtype == np.uint8:
+            return np.ascontiguousarray(pixels)
+        return np.rint(np.minimum(pixels * np.float32(255 / self.white), 255)).astype(np.uint8)
+
+    def seen(self, rows: slice, columns: slice) -> np.ndarray:
+        """Return where a part shows the picture, as bool: everything but black wedges, borders."""
+        top, left = max(rows.start - NEAR, 0), max(columns.start - NEAR, 0)
+        around = self[top : rows.stop + NEAR, left : columns.stop + NEAR]
+        # `inside` bridges gaps of a few pixels, where the tips of wedges are black.
+        seen = (inside(around) > 0) & (around.max(axis=2) > BLACK)
+        return seen[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+
+    @property
+    def _stride(self) -> int:
+        n_pixels = min(max(FEWEST, np.prod(self.size) / 16), SAMPLE)
+        return max(1, round(np.sqrt(np.prod(self.size) / n_pixels)))
+
+    @cached_property
+    def sample(self) -> np.ndarray:
+        """Evenly spaced pixels (n, 3), uint8, none in black wedges."""
+        sample = self[:: self._stride, :: self._stride]
+        return sample[inside(sample) > 0]
+
+    @cached_property
+    def light(self) -> np.ndarray:
+        """The light (3,) of the empty background, float32; black in a black picture."""
+        return read_light(self.sample) if len(self.sample) else np.zeros(3, np.float32)
 
 
 def as_bytes(image: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
-    """Return an image of any scale as contiguous uint8."""
+    """Return an image of any scale as uint8."""
     if image.dtype == np.uint8:
-        return np.ascontiguousarray(image)
+        return image
     low, high = limits
     values = (image.astype(float) - low) * (255 / max(high - low, 1e-9))
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
-def from_bytes(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
-    """Return values of 0 to 255 on another scale, float64."""
+def from_bytes(values: np.ndarray, limits: tuple[float, float], dtype: DTypeLike) -> np.ndarray:
+    """Return values of 0 to 255 on another scale, as `dtype`."""
     low, high = limits
-    return low + values * ((high - low) / 255)
+    scaled = low + values * ((high - low) / 255)
+    return (scaled if np.dtype(dtype).kind == "f" else np.rint(scaled)).astype(dtype)
 
 
-def choose(cells: list[Cell], size: tuple[int, ...], which: str) -> Cell:
+def choose(cells: Sequence[Cell], size: tuple[int, ...], which: str) -> Cell:
     """Return the cell whose nucleus is nearest the centre of a picture, or the largest cell."""
     if which == "largest":
         return max(cells, key=lambda cell: cell.cell.sum())
     middle = (np.array(size) - 1) / 2
     return min(cells, key=lambda cell: np.hypot(*(nucleus_centre(cell) - middle)))
-
-
-def covered(cells: list[Cell], size: tuple[int, ...]) -> np.ndarray:
-    """Return where white cells are in a picture of this size, as bool."""
-    mask = np.zeros(size, bool)
-    for cell in cells:
-        top, left, bottom, right = cell.bbox
-        mask[top:bottom, left:right] |= cell.cell
-    return mask
 
 
 def nucleus_centre(cell: Cell) -> np.ndarray:
@@ -54,75 +119,52 @@ def diameter(mask: np.ndarray) -> float:
     return 2 * float(np.sqrt(mask.sum() / np.pi))
 
 
-def seen_pixels(picture: np.ndarray) -> np.ndarray:
-    """Return where a uint8 picture is, as bool: everything but its black wedges and borders."""
-    # `inside` bridges gaps of a few pixels, where the tips of wedges are black.
-    return (inside(picture) > 0) & (picture.max(axis=2) > BLACK)
+def covered(cells: Sequence[Cell], box: tuple[int, int, int, int]) -> np.ndarray:
+    """Return where white cells are in a box of a picture, as bool."""
+    mask = np.zeros((box[2] - box[0], box[3] - box[1]), bool)
+    for cell in cells:
+        place, source = overlap(box, cell.bbox)
+        mask[place] |= cell.cell[source]
+    return mask
 
 
-def light_of(picture: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Return the light (3,) of the empty background of a uint8 picture, float32."""
-    return read_light(picture[seen] if seen.any() else picture.reshape(-1, 3))
-
-
-def in_one_light(picture: np.ndarray, light: np.ndarray) -> np.ndarray:
-    """Return a uint8 picture with its background brought to one grey, by a factor a channel.
+def in_one_light(pixels: np.ndarray, light: np.ndarray) -> np.ndarray:
+    """Return uint8 `pixels` with the background brought to one grey, by a factor a channel.
 
     A factor leaves optical density as it is: white balance and exposure go, the stain stays.
     """
     factor = GREY / np.maximum(light, 1)
     table = np.minimum(np.rint(np.arange(256)[:, None] * factor), 255).astype(np.uint8)
-    return cv2.LUT(picture, table[None]).reshape(picture.shape)
+    return np.asarray(cv2.LUT(pixels, table[None]))
 
 
-def cut(
-    image: np.ndarray,
-    seen: np.ndarray,
-    cells: np.ndarray,
-    light: np.ndarray,
-    square: tuple[int, int, int],
-) -> np.ndarray:
-    """Return a square of an image, of which a part may lie outside of what is seen.
+def cut(picture: Picture, box: tuple[int, int, int, int], cells: Sequence[Cell]) -> np.ndarray:
+    """Return a box of a picture, of which a part may lie outside of what is seen.
 
-    That part shows the mirror image of what is seen, and where this would be a white cell or
-    is not known, empty background.
-
-    Parameters
-    ----------
-    image : ndarray of shape (height, width, channels)
-    seen, cells : ndarrays of shape (height, width), bool
-        False in black wedges; True in white cells.
-    light : ndarray of shape (channels,)
-        Of the empty background.
-    square : tuple (top, left, side) of int
+    That part shows the mirror image of what is seen, and where this would be one of the white
+    `cells` or is not known, empty background.
 
     Returns
     -------
-    ndarray of shape (side, side, channels)
+    ndarray of shape (box[2] - box[0], box[3] - box[1], 3), uint8
     """
-    top, left, side = square
-    inner = np.s_[max(top, 0) : top + side, max(left, 0) : left + side]
-    known = np.zeros((side, side), bool)
-    place = np.s_[
-        max(-top, 0) : max(-top, 0) + seen[inner].shape[0],
-        max(-left, 0) : max(-left, 0) + seen[inner].shape[1],
-    ]
-    known[place] = seen[inner]
-    out = np.empty((side, side, image.shape[2]), image.dtype)
-    out[...] = light
-    out[place] = image[inner]
+    place, source = overlap(box, (0, 0, *picture.size))
+    height, width = box[2] - box[0], box[3] - box[1]
+    known = np.zeros((height, width), bool)
+    known[place] = picture.seen(*source)
+    out = np.empty((height, width, 3), np.uint8)
+    out[place] = picture[source]
     if known.all():
         return out
-    out[~known] = light
+    out[~known] = np.rint(picture.light)
     if not known.any():
         return out
     mirrored = 2 * distance_transform_edt(
         ~known, return_distances=False, return_indices=True
-    ) - np.indices((side, side))
+    ) - np.indices((height, width))
     rows, columns = mirrored[:, ~known]
-    fits = (rows >= 0) & (rows < side) & (columns >= 0) & (columns < side)
-    free = known.copy()
-    free[place] &= ~cells[inner]
+    fits = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    free = known & ~covered(cells, box)
     fits[fits] = free[rows[fits], columns[fits]]
     target = np.argwhere(~known)[fits]
     out[target[:, 0], target[:, 1]] = out[rows[fits], columns[fits]]
@@ -134,4 +176,4 @@ def resized(square: np.ndarray, side: int) -> np.ndarray:
     if len(square) == side:
         return square
     method = cv2.INTER_AREA if len(square) > side else cv2.INTER_LINEAR
-    return cv2.resize(square, (side, side), interpolation=method).reshape(side, side, -1)
+    return np.asarray(cv2.resize(square, (side, side), interpolation=method))

@@ -7,7 +7,7 @@ from itertools import combinations
 import cv2
 import numpy as np
 
-from wbcclf.preprocessing._cell import Cell
+from wbcclf.preprocessing._cell import Cell, overlap
 from wbcclf.preprocessing._nuclei import group_nuclei, red_cell_radius
 from wbcclf.preprocessing._outline import colour_bins, find_outline, histogram
 from wbcclf.preprocessing._stain import FAINTEST, Stain, inside
@@ -107,16 +107,8 @@ def _outlined(
 def _same_cell(found: dict[int, Cell]) -> tuple[int, int] | None:
     """Return the numbers of the first two whose outlines share too much to be two cells."""
     for (first, one), (second, other) in combinations(found.items(), 2):
-        top, left = np.maximum(one.bbox[:2], other.bbox[:2])
-        bottom, right = np.minimum(one.bbox[2:], other.bbox[2:])
-        if top >= bottom or left >= right:
-            continue
-        shared = [
-            cell.cell[top - row : bottom - row, left - column : right - column]
-            for cell in (one, other)
-            for row, column in [cell.bbox[:2]]
-        ]
-        smaller = min(one.cell.sum(), other.cell.sum())
-        if (shared[0] & shared[1]).sum() > SAME * smaller:
+        ours, theirs = overlap(one.bbox, other.bbox)
+        shared = (one.cell[ours] & other.cell[theirs]).sum()
+        if shared > SAME * min(one.cell.sum(), other.cell.sum()):
             return first, second
     return None

@@ -61,11 +61,10 @@ def read_light(pixels: np.ndarray) -> np.ndarray:
     return np.median(brightest, axis=0).astype(np.float32)
 
 
-def read_stain(pixels: np.ndarray) -> Stain | None:
+def read_stain(pixels: np.ndarray, light: np.ndarray) -> Stain | None:
     """Return the stain of uint8 `pixels` (n, 3), or None if no nucleus can be among them."""
     if not len(pixels):
         return None
-    light = read_light(pixels)
     stain = Stain(light, SLOPE, 0.0, None)
     green, blue = stain.density(pixels, 1).ravel(), stain.density(pixels, 2).ravel()
     slope, red = SLOPE, None
