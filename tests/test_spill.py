@@ -7,6 +7,7 @@ import pickle
 import re
 import subprocess
 import sys
+import time
 
 import joblib
 import numpy as np
@@ -217,3 +218,17 @@ def test_a_search_in_workers_reads_the_file(tmp_path):
             scores.append(search.fit(X, cells.target).cv_results_["mean_test_score"])
     np.testing.assert_array_equal(*scores)
     assert len(files(tmp_path)) == 1
+
+
+def test_work_outlives_a_worker_that_joblib_replaces():
+    """As when torch is imported for a task: workers that grow by 300 MB are replaced."""
+
+    def grow(number):
+        np.kept = np.ones(50_000_000 if hasattr(np, "kept") else 0)  # 400 MB in the second task
+        time.sleep(1.1)  # joblib looks once a second
+        return number, os.getpid()
+
+    work = [joblib.delayed(grow)(number) for number in range(6)]
+    numbers, processes = zip(*joblib.Parallel(n_jobs=2)(work), strict=True)
+    assert numbers == tuple(range(6))
+    assert len(set(processes)) > 2
