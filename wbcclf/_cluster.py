@@ -196,6 +196,7 @@ def _predict_part(model_file: str, digest: str, paths: list[str]) -> bytes:
         reasons=np.array([reason for _, reason in found.skipped], dtype=str),
         unread=np.array([not _can_be_read(path) for path, _ in found.skipped], dtype=bool),
         host=socket.gethostname(),
+        **({} if found.found is None else {"found": found.found}),
     )
     return file.getvalue()
 
@@ -236,6 +237,7 @@ def _bunch(part: Any, chunk: list[str], classes: np.ndarray) -> Bunch:
             paths=[chunk[number] for number in arrays["read"]],
             labels=classes[arrays["probabilities"].argmax(axis=1)],
             probabilities=arrays["probabilities"],
+            found=arrays["found"] if "found" in arrays else None,
             skipped=[
                 (chunk[number], str(reason))
                 for number, reason in zip(arrays["skipped"], arrays["reasons"], strict=True)

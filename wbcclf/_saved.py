@@ -24,12 +24,13 @@ from wbcclf.backbones import ConvNet
 from wbcclf.classifiers import CNNClassifier
 from wbcclf.datasets import ImageLoader
 from wbcclf.exceptions import ModelFormatError
+from wbcclf.preprocessing import CellCropper
 from wbcclf.sampling import Augmenter
 
 # The estimators that a file may name.
 _CLASSES: dict[str, type[BaseEstimator]] = {
     cls.__name__: cls
-    for cls in (ImageLoader, ConvNet, Augmenter, *vars(classifiers).values())
+    for cls in (ImageLoader, CellCropper, ConvNet, Augmenter, *vars(classifiers).values())
     if isinstance(cls, type) and not issubclass(cls, classifiers.DeepFeatures)
 }
 

@@ -22,6 +22,7 @@ from wbcclf.backbones._registry import backbone_package, draft_backbones
 from wbcclf.classifiers import CNNClassifier
 from wbcclf.classifiers.options._settings import Settings
 from wbcclf.datasets import ImageLoader
+from wbcclf.datasets._cropping import check_crop
 from wbcclf.exceptions import ModelFormatError
 
 _NETWORK = "network/"
@@ -183,7 +184,8 @@ def _read_model(
     )
     height, width, _ = classifier.image_shape_
     for _, loader in steps[:-1]:
-        if check_image_size(loader.image_size) not in (None, (height, width)):
+        _, size = check_crop(loader.crop, check_image_size(loader.image_size))
+        if size not in (None, (height, width)):
             raise ValueError(
                 f"ImageLoader(image_size={loader.image_size!r}) makes no images of {height}x{width}"
                 " pixels, which the classifier was fitted on. Set image_size back, or fit again."

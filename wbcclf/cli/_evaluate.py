@@ -96,6 +96,8 @@ def evaluate(
     if output is not None:
         left_out = [{"file": path, "reason": reason} for path, reason in broken + listing.skipped]
         figures = result | {"left_out": left_out}
+        if found.uncut is not None:
+            figures["no_cell_found"] = found.uncut
         save(output, lambda path: write_json(path, figures))
         out.print(f"Figures: {output}")
     if plot is not None:

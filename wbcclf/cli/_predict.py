@@ -42,7 +42,9 @@ def predict(
     """Predict the classes of images and write them to a CSV file.
 
     Columns: file, label, error, and one probability per class. A file that
-    was left out has no label; the column error says why.
+    was left out has no label; the column error says why. It also marks
+    pictures in which a model of train --crop found no white cell: their
+    label is that of their central square.
 
     Names are written as they are. A spreadsheet may take one that begins with
     =, +, - or @ for a formula: import the column as text.
@@ -62,8 +64,9 @@ def predict(
         chunks = predict_on_cluster(scheduler, model_file, paths, parts, chunk_size=CHUNK)
     found, broken = collect(chunks, listing, on_error, f"The column error of {output} names all.")
     classes = model.classes_.tolist()
+    uncut = dict.fromkeys(found.uncut or [], "no white cell found; the central square was used")
     row_of = {
-        path: [label, "", *(f"{share:.6f}" for share in shares)]
+        path: [label, uncut.get(path, ""), *(f"{share:.6f}" for share in shares)]
         for path, label, shares in zip(found.paths, found.labels, found.probabilities, strict=True)
     }
     nothing = [""] * len(classes)

@@ -75,7 +75,11 @@ def named(files: Skipped) -> str:
 def collect(
     chunks: Iterator[Bunch], listing: Bunch, on_error: OnError, all_in: str
 ) -> tuple[Bunch, Skipped]:
-    """Return the predictions of all readable images, and the others as `on_error` says."""
+    """Return the predictions of all readable images, and the others as `on_error` says.
+
+    Warns of images in which the model's cropper found no white cell; `uncut` of the predictions
+    lists them, or is None for a model without a cropper.
+    """
     n_images = len(listing.paths) + len(listing.missing)
     if listing.missing:
         check_broken(listing.missing, n_images, on_error)
@@ -85,8 +89,19 @@ def collect(
     broken = listing.missing + [item for chunk in done for item in chunk.skipped]
     check_broken(broken, n_images, on_error)
     report_left_out(broken, listing.skipped, n_images, on_error, all_in)
+    paths = [path for chunk in done for path in chunk.paths]
+    uncut = None
+    if done[0].found is not None:
+        has_cell = np.concatenate([chunk.found for chunk in done])
+        uncut = [path for path, is_cut in zip(paths, has_cell, strict=True) if not is_cut]
+    if uncut:
+        warn(
+            f"no white cell was found in {len(uncut)} of {len(paths)} images, of which the central "
+            f"square was used: {some(uncut, N_NAMED)}."
+        )
     found = Bunch(
-        paths=[path for chunk in done for path in chunk.paths],
+        paths=paths,
+        uncut=uncut,
         labels=np.concatenate([chunk.labels for chunk in done]),
         probabilities=np.concatenate([chunk.probabilities for chunk in done]),
     )

@@ -95,8 +95,9 @@ class Source:
         """
         return self._list_table() if self._is_table() else self._list_folder()
 
-    def load(self, image_size: int) -> Bunch:
-        """Return the images that can be read, as the loaders do."""
+    def load(self, loader: wbcclf.ImageLoader) -> Bunch:
+        """Return the images that can be read, cut and stretched as a loader does."""
+        size, crop = loader.image_size, loader.crop
         if self._is_table():
             return wbcclf.load_image_csv(
                 self.path,
@@ -104,12 +105,18 @@ class Source:
                 label_column=self.label_column,
                 group_column=self._own_group_column(),
                 root=self.root,
-                image_size=image_size,
+                image_size=size,
+                crop=crop,
                 on_error="skip",
                 verbose=1,
             )
         return wbcclf.load_image_folder(
-            self.path, image_size=image_size, groups=self._groups(), on_error="skip", verbose=1
+            self.path,
+            image_size=size,
+            crop=crop,
+            groups=self._groups(),
+            on_error="skip",
+            verbose=1,
         )
 
     def _is_table(self) -> bool:

@@ -49,6 +49,14 @@ AUGMENTERS = {
 }
 
 
+class Crop(StrEnum):
+    """What of every picture is used."""
+
+    none = "none"
+    nucleus = "nucleus"
+    cell = "cell"
+
+
 class Balance(StrEnum):
     """What to do about classes of different size."""
 
@@ -103,6 +111,15 @@ def train(
             "Images are stretched to this height and width in pixels.",
             metavar="PIXELS",
             min=8,
+        ),
+    ] = None,
+    crop: Annotated[
+        Crop | None,
+        _option(
+            _defaults.CROP,
+            "Cut every picture around its white cell before it is stretched. nucleus: a square of "
+            "three diameters of the nucleus, so that magnification does not matter. cell: of one "
+            "and a half diameters of the whole cell. The model cuts new pictures, too.",
         ),
     ] = None,
     epochs: Annotated[
@@ -234,6 +251,7 @@ def train(
     if recipe is None:
         pipeline = make_pipeline(backbone, augment, balance, seed, given)
         image_size = image_size or _defaults.IMAGE_SIZE
+        crop = crop or Crop(_defaults.CROP)
     else:
         fixed = {"--backbone": backbone, "--augment": augment, "--balance": balance}
         clash = [option for option, value in fixed.items() if value is not None]
@@ -247,6 +265,8 @@ def train(
         pipeline = make_recipe(
             recipe, random_state=seed, clf__input_size=image_size, clf__verbose=1, **overrides
         )
+    cropper = None if crop in (None, Crop.none) else wbcclf.CellCropper(crop.value)
+    loader = wbcclf.ImageLoader(image_size, crop=cropper)
     classifier = pipeline[-1]
     listing = source.list()
     names = listing.target_names
@@ -260,7 +280,7 @@ def train(
     network = check_fit(classifier, (image_size, image_size, 3), names)
     check_space(output, sum(tensor.nbytes for tensor in network.state_dict().values()))
     del network
-    cells = source.load(image_size)
+    cells = source.load(loader)
     known = set(listing.skipped)
     broken = [item for item in cells.skipped if item not in known]
     report_broken(broken, listing, on_error, output)
@@ -280,7 +300,6 @@ def train(
     else:
         pipeline.fit(cells.images, cells.target)
     classifier.set_params(verbose=0)  # the bars were this command's
-    loader = wbcclf.ImageLoader(image_size=image_size)
     model = Pipeline([("loader", loader), ("classifier", classifier)])
     save(output, lambda path: wbcclf.save_model(model, path))
     history = classifier.history_

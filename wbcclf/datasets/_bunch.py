@@ -54,6 +54,7 @@ def make_bunch(
         images=read.images,
         target_names=None if labels is None else sorted(set(labels.tolist())),
         paths=files,
+        found=read.found,
         duplicates=_find_duplicates(files.tolist(), read.digests, kept),
         skipped=skipped,
         DESCR=_describe(source, read.images, labels, skipped),

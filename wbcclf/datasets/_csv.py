@@ -24,6 +24,7 @@ def load_image_csv(
     group_column: str | None = None,
     root: str | PathLike | None = None,
     image_size: int | tuple[int, int] | None = None,
+    crop: Any = None,
     on_error: str = "raise",
     n_jobs: int | None = None,
     max_pixels: int = MAX_PIXELS,
@@ -54,6 +55,8 @@ def load_image_csv(
         Folder that the paths are relative to; None means the folder of the CSV file.
     image_size : int, tuple of (height, width), or None, default=None
         As in `load_image_folder`.
+    crop : CellCropper or None, default=None
+        As in `load_image_folder`.
     on_error : {"raise", "warn", "skip"}, default="raise"
         What to do about files that are missing or cannot be read; see `load_image_folder`.
     n_jobs : int or None, default=None
@@ -81,6 +84,8 @@ def load_image_csv(
             The classes, sorted.
         paths : ndarray of shape (n_images,), str
         groups : ndarray of shape (n_images,), str, or None
+        found : ndarray of shape (n_images,), bool, or None
+            Where `crop` found a white cell; None without `crop`.
         duplicates : list of list of str
             The files that are byte for byte the same; see `load_image_folder`.
         skipped : list of (path, reason)
@@ -109,6 +114,8 @@ def load_image_csv(
         With ``on_error="warn"``, of files that cannot be read.
     DuplicateImageWarning
         If the same file, byte for byte, is in several classes or groups.
+    UserWarning
+        Of images in which `crop` finds no white cell.
 
     Examples
     --------
@@ -127,11 +134,12 @@ def load_image_csv(
     ((2, 6, 8, 3), ['MONOCYTE', 'NEUTROPHIL'], ['no label'])
     """
     size = check_image_size(image_size)
-    check_reading(on_error, n_jobs, max_pixels, memory, spill_dir)
+    check_reading(on_error, size, crop, n_jobs, max_pixels, memory, spill_dir)
     rows = list_rows(csv_file, path_column, label_column, group_column, root)
     read = read_images(
         rows.paths,
         size,
+        crop=crop,
         n_jobs=n_jobs,
         max_pixels=max_pixels,
         verbose=verbose,

@@ -139,6 +139,7 @@ def load_image_folder(
     root: str | PathLike,
     *,
     image_size: int | tuple[int, int] | None = None,
+    crop: Any = None,
     labelled: bool = True,
     groups: Any = None,
     on_error: str = "raise",
@@ -165,6 +166,9 @@ def load_image_folder(
         Size in pixels that every image is stretched to, by averaging where it shrinks and
         bilinear interpolation where it grows. None keeps the images as they are; then all must
         have one size.
+    crop : CellCropper or None, default=None
+        Cuts every picture around its white cell, at the picture's own size, before it is made
+        small; see `ImageLoader`.
     labelled : bool, default=True
         False ignores the names of folders; see `list_image_folder`.
     groups : None, callable, str, re.Pattern, path, or tuple, default=None
@@ -196,6 +200,8 @@ def load_image_folder(
             RGB, 0-255.
         target, target_names, paths, groups, split
             As in `list_image_folder`, for the images that were read.
+        found : ndarray of shape (n_images,), bool, or None
+            Where `crop` found a white cell; None without `crop`.
         duplicates : list of list of str
             The files that are byte for byte the same, a list of paths for each image. First those
             in several classes, then those in several groups or splits; both give a warning.
@@ -224,6 +230,8 @@ def load_image_folder(
         With ``on_error="warn"``, of files that cannot be read.
     DuplicateImageWarning
         If the same file, byte for byte, is in several classes, groups or splits.
+    UserWarning
+        Of images in which `crop` finds no white cell.
 
     See Also
     --------
@@ -245,11 +253,12 @@ def load_image_folder(
     ((2, 32, 32, 3), dtype('uint8'), ['monocyte', 'neutrophil'])
     """
     size = check_image_size(image_size)
-    check_reading(on_error, n_jobs, max_pixels, memory, spill_dir)
+    check_reading(on_error, size, crop, n_jobs, max_pixels, memory, spill_dir)
     listing = list_image_folder(root, labelled=labelled, groups=groups)
     read = read_images(
         listing.paths.tolist(),
         size,
+        crop=crop,
         n_jobs=n_jobs,
         max_pixels=max_pixels,
         verbose=verbose,

@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from wbcclf._images import Interval, _fit_context, check_image_size
 from wbcclf._parameters import Each, Machine
 from wbcclf._store import MEMORY_CONSTRAINT
+from wbcclf.datasets._cropping import CROP_CONSTRAINT
 from wbcclf.datasets._decode import MAX_PIXELS
 from wbcclf.datasets._reading import check_reading, read_images, stretch_images
 
@@ -33,6 +34,12 @@ class ImageLoader(TransformerMixin, BaseEstimator):
         Size in pixels that every image is stretched to, by averaging where it shrinks and
         bilinear interpolation where it grows. None keeps the images as they are; then all must
         have one size.
+    crop : CellCropper or None, default=None
+        Cuts every picture around its white cell, at the picture's own size, before it is made
+        small: so pictures may differ in size, shape and magnification. The square gets
+        `image_size`, which must be one number, whatever the cropper's own `image_size` is; only
+        if it is None, the cropper's own counts. `n_jobs` and `spill_dir` of the cropper have no
+        effect.
     n_jobs : int or None, default=None
         Threads; None or -1 means one per available core. The result does not depend on it.
     max_pixels : int, default=89478485
@@ -77,6 +84,7 @@ class ImageLoader(TransformerMixin, BaseEstimator):
 
     _parameter_constraints = {
         "image_size": [_SIDE, Each(_SIDE), None],
+        "crop": CROP_CONSTRAINT,
         "n_jobs": Machine([Integral, None]),
         "max_pixels": [Interval(Integral, 1, None, closed="left")],
         "memory": Machine(MEMORY_CONSTRAINT),
@@ -88,6 +96,7 @@ class ImageLoader(TransformerMixin, BaseEstimator):
         self,
         image_size: int | tuple[int, int] | None = None,
         *,
+        crop: Any = None,
         n_jobs: int | None = None,
         max_pixels: int = MAX_PIXELS,
         memory: Any = None,
@@ -95,6 +104,7 @@ class ImageLoader(TransformerMixin, BaseEstimator):
         verbose: int = 0,
     ) -> None:
         self.image_size = image_size
+        self.crop = crop
         self.n_jobs = n_jobs
         self.max_pixels = max_pixels
         self.memory = memory
@@ -162,11 +172,12 @@ class ImageLoader(TransformerMixin, BaseEstimator):
             return stretch_images(
                 images,
                 image_size,
+                self.crop,
                 n_jobs=self.n_jobs,
                 verbose=self.verbose,
                 spill_dir=self.spill_dir,
             )
-        if not paths and image_size is None:
+        if not paths and image_size is None and self.crop is None:
             raise ValueError(
                 "X holds no path, and without image_size the size of the images is not known. "
                 "Give image_size=(height, width)."
@@ -174,6 +185,7 @@ class ImageLoader(TransformerMixin, BaseEstimator):
         return read_images(
             paths or [],
             image_size,
+            crop=self.crop,
             n_jobs=self.n_jobs,
             max_pixels=self.max_pixels,
             memory=self.memory,
@@ -183,8 +195,17 @@ class ImageLoader(TransformerMixin, BaseEstimator):
         ).images
 
     def _check_parameters(self) -> tuple[int, int] | None:
-        check_reading("raise", self.n_jobs, self.max_pixels, self.memory, self.spill_dir)
-        return check_image_size(self.image_size)
+        image_size = check_image_size(self.image_size)
+        check_reading(
+            "raise",
+            image_size,
+            self.crop,
+            self.n_jobs,
+            self.max_pixels,
+            self.memory,
+            self.spill_dir,
+        )
+        return image_size
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

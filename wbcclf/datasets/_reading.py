@@ -18,6 +18,7 @@ from wbcclf._files import some
 from wbcclf._store import Store, make_store
 from wbcclf._threads import n_threads, run_in_threads
 from wbcclf._warnings import warn
+from wbcclf.datasets._cropping import check_crop, crop_key, warn_of_missing_cells
 from wbcclf.datasets._decode import DECODER, DIGEST_BYTES, read_image, resize
 from wbcclf.exceptions import ImageReadError, SkippedFileWarning
 
@@ -27,11 +28,18 @@ ON_ERROR = ("raise", "warn", "skip")
 
 
 def check_reading(
-    on_error: str, n_jobs: int | None, max_pixels: int, memory: Any, spill_dir: Any
+    on_error: str,
+    image_size: tuple[int, int] | None,
+    crop: Any,
+    n_jobs: int | None,
+    max_pixels: int,
+    memory: Any,
+    spill_dir: Any,
 ) -> None:
     """Raise an error for a parameter that `read_images` does not take."""
     if on_error not in ON_ERROR:
         raise ValueError(f"on_error must be one of {', '.join(ON_ERROR)}, got {on_error!r}.")
+    check_crop(crop, image_size)
     n_threads(n_jobs)
     if not isinstance(max_pixels, Integral) or max_pixels < 1:
         raise ValueError(f"max_pixels must be a positive int, got {max_pixels!r}.")
@@ -51,12 +59,15 @@ class Reading(NamedTuple):
         One for each image: files with the same bytes have the same.
     failures : list of (path, reason)
         The files that could not be read.
+    found : ndarray of shape (n_read,), bool, or None
+        Images in which `crop` found a white cell; None without `crop`.
     """
 
     images: np.ndarray
     kept: np.ndarray
     digests: list[bytes]
     failures: list[tuple[str, str]]
+    found: np.ndarray | None
 
 
 def read_images(
@@ -66,6 +77,7 @@ def read_images(
     n_jobs: int | None,
     max_pixels: int,
     verbose: int,
+    crop: Any = None,
     on_error: str | None = "raise",
     missing: Sequence[tuple[str, str]] = (),
     memory: Any = None,
@@ -79,10 +91,11 @@ def read_images(
     paths : sequence of str
     image_size : tuple of (height, width), or None
         None keeps the size of the images, which then must all have the same.
-    n_jobs, max_pixels, verbose, memory, spill_dir
+    n_jobs, max_pixels, verbose, crop, memory, spill_dir
         As in `load_image_folder`.
     on_error : {"raise", "warn", "skip"} or None
-        As in `load_image_folder`; None is "skip" without an error where no file can be read.
+        As in `load_image_folder`; None is "skip" without an error where no file can be read, and
+        without a warning of images in which there is no cell.
     missing : sequence of (path, reason)
         Files known to be unreadable, counted with the broken ones.
     advice : str
@@ -99,7 +112,7 @@ def read_images(
     """
     messages: list[str] = []
     store = make_store(memory, messages.append)
-    reader = _Reader(paths, image_size, max_pixels, store, spill_dir)
+    reader = _Reader(paths, image_size, crop, max_pixels, store, spill_dir)
     run_in_threads(reader.read, len(paths), n_jobs, verbose)
     if store is not None:
         store.prune()
@@ -121,30 +134,50 @@ def read_images(
         for new, old in enumerate(kept):
             images[new] = images[old]
         images = images[: len(kept)]
-    return Reading(images, kept, [reader.digests[k] for k in kept], failures)
+    found = None if crop is None else reader.found[kept]
+    if found is not None and on_error is not None:
+        warn_of_missing_cells([paths[k] for k in kept], found)
+    return Reading(images, kept, [reader.digests[k] for k in kept], failures, found)
 
 
 class _Reader:
-    """Files, and for each its place in the batch, its size, its digest and why it is not read."""
+    """Files, and for each its place in the batch, and what is known of it.
+
+    Attributes
+    ----------
+    batch : ndarray of shape (n_files, height, width, 3), uint8
+    sizes : list of (height, width)
+    digests : list of bytes
+    reasons : list of str
+        Why a file is not read, else empty.
+    found : ndarray of shape (n_files,), bool
+        Where the cropper found a cell.
+    full : OSError or None
+        Why the store takes nothing more.
+    """
 
     def __init__(
         self,
         paths: Sequence[str],
         image_size: tuple[int, int] | None,
+        crop: Any,
         max_pixels: int,
         store: Store | None,
         spill_dir: str | PathLike | None,
     ) -> None:
         self.paths = paths
-        self.image_size = image_size
+        self.crop, self.image_size = check_crop(crop, image_size)
+        # What declares no version is not kept.
+        self.cutting = [] if crop is None else crop_key(self.crop)
         self.max_pixels = max_pixels
-        self.store = store
-        self.full: OSError | None = None  # why the store takes nothing more
-        size = image_size or _first_size(paths, max_pixels)
+        self.store = None if self.cutting is None else store
+        self.full: OSError | None = None
+        size = self.image_size or _first_size(paths, max_pixels)
         self.batch = _spill.empty((len(paths), *size, 3), np.uint8, spill_dir)
         self.sizes = [size] * len(paths)
         self.digests = [b""] * len(paths)
         self.reasons = [""] * len(paths)
+        self.found = np.zeros(len(paths), bool)
 
     def read(self, index: int) -> None:
         """Fill one place, from the store or else from the file."""
@@ -152,11 +185,14 @@ class _Reader:
         key = None if store is None else self._key(index)
         if store is not None and key is not None and self._recall(store, index, key):
             return
+        size = self.image_size if self.crop is None else None
         try:
-            image, digest = read_image(self.paths[index], self.image_size, self.max_pixels)
+            image, digest = read_image(self.paths[index], size, self.max_pixels)
         except ImageReadError as error:
             self.reasons[index] = str(error)
             return
+        if self.crop is not None:
+            image, self.found[index] = self.crop.crop_picture(image)
         self.sizes[index] = image.shape[:2]
         self.digests[index] = digest
         if image.shape != self.batch.shape[1:]:
@@ -164,17 +200,23 @@ class _Reader:
         self.batch[index] = image
         if store is not None and key is not None and self.full is None:
             try:
-                store.write(key, digest + image.tobytes())
+                store.write(key, digest + image.tobytes() + self._flag(index))
             except OSError as error:
                 self.full = error
 
     def _recall(self, store: Store, index: int, key: str) -> bool:
         entry = store.read(key)
-        if entry is None or len(entry) != DIGEST_BYTES + self.batch[index].size:
+        end = DIGEST_BYTES + self.batch[index].size
+        if entry is None or len(entry) != end + len(self._flag(index)):
             return False
         self.digests[index] = bytes(entry[:DIGEST_BYTES])
-        self.batch[index].reshape(-1)[:] = np.frombuffer(entry[DIGEST_BYTES:], np.uint8)
+        self.batch[index].reshape(-1)[:] = np.frombuffer(entry[DIGEST_BYTES:end], np.uint8)
+        self.found[index] = any(entry[end:])
         return True
+
+    def _flag(self, index: int) -> bytes:
+        """Return what an entry ends with: whether a cell was found, if one was looked for."""
+        return b"" if self.crop is None else bytes([self.found[index]])
 
     def _key(self, index: int) -> str | None:
         """Return the name of the image in the store, or None for a file that is not there.
@@ -189,7 +231,7 @@ class _Reader:
             return None
         stamp = (found.st_size, found.st_mtime_ns, found.st_ctime_ns)
         how = (self.image_size, self.batch.shape[1:], int(self.max_pixels), DECODER)
-        name = json.dumps([os.path.abspath(path), stamp, how])
+        name = json.dumps([os.path.abspath(path), stamp, how, *self.cutting])
         return f"images/{hashlib.sha256(name.encode()).hexdigest()[:40]}"
 
 
@@ -205,30 +247,39 @@ def _first_size(paths: Sequence[str], max_pixels: int) -> tuple[int, int]:
 def stretch_images(
     images: Sequence[np.ndarray],
     image_size: tuple[int, int] | None,
+    crop: Any,
     *,
     n_jobs: int | None,
     verbose: int,
     spill_dir: str | PathLike | None,
 ) -> np.ndarray:
-    """Return images (height, width, 1 or 3) as a batch, stretched as those of files are.
+    """Return images (height, width, 1 or 3) as a batch, cut and stretched as those of files are.
 
     Raises
     ------
     ValueError
         If the sizes differ and `image_size` is None.
     """
+    crop, image_size = check_crop(crop, image_size)
     size = image_size or images[0].shape[:2]
     sizes = [image_size or image.shape[:2] for image in images]
-    _check_one_size([f"X[{k}]" for k in range(len(images))], sizes, range(len(images)))
+    names = [f"X[{k}]" for k in range(len(images))]
+    _check_one_size(names, sizes, range(len(images)))
     batch = _spill.empty((len(images), *size, 3), np.uint8, spill_dir)
+    found = np.ones(len(images), bool)
 
     def work(index: int) -> None:
         image = images[index]
         if image.shape[2] == 1:
             image = np.repeat(image, 3, axis=2)
-        batch[index] = resize(np.ascontiguousarray(image), image_size)
+        image = np.ascontiguousarray(image)
+        if crop is None:
+            batch[index] = resize(image, image_size)
+        else:
+            batch[index], found[index] = crop.crop_picture(image)
 
     run_in_threads(work, len(images), n_jobs, verbose)
+    warn_of_missing_cells(names, found)
     return batch
 
 

@@ -48,6 +48,8 @@ def predict_files(
             The files that could be read.
         labels : ndarray of shape (n_read,)
         probabilities : ndarray of shape (n_read, n_classes), float
+        found : ndarray of shape (n_read,), bool, or None
+            Where the loader's `crop` found a white cell; None without `crop`.
         skipped : list of (path, reason)
             The files that could not. The first chunk also lists what was left out of a folder.
 
@@ -169,6 +171,7 @@ def _predict(
             memory=loader.memory,
             spill_dir=loader.spill_dir,
             verbose=loader.verbose,
+            crop=loader.crop,
             on_error=None,
         )
         X = read.images
@@ -185,6 +188,7 @@ def _predict(
             paths=[chunk[k] for k in read.kept],
             labels=labels,
             probabilities=probabilities,
+            found=read.found,
             skipped=left_out + read.failures,
         )
         left_out = []
