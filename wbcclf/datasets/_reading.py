@@ -167,10 +167,9 @@ class _Reader:
     ) -> None:
         self.paths = paths
         self.crop, self.image_size = check_crop(crop, image_size)
-        # What declares no version is not kept.
         self.cutting = [] if crop is None else crop_key(self.crop)
         self.max_pixels = max_pixels
-        self.store = None if self.cutting is None else store
+        self.store = store
         self.full: OSError | None = None
         size = self.image_size or _first_size(paths, max_pixels)
         self.batch = _spill.empty((len(paths), *size, 3), np.uint8, spill_dir)
@@ -216,14 +215,16 @@ class _Reader:
 
     def _flag(self, index: int) -> bytes:
         """Return what an entry ends with: whether a cell was found, if one was looked for."""
-        return b"" if self.crop is None else bytes([self.found[index]])
+        return b"" if self.crop is None else self.found[index].tobytes()
 
     def _key(self, index: int) -> str | None:
-        """Return the name of the image in the store, or None for a file that is not there.
+        """Return the name of the image in the store, or None for what is not kept there.
 
         A file is the same by its size and times of change. The second of these is the file
         system's own, which no copying tool sets back.
         """
+        if self.cutting is None:
+            return None
         path = self.paths[index]
         try:
             found = os.stat(path)

@@ -115,6 +115,8 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, CellTransformer):
         "spill_dir": Machine([str, os.PathLike, None]),
     }
     _without_cell = "give their central square"
+    # Raised with every change of the squares that pictures give: loaders keep them in `memory`.
+    _version = 1
 
     def __init__(
         self,
