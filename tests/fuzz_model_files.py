@@ -37,11 +37,15 @@ VALUES: list[Any] = [
     {"class": "GradualUnfreezing", "params": {"layers": "conv1"}},
     {"class": "Mixing", "params": {}}, {"class": "Mixing", "params": {"cutmix": 1}},
     {"class": "EarlyStopping", "params": {}}, {"class": "Averaging", "params": {"decay": 0.5}},
+    {"class": "CellCropper", "params": {}}, {"class": "CellCropper", "params": {"scale": 2**31}},
+    {"class": "CellCropper", "params": {"factor": 1e308}},
+    {"class": "BackgroundRemover", "params": {}},
     {"class": "Plateau", "params": {}}, {"class": "StepDecay", "params": {"step_size": 2**63}},
 ]  # fmt: skip
 KEYS = (
     "memory compile more class dict params loss mixing optimizer lr_schedule averaging head "
-    "augment early_stopping unfrozen_layers l2 layers format dropout lr_schedule_params weights"
+    "augment early_stopping unfrozen_layers l2 layers format dropout lr_schedule_params weights "
+    "crop scale factor which background transformers image_shape_"
 ).split()
 
 OLDER: dict[str, Any] = {
@@ -170,6 +174,8 @@ def _models(folder: Path) -> list[bytes]:
     from wbcclf import (
         Augmenter,
         Averaging,
+        BackgroundRemover,
+        CellCropper,
         CNNClassifier,
         ConvNet,
         EarlyStopping,
@@ -204,11 +210,20 @@ def _models(folder: Path) -> list[bytes]:
         own,
         CNNClassifier("mlp", max_epochs=1, class_weight={"lymphocyte": 1, "neutrophil": 2}),
         Pipeline([("load", ImageLoader(image_size=16)), ("clf", own)]),
+        Pipeline(
+            [
+                ("load", ImageLoader(crop=CellCropper(image_size=16))),
+                ("remove", BackgroundRemover()),
+                ("crop", CellCropper(image_size=16)),
+                ("clf", SimpleCNNClassifier(max_epochs=1)),
+            ]
+        ),
     ]
     contents = []
     for model in models:
         classifier = model.steps[-1][1] if hasattr(model, "steps") else model
-        classifier.set_params(device="cpu", random_state=0).fit(cells.images, cells.target)
+        classifier.set_params(device="cpu", random_state=0)
+        model.fit(cells.images, cells.target)
         save_model(model, folder / "model")
         contents.append((folder / "model").read_bytes())
     older = {"format": 2, "steps": [["", {"class": "SimpleCNNClassifier", "params": OLDER}]]}

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 import zipfile
 from collections import OrderedDict
 from dataclasses import replace
@@ -19,6 +20,8 @@ from sklearn.model_selection import GridSearchCV
 import wbcclf
 from wbcclf import (
     Augmenter,
+    BackgroundRemover,
+    CellCropper,
     CNNClassifier,
     ConvNet,
     CrossEntropy,
@@ -278,6 +281,153 @@ def test_a_model_of_the_longest_images_is_loaded(model_file, tmp_path):
     path = tmp_path / "m"
     path.write_bytes(with_document(model_file, change))
     assert load_model(path)["clf"].image_shape_ == tuple(shape)
+
+
+@pytest.fixture(scope="module")
+def cutting_file(cells, tmp_path_factory):
+    """Write a pipeline with a loader that cuts, and the steps that may follow it."""
+    steps = [
+        ("load", ImageLoader(16, crop=CellCropper())),
+        ("remove", BackgroundRemover()),
+        ("crop", CellCropper(image_size=12)),
+        ("clf", SimpleCNNClassifier(max_epochs=1, device="cpu")),
+    ]
+    path = tmp_path_factory.mktemp("model") / "m.wbcclf"
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "No white cell was found")  # in 16 x 16 pixels
+        save_model(Pipeline(steps).fit(cells.images, cells.target), path)
+    return path
+
+
+def cropper(**params):
+    return {"class": "CellCropper", "params": params}
+
+
+@pytest.mark.parametrize(
+    "crop",
+    [
+        cropper(scale=0),
+        cropper(scale=2_049),
+        cropper(scale=10**30),
+        cropper(scale=60.0),
+        cropper(scale="nuclei"),
+        cropper(scale=None),
+        cropper(scale=["nucleus"]),
+        cropper(scale=cropper()),
+        cropper(factor=0),
+        cropper(factor=16.1),
+        cropper(factor=10**400),
+        cropper(factor=float("inf")),
+        cropper(factor=float("nan")),
+        cropper(factor="3"),
+        cropper(factor=[3]),
+        cropper(which="smallest"),
+        cropper(which=None),
+        cropper(background="replace"),
+        cropper(background=["keep"]),
+        cropper(image_size=None),
+        cropper(image_size=0),
+        cropper(image_size=2_049),
+        cropper(image_size=[16, 16]),
+        cropper(image_shape=[16, 16, 2]),
+        cropper(n_jobs=1),
+        cropper(spill_dir=None),
+        {"class": "BackgroundRemover", "params": {}},
+        {"class": "ImageLoader", "params": {}},
+        {"class": "Cell", "params": {}},
+        [cropper()],
+        {"dict": [["crop", "nucleus"]]},
+        "nucleus",
+        1,
+    ],
+)
+def test_a_cropper_that_saving_never_writes_is_refused(crop, cutting_file, tmp_path):
+    def in_loader(document, loader, clf):
+        loader["crop"] = crop
+
+    def as_step(document, loader, clf):
+        document["steps"][2][1] = crop
+
+    refused(with_document(cutting_file, in_loader), tmp_path)
+    refused(with_document(cutting_file, as_step), tmp_path)
+
+
+@pytest.mark.parametrize("crop", [cropper(scale=2_048), cropper(factor=16), cropper(), None])
+def test_the_largest_cut_that_a_file_may_hold_is_loaded(crop, cutting_file, tmp_path):
+    def change(document, loader, clf):
+        loader["crop"] = crop
+
+    path = tmp_path / "m"
+    path.write_bytes(with_document(cutting_file, change))
+    loaded = load_model(path)["load"].crop
+    assert crop is None or loaded.get_params().items() >= crop["params"].items()
+
+
+@pytest.mark.parametrize(
+    ("step", "name", "value"),
+    [
+        ("remove", "image_shape_", [16, 16, 2]),
+        ("remove", "image_shape_", [16, 16]),
+        ("remove", "image_shape_", [16.0, 16, 3]),
+        ("remove", "image_shape_", [15, 16, 3]),
+        ("remove", "image_shape_", [16, 16, 1]),
+        ("crop", "image_shape_", [16, 15, 3]),
+        ("crop", "image_shape_", [16, 16, 1]),
+        ("crop", "image_shape_", [0, 16, 3]),
+        ("crop", "n_features_in_", 767),
+        ("crop", "value_range_", [255.0, 0.0]),
+        ("crop", "value_range_", [0.0, float("inf")]),
+        ("crop", "found_", [True]),
+        ("crop", "_n_features_out", 432),
+        ("remove", "history_", []),
+    ],
+)
+def test_what_a_transformer_cannot_have_learnt_is_refused(
+    step, name, value, cutting_file, tmp_path
+):
+    def change(document, loader, clf):
+        document["transformers"][step][name] = value
+        if name == "image_shape_":
+            document["transformers"][step]["n_features_in_"] = int(np.prod(value))
+
+    refused(with_document(cutting_file, change), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda document: document["transformers"].pop("crop"),
+        lambda document: document["transformers"].update(more=document["transformers"]["crop"]),
+        lambda document: document["transformers"].update(crop=[]),
+        lambda document: document["transformers"].update(crop={}),
+        lambda document: document["transformers"]["crop"].pop("value_range_"),
+        lambda document: document.update(transformers=[]),
+        lambda document: document.pop("transformers"),
+        lambda document: document["steps"].insert(1, document["steps"].pop(0)),
+        lambda document: document["steps"].insert(1, document["steps"][0]),
+        lambda document: document["steps"].pop(),
+        lambda document: document["steps"].__setitem__(
+            slice(1, 1),
+            [[str(n), {"class": "BackgroundRemover", "params": {}}] for n in range(5)],
+        ),
+    ],
+)
+def test_steps_that_saving_never_writes_are_refused(change, cutting_file, tmp_path):
+    refused(with_document(cutting_file, lambda document, loader, clf: change(document)), tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:No white cell was found")
+def test_six_transformers_are_saved_and_one_more_is_refused(cells, tmp_path):
+    clf = SimpleCNNClassifier(max_epochs=1, device="cpu")
+    removers = [(str(number), BackgroundRemover()) for number in range(7)]
+    for number in (6, 7):
+        steps = [("load", ImageLoader(16)), *removers[:number], ("clf", clf)]
+        model = Pipeline(steps).fit(cells.images, cells.target)
+        if number == 6:
+            save_model(model, tmp_path / "m")
+            assert len(load_model(tmp_path / "m").steps) == 8
+    with pytest.raises(ValueError, match="9 steps, of which a model file holds 8"):
+        save_model(model, tmp_path / "more")
 
 
 def document_with(**changes):

@@ -1,10 +1,12 @@
-"""Model files of formats 1 and 2, whose classifiers had one parameter for each option."""
+"""Model files of older formats; classifiers of 1 and 2 had one parameter for each option."""
 
 import json
 import zipfile
 
 import numpy as np
 import pytest
+from fuzz_model_files import with_document
+from imblearn.pipeline import Pipeline
 
 from wbcclf import (
     Augmenter,
@@ -18,6 +20,7 @@ from wbcclf import (
     FocalLoss,
     GradualUnfreezing,
     Head,
+    ImageLoader,
     Mixing,
     OneCycle,
     Optimizer,
@@ -373,3 +376,24 @@ def test_what_format_2_never_held_is_refused(old, cells, tmp_path):
     older_file(SimpleCNNClassifier(), cells, tmp_path / "old", 2, DEFAULTS | old)
     with pytest.raises(ModelFormatError):
         load_model(tmp_path / "old")
+
+
+# ---------------------------------------------------------------- format 3
+
+
+def test_a_file_of_format_3_knows_no_transformers(cells, tmp_path):
+    clf = SimpleCNNClassifier(max_epochs=1, device="cpu", random_state=0)
+    model = Pipeline([("load", ImageLoader(32)), ("clf", clf)]).fit(cells.images, cells.target)
+    save_model(model, tmp_path / "new")
+
+    def change(document, loader, clf):
+        document["format"] = 3
+        assert document.pop("transformers") == {}
+        assert loader.pop("crop") is None
+
+    (tmp_path / "old").write_bytes(with_document(tmp_path / "new", change))
+    loaded = load_model(tmp_path / "old")
+    assert str(loaded["load"]) == str(model["load"])
+    np.testing.assert_array_equal(
+        loaded.predict_proba(cells.images), model.predict_proba(cells.images)
+    )

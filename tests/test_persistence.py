@@ -6,13 +6,16 @@ import json
 import pickle
 import subprocess
 import sys
+import tempfile
 import zipfile
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from imblearn.pipeline import Pipeline
+from PIL import Image
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import FunctionTransformer
@@ -20,7 +23,9 @@ from sklearn.preprocessing import FunctionTransformer
 from wbcclf import (
     SMOTE,
     Augmenter,
+    BackgroundRemover,
     Cache,
+    CellCropper,
     CNNClassifier,
     ConvNet,
     CrossEntropy,
@@ -37,6 +42,7 @@ from wbcclf import (
 )
 from wbcclf.backbones import get_backbone
 from wbcclf.exceptions import ModelFormatError
+from wbcclf.inspection import predict_files
 
 
 @pytest.fixture(scope="module")
@@ -212,6 +218,138 @@ def test_a_parameter_changed_after_fit_is_not_written_as_if_it_had_been_there(fi
     with pytest.raises(ValueError, match=r"head, input_size changed after the network"):
         save_model(changed, tmp_path / "m")
     assert not list(tmp_path.iterdir())
+
+
+# ---------------------------------------------------------------- cut and cleaned
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Write cells in pictures of three sizes; return the paths and the classes."""
+    root = tmp_path_factory.mktemp("files")
+    paths, target = [], []
+    for size in [(96, 96), (96, 120), (150, 110)]:
+        drawn = make_blood_cells(4, classes=2, image_size=size, random_state=0)
+        for image, label in zip(drawn.images, drawn.target, strict=True):
+            paths.append(str(root / f"{len(paths)}.png"))
+            Image.fromarray(image).save(paths[-1])
+            target.append(label)
+    return paths, target
+
+
+CUT = {
+    "nucleus": [("load", ImageLoader(24, crop=CellCropper()))],
+    "cell": [
+        ("load", ImageLoader(crop=CellCropper("cell", background="remove", image_size=24))),
+    ],
+    "pixels": [
+        (
+            "load",
+            ImageLoader((24, 24), crop=CellCropper(80, which="largest", background="normalise")),
+        )
+    ],
+    "factor": [("load", ImageLoader(24, crop=CellCropper(factor=np.float64(2.5))))],
+    "a step": [("load", ImageLoader((80, 100))), ("crop", CellCropper(image_size=24, n_jobs=2))],
+    "removed": [("load", ImageLoader(64, crop=CellCropper())), ("remove", BackgroundRemover())],
+    "all": [
+        ("load", ImageLoader(100)),
+        ("remove", BackgroundRemover(which="largest", spill_dir=tempfile.gettempdir())),
+        ("crop", CellCropper(background="normalise", image_size=24)),
+        ("smote", SMOTE(random_state=0)),
+    ],
+}
+
+
+@pytest.mark.filterwarnings("ignore:No white cell was found")  # in tiny drawings
+@pytest.mark.parametrize("name", CUT)
+def test_a_model_that_cuts_predicts_files_as_before(name, files, tmp_path):
+    paths, target = files
+    classifier = SimpleCNNClassifier(max_epochs=1, device="cpu", random_state=0)
+    model = Pipeline([*CUT[name], ("clf", classifier)]).fit(paths, target)
+    expected = model.predict_proba(paths)
+    save_model(model, tmp_path / "m")
+    assert tempfile.gettempdir().encode() not in (tmp_path / "m").read_bytes()
+    loaded = load_model(tmp_path / "m")
+    np.testing.assert_array_equal(loaded.predict_proba(paths), expected)
+    [chunk] = predict_files(loaded, paths)
+    np.testing.assert_array_equal(chunk.probabilities, expected)
+    assert [name for name, _ in loaded.steps] == [
+        name for name, _ in model.steps if name != "smote"
+    ]
+    for name, step in loaded.steps[:-1]:
+        fitted = model[name]
+        for learnt in ("image_shape_", "value_range_", "n_features_in_", "_n_features_out"):
+            assert getattr(step, learnt, None) == getattr(fitted, learnt, None)
+        assert not hasattr(step, "found_")
+        machine = {"n_jobs": None, "spill_dir": None}
+        left = {key: value for key, value in machine.items() if key in fitted.get_params()}
+        assert str(step.get_params() | {"crop": None}) == str(
+            fitted.get_params() | left | {"crop": None}
+        ).replace("np.float64(2.5)", "2.5")
+
+
+@pytest.mark.filterwarnings("ignore:No white cell was found")
+def test_columns_and_scale_of_a_cropper_come_back(tmp_path):
+    cells = make_blood_cells(8, classes=2, image_size=96, random_state=0)
+    rows = pd.DataFrame(cells.images.reshape(8, -1) / 255).rename(columns="p{}".format)
+    clf = SimpleCNNClassifier(max_epochs=1, device="cpu", random_state=0)
+    model = Pipeline([("crop", CellCropper(image_size=16)), ("clf", clf)]).fit(rows, cells.target)
+    save_model(model, tmp_path / "m")
+    loaded = load_model(tmp_path / "m")
+    np.testing.assert_array_equal(loaded.predict_proba(rows), model.predict_proba(rows))
+    assert loaded["crop"].feature_names_in_.tolist() == rows.columns.tolist()
+    assert loaded["crop"].get_feature_names_out()[-1] == "cellcropper767"
+    assert not hasattr(loaded["clf"], "feature_names_in_")
+    with pytest.raises(ValueError, match="feature names"):
+        loaded.predict(rows[rows.columns[::-1]])
+    with pytest.raises(ValueError, match="another scale"):
+        loaded.predict(rows * 255)
+
+
+class MyCropper(CellCropper):
+    """Somebody's own."""
+
+
+@pytest.mark.filterwarnings("ignore:No white cell was found")
+@pytest.mark.parametrize(
+    ("crop", "message"),
+    [
+        (MyCropper(), r"ImageLoader\(crop=MyCropper\(\)\) cannot be written.*joblib"),
+        (CellCropper(2_049), r"crop=CellCropper\(scale=2049\)\) cannot be written.*joblib"),
+        (CellCropper(factor=16.1), r"crop=CellCropper\(factor=16.1\)\) cannot be written.*joblib"),
+    ],
+)
+def test_a_cropper_that_a_file_cannot_hold_is_refused(crop, message, files, tmp_path):
+    classifier = SimpleCNNClassifier(max_epochs=1, device="cpu")
+    model = Pipeline([("load", ImageLoader(24, crop=crop)), ("clf", classifier)]).fit(*files)
+    with pytest.raises(TypeError, match=message):
+        save_model(model, tmp_path / "m")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.filterwarnings("ignore:No white cell was found")
+def test_steps_that_do_not_fit_together_any_more_are_refused(files, tmp_path):
+    steps = [
+        ("load", ImageLoader(96)),
+        ("crop", CellCropper(image_size=24)),
+        ("clf", SimpleCNNClassifier(max_epochs=1, device="cpu")),
+    ]
+    model = Pipeline(steps).fit(*files)
+    for params, message in (
+        ({"load__image_size": 90}, r"image_size=90\) makes no images of 96x96 .*CellCropper was"),
+        (
+            {"load__image_size": None, "load__crop": CellCropper(image_size=95)},
+            r"crop=CellCropper\(image_size=95\)\) makes no images of 96x96",
+        ),
+        ({"crop__image_size": 25}, r"CellCropper\(image_size=25\) makes no images of 24x24"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            save_model(copy.deepcopy(model).set_params(**params), tmp_path / "m")
+    order = Pipeline([model.steps[1], model.steps[0], model.steps[2]])
+    with pytest.raises(ValueError, match="CellCropper, ImageLoader, SimpleCNNClassifier: not an"):
+        save_model(order, tmp_path / "m")
+    assert not list(tmp_path.iterdir())
+    save_model(model, tmp_path / "m")
 
 
 # ---------------------------------------------------------------- other versions

@@ -24,13 +24,16 @@ from wbcclf.backbones import ConvNet
 from wbcclf.classifiers import CNNClassifier
 from wbcclf.datasets import ImageLoader
 from wbcclf.exceptions import ModelFormatError
-from wbcclf.preprocessing import CellCropper
+from wbcclf.preprocessing import BackgroundRemover, CellCropper
 from wbcclf.sampling import Augmenter
+
+# What may stand between loader and classifier.
+TRANSFORMERS = (CellCropper, BackgroundRemover)
 
 # The estimators that a file may name.
 _CLASSES: dict[str, type[BaseEstimator]] = {
     cls.__name__: cls
-    for cls in (ImageLoader, CellCropper, ConvNet, Augmenter, *vars(classifiers).values())
+    for cls in (ImageLoader, *TRANSFORMERS, ConvNet, Augmenter, *vars(classifiers).values())
     if isinstance(cls, type) and not issubclass(cls, classifiers.DeepFeatures)
 }
 
@@ -41,7 +44,9 @@ Check = Callable[[Any], bool]
 # A file of a few kilobytes can ask for any number of layers, and for images of any size to be made
 # of those that it is given: both cost more than their text.
 _MOST_LAYERS = 32  # twice the blocks of a ConvNet, six times the layers of a published head
+_MOST_STEPS = 8  # a loader, a classifier, and more than anybody puts between
 _MOST_KEYS = 1_000  # classes, blocks or options
+_MOST_DIAMETERS = 16  # of a nucleus, or of a cell; the defaults are 3 and 1.5
 LONGEST_INPUT = 2_048  # pixels, twice the largest input of timm's pretrained networks
 
 
@@ -101,6 +106,9 @@ _BOUNDS: dict[str, Check] = {
     "image_shape": lambda value: value is None or _image_shape(value),
     "image_size": _size,
     "input_size": _size,
+    # Of a CellCropper's square, before it is stretched; `factor` is a schedule's, too.
+    "scale": lambda value: type(value) is str or _side(value),
+    "factor": lambda value: value is None or (_number(value) and value <= _MOST_DIAMETERS),
 }
 
 
@@ -111,12 +119,16 @@ def _value_range(value: Any) -> bool:
     return -math.inf < value[0] <= value[1] < math.inf
 
 
-# What `fit` learns besides classes, feature names and the network's weights. A training that went
-# wrong has losses that are not finite.
-LEARNT: dict[str, Check] = {
+# What transformers learn of their images, besides feature names. Where a cell was found while
+# fitting, `found_`, no prediction depends on.
+OF_IMAGES: dict[str, Check] = {
     "image_shape_": _image_shape,
     "value_range_": _value_range,
     "n_features_in_": _int,
+}
+# What classifiers learn besides classes, feature names and the network's weights. A training that
+# went wrong has losses that are not finite.
+LEARNT: dict[str, Check] = OF_IMAGES | {
     "history_": _tuple_of(_dict_of(_is(str), _number)),
     "n_iter_": _int,
 }
@@ -249,11 +261,12 @@ _DOCUMENT: dict[str, Check] = {
     "pipeline": _is(bool),
     "steps": _is(list),
     "learnt": _is(dict),
+    "transformers": _is(dict),
 }
 
 
 def read_steps(document: dict) -> list[tuple[str, BaseEstimator]]:
-    """Return the unfitted steps of a model: a classifier, perhaps after an ImageLoader.
+    """Return the unfitted steps of a model: at most a loader, transformers, and a classifier.
 
     Raises
     ------
@@ -268,8 +281,9 @@ def read_steps(document: dict) -> list[tuple[str, BaseEstimator]]:
         raise ValueError(f"{min(unknown)!r:.80} is no part of a model")
     steps = document["steps"]
     # Counted first: each step costs more to make than to write down.
-    if not 1 <= len(steps) <= 1 + document["pipeline"]:
-        raise ValueError(f"{len(steps)} steps, pipeline {document['pipeline']}")
+    most = _MOST_STEPS if document["pipeline"] else 1
+    if not 1 <= len(steps) <= most:
+        raise ValueError(f"{len(steps)} steps, of which a model file holds {most}")
     names = [name for name, _ in steps]
     are_names = all(isinstance(name, str) and "__" not in name for name in names)
     if not are_names or len({*names}) < len(names):
@@ -277,10 +291,15 @@ def read_steps(document: dict) -> list[tuple[str, BaseEstimator]]:
     if document.get("format", FORMAT) < 3:
         steps = [(name, _translated(step)) for name, step in steps]
     estimators = [decode(step) for _, step in steps]
-    if not isinstance(estimators[-1], CNNClassifier) or not all(
-        isinstance(step, ImageLoader) for step in estimators[:-1]
+    *before, classifier = estimators
+    transformers = before[1:] if before and isinstance(before[0], ImageLoader) else before
+    if not isinstance(classifier, CNNClassifier) or not all(
+        isinstance(step, TRANSFORMERS) for step in transformers
     ):
-        raise ValueError("the steps are not an ImageLoader and a classifier")
+        raise ValueError(
+            f"the steps are {', '.join(type(step).__name__ for step in estimators)}: not an "
+            "ImageLoader, then croppers and removers, then a classifier"
+        )
     return list(zip(names, estimators, strict=True))
 
 
@@ -300,35 +319,70 @@ def _are_classes(labels: np.ndarray) -> bool:
     )
 
 
-def set_learnt(
-    classifier: CNNClassifier, learnt: dict, classes: np.ndarray, feature_names: np.ndarray | None
-) -> None:
-    """Give an unfitted classifier what it had learnt, but for its network.
+def set_learnt(classifier: CNNClassifier, learnt: dict, classes: np.ndarray) -> None:
+    """Give an unfitted classifier what it had learnt, but for its network and feature names.
 
     Raises
     ------
     ValueError
         If that is anything that `fit` does not learn.
     """
-    learnt = {n: tuple(value) if type(value) is list else value for n, value in learnt.items()}
-    if learnt.keys() != LEARNT.keys():
-        raise ValueError(f"learnt are {reprlib.repr(list(learnt))}")
-    for name, is_allowed in LEARNT.items():
-        if not is_allowed(learnt[name]):
-            raise ValueError(f"{name}={reprlib.repr(learnt[name])} cannot have been learnt")
+    known = _checked(learnt, LEARNT)
     classes.tolist()  # fails for characters that there are not
-    n_features = learnt["n_features_in_"]
     consistent = {
-        "n_features_in_": n_features == math.prod(learnt["image_shape_"]),
-        "n_iter_": learnt["n_iter_"] == len(learnt["history_"]),
+        "n_iter_": known["n_iter_"] == len(known["history_"]),
         "classes_": _are_classes(classes),
-        "feature_names_in_": feature_names is None
-        or (feature_names.dtype.kind == "U" and feature_names.shape == (n_features,)),
     }
     for name, is_consistent in consistent.items():
         if not is_consistent:
             raise ValueError(f"{name} cannot have been learnt")
-    learnt["history_"] = list(learnt["history_"])
-    classifier.__dict__.update(learnt, classes_=classes)
-    if feature_names is not None:
-        classifier.feature_names_in_ = np.array(feature_names.tolist(), dtype=object)
+    known["history_"] = list(known["history_"])
+    classifier.__dict__.update(known, classes_=classes)
+
+
+def set_transformers_learnt(
+    transformers: list[tuple[str, BaseEstimator]], learnt: dict[str, dict]
+) -> None:
+    """Give unfitted transformers what they had learnt, by their names, but for feature names.
+
+    Raises
+    ------
+    ValueError
+        If that is anything that `fit` does not learn.
+    """
+    if learnt.keys() != {name for name, _ in transformers}:
+        raise ValueError(f"transformers are {reprlib.repr(list(learnt))}")
+    for name, transformer in transformers:
+        transformer.__dict__.update(_checked(learnt[name], OF_IMAGES))
+        transformer._n_features_out = math.prod(output_shape(transformer))
+
+
+def output_shape(transformer: BaseEstimator) -> tuple[int, ...]:
+    """Return the shape of what a fitted transformer makes of an image."""
+    return transformer._output(np.empty((0, *transformer.image_shape_), np.uint8))[0]
+
+
+def set_feature_names(step: BaseEstimator, names: np.ndarray) -> None:
+    """Give a step the names of the columns that it was fitted on.
+
+    Raises
+    ------
+    ValueError
+        If they are not one string for each of its features.
+    """
+    if names.dtype.kind != "U" or names.shape != (step.n_features_in_,):
+        raise ValueError("feature_names_in_ cannot have been learnt")
+    step.feature_names_in_ = np.array(names.tolist(), dtype=object)
+
+
+def _checked(learnt: dict, table: dict[str, Check]) -> dict[str, Any]:
+    """Return what a step had learnt, if it is what the table names and allows."""
+    learnt = {n: tuple(value) if type(value) is list else value for n, value in learnt.items()}
+    if learnt.keys() != table.keys():
+        raise ValueError(f"learnt are {reprlib.repr(list(learnt))}")
+    for name, is_allowed in table.items():
+        if not is_allowed(learnt[name]):
+            raise ValueError(f"{name}={reprlib.repr(learnt[name])} cannot have been learnt")
+    if learnt["n_features_in_"] != math.prod(learnt["image_shape_"]):
+        raise ValueError("n_features_in_ cannot have been learnt")
+    return learnt

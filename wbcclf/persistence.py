@@ -6,7 +6,8 @@ import errno
 import json
 import os
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -34,9 +35,9 @@ def save_model(model: BaseEstimator, path: str | os.PathLike) -> None:
     """Write a fitted classifier, or a pipeline that ends in one, to a file.
 
     Steps that act only while fitting (samplers) are left out: the file holds what predicting
-    needs. So is what belongs to the machine: folders (`memory`, `spill_dir`, `checkpoint_dir`), a
-    file given as `weights`, `device`, `compile`, `cache_gb`, `n_jobs` and `verbose`. They are at
-    their defaults after loading, `weights` at None. The file is
+    needs. So are `found_` of croppers and what belongs to the machine: folders (`memory`,
+    `spill_dir`, `checkpoint_dir`), a file given as `weights`, `device`, `compile`, `cache_gb`,
+    `n_jobs` and `verbose`. They are at their defaults after loading, `weights` at None. The file is
     written under a temporary name and then renamed, so an interrupted call leaves no half file and
     an existing one untouched. Before that the model is restored once from what would be written:
     what :func:`load_model` would refuse is an error here.
@@ -44,7 +45,8 @@ def save_model(model: BaseEstimator, path: str | os.PathLike) -> None:
     Parameters
     ----------
     model : CNNClassifier or Pipeline
-        Fitted. A pipeline may hold an :class:`ImageLoader`, any samplers, and the classifier.
+        Fitted. A pipeline may hold an :class:`ImageLoader`, up to six steps of
+        :class:`CellCropper` and :class:`BackgroundRemover`, any samplers, and the classifier.
     path : str or path
         File to write; ``.wbcclf`` is the usual suffix.
 
@@ -52,8 +54,9 @@ def save_model(model: BaseEstimator, path: str | os.PathLike) -> None:
     ------
     TypeError
         If the model holds a step that cannot be written, or a parameter that predictions depend on:
-        a network of a class of your own, more than 32 layers, an `input_size` or `image_size` above
-        2,048 pixels. Use joblib for such a pipeline.
+        a network or cropper of a class of your own, more than 32 layers, an `input_size`,
+        `image_size` or cropper's `scale` above 2,048 pixels, a cropper's `factor` above 16. Use
+        joblib for such a pipeline.
     ValueError
         If parameters that the network is built from were changed after `fit`, one has a value that
         `fit` would refuse, labels are not plain numbers or strings, or the weights are not finite.
@@ -84,11 +87,13 @@ def save_model(model: BaseEstimator, path: str | os.PathLike) -> None:
     """
     kept = _kept_steps(model)
     classifier = kept[-1][1]
-    check_is_fitted(classifier)
+    for _, step in kept:
+        check_is_fitted(step)
     from wbcclf.classifiers.network._building import check_built  # brings torch
 
     classifier._validate_params()
     check_built(Settings.of(classifier), classifier.net_.module_)
+    transformers = [(name, step) for name, step in kept if isinstance(step, _saved.TRANSFORMERS)]
     name = backbones.get_backbone(classifier.backbone).name
     document = {
         "version": __version__,
@@ -96,11 +101,13 @@ def save_model(model: BaseEstimator, path: str | os.PathLike) -> None:
         "package": backbone_package(name),
         "pipeline": hasattr(model, "steps"),
         "steps": [[name, _saved.encode(step)] for name, step in kept],
-        "learnt": {name: getattr(classifier, name) for name in _saved.LEARNT},
+        "learnt": _learnt(classifier, _saved.LEARNT),
+        "transformers": {name: _learnt(step, _saved.OF_IMAGES) for name, step in transformers},
     }
     arrays = {"classes": _plain(classifier.classes_, "classes_")}
-    if hasattr(classifier, "feature_names_in_"):
-        arrays["feature_names"] = _plain(classifier.feature_names_in_, "feature_names_in_")
+    _, first = [*transformers, kept[-1]][0]
+    if hasattr(first, "feature_names_in_"):
+        arrays["feature_names"] = _plain(first.feature_names_in_, "feature_names_in_")
     for name, tensor in classifier.net_.module_.state_dict().items():
         arrays[_NETWORK + name] = tensor.cpu().numpy()
         if not np.isfinite(arrays[_NETWORK + name]).all():
@@ -113,8 +120,12 @@ def save_model(model: BaseEstimator, path: str | os.PathLike) -> None:
     write_model_file(path, document, arrays)
 
 
+def _learnt(step: BaseEstimator, names: Iterable[str]) -> dict[str, Any]:
+    return {name: getattr(step, name) for name in names}
+
+
 def _kept_steps(model: BaseEstimator) -> list[tuple[str, BaseEstimator]]:
-    """Return the named steps that predicting needs: an ImageLoader, perhaps, and a classifier."""
+    """Return the named steps that predicting needs."""
     steps = model.steps if hasattr(model, "steps") else [("", model)]
     kept = [(name, step) for name, step in steps if not hasattr(step, "fit_resample")]
     for name, step in kept:
@@ -123,10 +134,11 @@ def _kept_steps(model: BaseEstimator) -> list[tuple[str, BaseEstimator]]:
                 f"save_model writes the model that a search found, not the {type(step).__name__} "
                 "itself: give its best_estimator_, like save_model(search.best_estimator_, path)."
             )
-        if not isinstance(step, (ImageLoader, CNNClassifier)):
+        if not isinstance(step, (ImageLoader, *_saved.TRANSFORMERS, CNNClassifier)):
             raise TypeError(
-                f"save_model writes ImageLoader, samplers and wbcclf's classifiers, not "
-                f"{type(step).__name__} (step {name!r}). Use joblib.dump for such a pipeline."
+                "save_model writes ImageLoader, CellCropper, BackgroundRemover, samplers and "
+                f"wbcclf's classifiers, not {type(step).__name__} (step {name!r}). Use joblib.dump "
+                "for such a pipeline."
             )
     if not kept or not isinstance(kept[-1][1], CNNClassifier):
         raise TypeError(f"The last step of the model must be a CNNClassifier, got {model!r}.")
@@ -178,20 +190,31 @@ def _read_model(
 ) -> list[tuple[str, BaseEstimator]]:
     """Return the fitted steps of a model from what a file holds, or would hold."""
     steps = _saved.read_steps(document)
-    classifier = steps[-1][1]
-    _saved.set_learnt(
-        classifier, document["learnt"], arrays["classes"], arrays.get("feature_names")
-    )
-    height, width, _ = classifier.image_shape_
-    for _, loader in steps[:-1]:
-        _, size = check_crop(loader.crop, check_image_size(loader.image_size))
-        if size not in (None, (height, width)):
-            raise ValueError(
-                f"ImageLoader(image_size={loader.image_size!r}) makes no images of {height}x{width}"
-                " pixels, which the classifier was fitted on. Set image_size back, or fit again."
-            )
+    fitted = steps[1:] if isinstance(steps[0][1], ImageLoader) else steps
+    *transformers, (_, classifier) = fitted
+    _saved.set_learnt(classifier, document["learnt"], arrays["classes"])
+    _saved.set_transformers_learnt(transformers, document.get("transformers", {}))
+    if "feature_names" in headers:
+        _saved.set_feature_names(fitted[0][1], arrays["feature_names"])
+    for (_, step), (_, following) in pairwise(steps):
+        _check_passed_on(step, following)
     _restore(classifier, document, headers, arrays)
     return steps
+
+
+def _check_passed_on(step: BaseEstimator, following: BaseEstimator) -> None:
+    """Raise a ValueError if a step does not make the images that the next one was fitted on."""
+    expected = following.image_shape_
+    if isinstance(step, ImageLoader):
+        _, size = check_crop(step.crop, check_image_size(step.image_size))
+        passed_on = size is None or size == expected[:2]
+    else:
+        passed_on = _saved.output_shape(step) == expected
+    if not passed_on:
+        raise ValueError(
+            f"{step!r:.200} makes no images of {expected[0]}x{expected[1]} pixels, which the "
+            f"{type(following).__name__} was fitted on. Set image_size back, or fit again."
+        )
 
 
 def _restore(
