@@ -75,8 +75,8 @@ def saving_what_no_file_can_hold(tmp_path):
 WARNINGS = [
     ("sampling/_smote.py", "_neighbours", "has 3 images", smote_of_a_small_class),
     ("sampling/_smote.py", "_neighbours", "has 3 im", smote_of_a_class_that_is_small_in_a_fold),
-    ("preprocessing/_cropper.py", "_crop", "No white", cropping_a_picture_without_a_cell),
-    ("preprocessing/_cropper.py", "_crop", "No white", cropping_in_a_pipeline),
+    ("preprocessing/_base.py", "_transform", "No white", cropping_a_picture_without_a_cell),
+    ("preprocessing/_base.py", "_transform", "No white", cropping_in_a_pipeline),
     ("backbones/_registry.py", "list_backbones", "taken by wbcclf", listing_an_intruder),
     ("backbones/_registry.py", "_broken", "OSError", getting_a_broken_plugin),
     ("backbones/_registry.py", "_broken", "OSError", fitting_a_broken_plugin),

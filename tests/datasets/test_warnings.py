@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from sklearn.pipeline import make_pipeline
 
-from wbcclf import Cache, ImageLoader, load_image_csv, load_image_folder
+from wbcclf import Cache, CellCropper, ImageLoader, load_image_csv, load_image_folder
 from wbcclf.exceptions import DuplicateImageWarning, SkippedFileWarning
 
 
@@ -36,6 +36,10 @@ def fill_and_damage_cache(root):
         path.write_bytes(b"damaged")
 
 
+def cut(root):
+    return {"crop": CellCropper()}
+
+
 @pytest.fixture
 def tiny_files():
     """Return a function after which no file larger than 100 bytes can be written."""
@@ -60,11 +64,12 @@ PATHS = ("a/a.png", "b/b.png")
         (damage, SkippedFileWarning, "1 of 2 files"),
         (duplicate, DuplicateImageWarning, "byte for byte"),
         (fill_and_damage_cache, UserWarning, "Damaged files"),
+        (cut, UserWarning, "No white cell was found in 2 of 2 images"),
     ],
 )
 def test_a_loader_warns_at_the_line_of_its_call(root, loader, n_jobs, prepare, category, words):
-    prepare(root)
     how = {"on_error": "warn", "n_jobs": n_jobs, "memory": Cache(root / "cache")}
+    how |= prepare(root) or {}
     with pytest.warns(category, match=words) as caught:
         LOADERS[loader](root, **how)
     line = LOADERS[loader].__code__.co_firstlineno
