@@ -56,7 +56,13 @@ from wbcclf.datasets import (
     make_blood_cells,
 )
 from wbcclf.persistence import load_model, save_model
-from wbcclf.preprocessing import BackgroundRemover, Cell, CellCropper, find_cells
+from wbcclf.preprocessing import (
+    BackgroundRemover,
+    Cell,
+    CellCropper,
+    CellFeatures,
+    find_cells,
+)
 from wbcclf.sampling import SMOTE, Augmenter, ImageSampler
 
 __all__ = [
@@ -70,6 +76,7 @@ __all__ = [
     "Cache",
     "Cell",
     "CellCropper",
+    "CellFeatures",
     "Constant",
     "ConvNeXtTinyClassifier",
     "ConvNet",
