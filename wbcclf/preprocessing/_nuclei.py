@@ -5,9 +5,12 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from wbcclf.preprocessing._stain import quantile
+
 _SQUARE = np.ones((5, 5), np.uint8)
 ENOUGH = 20  # points of outlines
 ARC = 0.6  # radii between the points that a circle is drawn through
+STRAIGHT = 2.5  # radii
 
 
 def red_cell_radius(stained: np.ndarray, away: np.ndarray) -> float | None:
@@ -28,14 +31,16 @@ def red_cell_radius(stained: np.ndarray, away: np.ndarray) -> float | None:
     peaks = distance[(distance == cv2.dilate(distance, _SQUARE)) & (distance > 1) & away[::2, ::2]]
     if not len(peaks):
         return None
-    radius = 2 * float(np.percentile(peaks, 80))
+    radius = 2 * float(quantile(peaks, 0.8))
     outlines, _ = cv2.findContours(stained, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     for _ in range(3):
         step = max(3, round(ARC * radius))
         radii = _bulges([outline for outline in outlines if len(outline) >= 4 * step], step, away)
+        # The sides of rolls and clumps are nearly straight.
+        radii = radii[radii < STRAIGHT * radius]
         if len(radii) < ENOUGH:
             return None
-        radius = float(np.median(radii))
+        radius = float(quantile(radii, 0.5))
     return radius
 
 
@@ -87,7 +92,7 @@ def group_nuclei(
     """
     large = areas >= smallest
     large[0] = False
-    kept = large[parts].astype(np.uint8)
+    kept = np.take(large.astype(np.uint8), parts)
     # Bright chromatin and vacuoles are holes of a nucleus that are smaller than its lobes.
     outlines, tree = cv2.findContours(kept, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     for number in range(len(outlines)):

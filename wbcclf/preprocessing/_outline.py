@@ -30,17 +30,18 @@ ROUNDS = 3  # of histograms and outline in turn
 
 _ANGLES = np.linspace(0, 2 * np.pi, ANGLES, endpoint=False, dtype=np.float32)[:, None]
 _COS, _SIN = np.cos(_ANGLES), np.sin(_ANGLES)
+_STEP = np.ones((1, 2 * TURN + 1), np.uint8)
 _TOUR = np.arange(ANGLES * 3 // 2) % ANGLES  # one and a half times around
 
 
 def colour_bins(pixels: np.ndarray, stain: Stain) -> np.ndarray:
-    """Return the number of the colour bin of each of uint8 `pixels` (..., 3), as int64."""
+    """Return the number of the colour bin of each of uint8 `pixels` (height, width, 3), int32."""
     unit = stain.red or stain.nucleus / 3
-    number = np.zeros(pixels.shape[:-1], np.int64)
+    number = np.zeros(pixels.shape[:-1], np.int32)
     values = (stain.density(pixels, 0), stain.density(pixels, 1), stain.dye(pixels))
     for shade, (low, high) in zip(values, LIMITS, strict=True):
-        scaled = (shade / unit - low) * (BINS / (high - low))
-        number = number * BINS + np.clip(scaled, 0, BINS - 1).astype(np.int64)
+        scaled = (shade - np.float32(low * unit)) * np.float32(BINS / (unit * (high - low)))
+        number = number * BINS + np.clip(scaled, 0, BINS - 1).astype(np.int32)
     return number
 
 
@@ -76,35 +77,74 @@ def find_outline(
     """
     edges, _ = cv2.findContours(nucleus, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     hull = cv2.convexHull(np.concatenate(edges))[:, 0].astype(np.float32)
-    outline = _grown(hull, RIM * radius)
-    for turn in range(ROUNDS):
-        centre = _centre(outline)
+
+    def around(centre: np.ndarray) -> _Polar:
         reach = float(np.hypot(*(hull - centre).T).max()) + REACH * radius
-        step = np.float32(reach / STEPS)
-        radii = (np.arange(STEPS, dtype=np.float32) + np.float32(0.5)) * step
-        xs, ys = centre[0] + _COS * radii, centre[1] + _SIN * radii
-        in_nucleus = cv2.remap(nucleus, xs, ys, cv2.INTER_NEAREST) > 0
-        in_picture = cv2.remap(seen, xs, ys, cv2.INTER_NEAREST) > 0
-        colour = colour_bins(cv2.remap(pixels, xs, ys, cv2.INTER_NEAREST), stain)
-        last = np.zeros(nucleus.shape, np.uint8)
-        cv2.fillPoly(last, [np.rint(outline).astype(np.int32)], 1)
-        cytoplasm = cv2.remap(last, xs, ys, cv2.INTER_NEAREST) > 0
-        cytoplasm &= in_picture & ~in_nucleus
+        return _Polar(pixels, nucleus, seen, stain, centre, reach)
+
+    polar = around(_centre(hull))
+    cell = polar.histogram(polar.inside(_grown(hull, RIM * radius)))
+    for _ in range(ROUNDS - 1):  # rough is enough for the histograms
+        gain = polar.gain(cell, outside)
+        length = (gain + np.roll(gain, 1, axis=0) + np.roll(gain, -1, axis=0)).argmax(axis=1)
+        cell = polar.histogram(np.arange(STEPS) <= length[:, None])
+    outline = polar.outline(length)
+    polar = around(_centre(outline))
+    cell = polar.histogram(polar.inside(outline))
+    return polar.outline(_best_path(polar.gain(cell, outside)))
+
+
+class _Polar:
+    """A picture in polar coordinates: samples (ANGLES, STEPS) around a centre."""
+
+    def __init__(
+        self,
+        pixels: np.ndarray,
+        nucleus: np.ndarray,
+        seen: np.ndarray,
+        stain: Stain,
+        centre: np.ndarray,
+        reach: float,
+    ) -> None:
+        self.centre, self.size = centre, nucleus.shape
+        self.step = np.float32(reach / STEPS)
+        self.radii = (np.arange(STEPS, dtype=np.float32) + np.float32(0.5)) * self.step
+        self.places = centre[0] + _COS * self.radii, centre[1] + _SIN * self.radii
+        self.in_nucleus = self._sampled(nucleus) > 0
+        self.in_picture = self._sampled(seen) > 0
+        self.colour = colour_bins(self._sampled(pixels), stain)
+
+    def _sampled(self, picture: np.ndarray) -> np.ndarray:
+        return np.asarray(cv2.remap(picture, *self.places, cv2.INTER_NEAREST))
+
+    def inside(self, outline: np.ndarray) -> np.ndarray:
+        """Return which samples are inside of a polygon."""
+        filled = np.zeros(self.size, np.uint8)
+        cv2.fillPoly(filled, [np.rint(outline).astype(np.int32)], 1)
+        return self._sampled(filled) > 0
+
+    def histogram(self, cell: np.ndarray) -> np.ndarray:
+        """Return the histogram of the cytoplasm of what is taken for the cell."""
+        cytoplasm = cell & self.in_picture & ~self.in_nucleus
         # A sample stands for an area that grows with the radius.
-        cell = histogram(colour[cytoplasm], np.broadcast_to(radii, colour.shape)[cytoplasm])
-        ratio = np.log((cell + RARE) / (OVERWEIGHT * (outside + RARE)))[colour]
-        ratio = np.where(in_picture, np.clip(ratio, -SURE, SURE), 0)
-        gain = np.cumsum(np.where(in_nucleus, SURE, ratio) * radii, axis=1)
+        weights = np.broadcast_to(self.radii, cytoplasm.shape)
+        return histogram(self.colour[cytoplasm], weights[cytoplasm])
+
+    def gain(self, cell: np.ndarray, outside: np.ndarray) -> np.ndarray:
+        """Return what an outline gains from each angle that ends at each step."""
+        ratio = np.log((cell + RARE) / (OVERWEIGHT * (outside + RARE)))
+        ratio = np.where(self.in_picture, np.clip(ratio, -SURE, SURE)[self.colour], 0)
+        gain = np.cumsum(np.where(self.in_nucleus, SURE, ratio) * self.radii, axis=1)
         # The outline goes around the nucleus.
-        farthest = np.where(in_nucleus.any(1), STEPS - in_nucleus[:, ::-1].argmax(1), 0)
+        farthest = np.where(self.in_nucleus.any(1), STEPS - self.in_nucleus[:, ::-1].argmax(1), 0)
         gain[np.arange(STEPS) < farthest[:, None] - 1] = -1e6
-        if turn < ROUNDS - 1:  # rough is enough for the histograms
-            length = (gain + np.roll(gain, 1, axis=0) + np.roll(gain, -1, axis=0)).argmax(axis=1)
-        else:
-            length = _best_path(gain)
-        ends = (length[:, None] + np.float32(1)) * step
-        outline = np.hstack([centre[0] + _COS * ends, centre[1] + _SIN * ends]).astype(np.float32)
-    return outline
+        return gain
+
+    def outline(self, length: np.ndarray) -> np.ndarray:
+        """Return the polygon (ANGLES, 2) that ends at a step of each angle."""
+        ends = (length[:, None] + np.float32(1)) * self.step
+        ends = np.hstack([self.centre[0] + _COS * ends, self.centre[1] + _SIN * ends])
+        return ends.astype(np.float32)
 
 
 def _grown(hull: np.ndarray, by: float) -> np.ndarray:
@@ -125,21 +165,14 @@ def _best_path(gain: np.ndarray) -> np.ndarray:
 
     The path runs half a time around more than once; in the middle its ends no longer matter.
     """
-    rows = gain[_TOUR]
-    padded = np.full((len(rows), STEPS + 2 * TURN), -np.inf)
-    best = padded[:, TURN:-TURN]
-    best[0] = rows[0]
-    for angle in range(1, len(rows)):
-        # The largest of 7 neighbours, by windows of 2, 4 and 7.
-        pair = np.maximum(padded[angle - 1, :-1], padded[angle - 1, 1:])
-        four = np.maximum(pair[:-2], pair[2:])
-        np.add(rows[angle], np.maximum(four[:-3], four[3:]), out=best[angle])
-    path = np.empty(len(rows), np.int64)
-    path[-1] = best[-1].argmax()
-    for angle in range(len(rows) - 1, 0, -1):
-        window = padded[angle - 1, path[angle] : path[angle] + 2 * TURN + 1]
-        path[angle - 1] = path[angle] - TURN + window.argmax()
+    best = gain[_TOUR]
+    for angle in range(1, len(best)):
+        best[angle] += cv2.dilate(best[angle - 1 : angle], _STEP)[0]  # the best neighbour
+    path = [int(best[-1].argmax())]
+    for row in best[-2::-1]:
+        low = max(path[-1] - TURN, 0)
+        path.append(low + int(row[low : path[-1] + TURN + 1].argmax()))
     middle = np.arange(ANGLES // 4, ANGLES // 4 + ANGLES)
     closed = np.empty(ANGLES, np.int64)
-    closed[middle % ANGLES] = path[middle]
+    closed[middle % ANGLES] = np.array(path[::-1])[middle]
     return closed

@@ -12,6 +12,7 @@ vectors from the picture.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -32,10 +33,13 @@ class Stain:
     nucleus: float  # dye of nuclei
     red: float | None  # green density of red cells; None where there are none
 
+    @cached_property
+    def _densities(self) -> np.ndarray:
+        return np.log((self.light[:, None] + 1) / np.arange(1, 257)).astype(np.float32)
+
     def density(self, pixels: np.ndarray, channel: int) -> np.ndarray:
         """Return the optical density of one channel of uint8 `pixels`, float32."""
-        table = np.log((self.light[channel] + 1) / (np.arange(256) + 1)).astype(np.float32)
-        return cv2.LUT(pixels[..., channel], table)
+        return cv2.LUT(pixels[..., channel], self._densities[channel])
 
     def dye(self, pixels: np.ndarray) -> np.ndarray:
         """Return what dye there is in uint8 `pixels` beside haemoglobin: 0 in red cells."""
@@ -55,10 +59,10 @@ def inside(image: np.ndarray) -> np.ndarray:
 
 def read_light(pixels: np.ndarray) -> np.ndarray:
     """Return the light (3,) of the empty background among uint8 `pixels` (n, 3), float32."""
-    green = pixels[:, 1]
-    lowest, highest = _quantile(green, 0.88), _quantile(green, 0.98)
+    green = np.ascontiguousarray(pixels[:, 1])
+    lowest, highest = quantile(green, 0.88), quantile(green, 0.98)
     brightest = pixels[(green >= lowest) & (green <= highest)]
-    return np.median(brightest, axis=0).astype(np.float32)
+    return np.array([quantile(channel, 0.5) for channel in brightest.T], np.float32)
 
 
 def read_stain(pixels: np.ndarray, light: np.ndarray) -> Stain | None:
@@ -74,9 +78,9 @@ def read_stain(pixels: np.ndarray, light: np.ndarray) -> Stain | None:
         others = (green - slope * blue < nucleus / 4) & (green > FAINTEST)
         if others.mean() < 0.02:
             break
-        red = _level(green[others], 0.95)
+        red = _level(green[others], 0.5)
         red_cells = others & (green > red / 2)
-        slope = 1 / float(np.clip(np.median(blue[red_cells] / green[red_cells]), 0.4, 1.0))
+        slope = 1 / float(np.clip(quantile(blue[red_cells] / green[red_cells], 0.5), 0.4, 1.0))
     nucleus = _level(green - slope * blue, 0.999)
     if nucleus < 2 * FAINTEST:
         return None
@@ -89,18 +93,22 @@ def _level(values: np.ndarray, start: float) -> float:
     It is the method of Ridler and Calvard (1978, 10.1109/TSMC.1978.4310039) with a background of
     zero. Otsu's threshold splits the background where nuclei are one pixel in a thousand.
     """
-    level = float(_quantile(values, start))
+    # Counted once in steps of 1/1000: that is faster than a mask for each of the means.
+    counts = np.bincount(np.maximum(values * 1000, 0).astype(np.int32))
+    above = np.cumsum(counts[::-1])[::-1]
+    sums = np.cumsum((counts * np.arange(len(counts)))[::-1])[::-1]
+    level = int(np.flatnonzero(above >= (1 - start) * len(values))[-1])
     for _ in range(20):
-        above = values[values > level / 2]
-        if level <= 0 or not len(above):
+        half = level // 2 + 1
+        if level == 0 or half >= len(counts):
             return 0.0
-        level, last = float(above.mean()), level
-        if abs(level - last) < 1e-3:
+        level, last = round(sums[half] / above[half]), level
+        if level == last:
             break
-    return level
+    return level / 1000
 
 
-def _quantile(values: np.ndarray, share: float) -> np.generic:
+def quantile(values: np.ndarray, share: float) -> np.generic:
     """Return one of the values, five times as fast as np.quantile for ten thousand of them."""
     place = int(share * (len(values) - 1))
     return np.partition(values, place)[place]
