@@ -166,6 +166,20 @@ def test_any_numbers(field, dtype, scale):
     assert [cell.bbox for cell in cells] == [cell.bbox for cell in find_cells(picture)]
 
 
+def test_integers_within_bytes_are_bytes(field):
+    picture = field.picture()
+    expected = find_cells(picture)
+    for other in (picture.astype(np.uint16), picture.tolist()):
+        for one, same in zip(find_cells(other), expected, strict=True):
+            np.testing.assert_array_equal(one.cell, same.cell)
+
+
+def test_a_hot_pixel_is_not_white(field):
+    picture = field.picture().astype(np.uint16) * 16
+    picture[0, 0] = 65535
+    assert_found(find_cells(picture), field)
+
+
 def test_an_input_that_must_not_be_written_to(field):
     picture = field.picture()
     before = picture.copy()
@@ -181,6 +195,9 @@ EMPTY = {
     "no cells": lambda: Field().picture(),
     "red cells": lambda: Field().red_cells().picture(),
     "platelets": lambda: Field().red_cells().platelet(205, 145).platelet(30, 290).picture(),
+    "platelets alone": lambda: (
+        Field(480, 640).platelet(205, 145).platelet(30, 290).platelet(400, 300).picture()
+    ),
     "grey, as RGB": lambda: np.repeat(two_cells().white_cell(110, 90).picture()[..., 1:2], 3, 2),
     "noise": lambda: np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8),
     "one pixel": lambda: np.full((1, 1, 3), 200, np.uint8),
@@ -210,11 +227,21 @@ def test_pictures_without_a_white_cell(name):
         (np.zeros((8, 8, 3), bool), "dtype bool"),
         (np.full((8, 8, 3), np.nan), "from nan"),
         (np.full((8, 8, 3), -1.0), "from -1 to -1"),
+        ("cell.png", "got str. Read a file first"),
+        (None, "got NoneType"),
     ],
 )
 def test_what_is_no_picture(image, words):
     with pytest.raises(ValueError, match=words):
         find_cells(image)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1.0])
+def test_a_wrong_value_anywhere_is_named(field, value):
+    picture = field.picture().astype(float)
+    picture[1, 1, 1] = value
+    with pytest.raises(ValueError, match="image must hold light, 0 or more and finite"):
+        find_cells(picture)
 
 
 def large_field(positions):

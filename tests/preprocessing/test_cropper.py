@@ -203,7 +203,7 @@ def test_a_mirror_image_shows_no_cell():
 @pytest.mark.parametrize(("dtype", "scale"), [(np.uint16, 257), (float, 1 / 255)])
 def test_pictures_of_other_numbers_give_bytes(dtype, scale):
     picture = one_cell()
-    picture[0, 0] = 255
+    picture[:2] = 255
     cropper = CellCropper(image_size=50)
     expected, _ = cropper.crop_picture(picture)
     square, found = cropper.crop_picture((picture.astype(float) * scale).astype(dtype))
@@ -228,6 +228,9 @@ def test_what_is_no_picture(picture, message):
 def test_cells_of_another_picture_are_refused():
     picture = one_cell()
     cells = find_cells(picture)
+    for not_a_list in (cells[0], [1]):
+        with pytest.raises(ValueError, match="cells must be a list of Cell"):
+            CellCropper().crop_cells(picture, not_a_list)
     with pytest.raises(ValueError, match=r"100x100 pixels, got bbox=\(.*\) of cells\[0\]"):
         CellCropper().crop_cells(picture[:100, :100], cells)
 
@@ -290,6 +293,7 @@ def test_it_is_the_first_step_of_a_pipeline():
         ({"scale": "lobe"}, "'scale' parameter"),
         ({"scale": 0}, "'scale' parameter"),
         ({"factor": 0}, "'factor' parameter"),
+        ({"scale": 50, "factor": 2}, "factor must be None .* got factor=2 and scale=50"),
         ({"which": "first"}, "'which' parameter"),
         ({"background": "black"}, "'background' parameter"),
         ({"image_size": 0}, "'image_size' parameter"),
@@ -305,6 +309,12 @@ def test_a_wrong_parameter_is_named(params, message):
             CellCropper(**params).crop_picture(one_cell())
         with pytest.raises(ValueError, match=message):
             CellCropper(**params).crop_cells(one_cell(), [])
+
+
+@pytest.mark.parametrize("params", [{"scale": 10**6}, {"factor": 1e4}])
+def test_a_square_that_shows_next_to_nothing_is_refused(params):
+    with pytest.raises(ValueError, match=r"give a square of .* 16 times as wide as the picture"):
+        CellCropper(**params).crop_picture(one_cell())
 
 
 def test_images_of_another_size_are_refused():

@@ -29,6 +29,7 @@ from wbcclf.preprocessing._picture import (
     resized,
 )
 
+LARGEST = 16  # sides of the picture that a square may have: beyond is nothing to see
 _FACTORS = {"nucleus": 3.0, "cell": 1.5}
 
 
@@ -139,6 +140,14 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, CellTransformer):
         self.n_jobs = n_jobs
         self.spill_dir = spill_dir
 
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        if isinstance(self.scale, Integral) and self.factor is not None:
+            raise ValueError(
+                f"factor must be None where scale is a number of pixels, got factor={self.factor} "
+                f"and scale={self.scale}."
+            )
+
     def transform(self, X: Any) -> np.ndarray:
         """Cut a square around the white cell of every image.
 
@@ -195,6 +204,8 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, CellTransformer):
         self._validate_params()
         checked = Picture(picture, "picture")
         height, width = checked.size
+        if isinstance(cells, Cell) or not all(isinstance(cell, Cell) for cell in cells):
+            raise ValueError("cells must be a list of Cell, as find_cells returns it.")
         for number, cell in enumerate(cells):
             top, left, bottom, right = cell.bbox
             if not (0 <= top < bottom <= height and 0 <= left < right <= width):
@@ -228,6 +239,11 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, CellTransformer):
             centre, side = (np.array(picture.size) - 1) / 2, min(picture.size)
         else:
             centre, side = nucleus_centre(cell), self._side(cell)
+        if side > LARGEST * max(picture.size):
+            raise ValueError(
+                f"scale={self.scale!r} and factor={self.factor} give a square of {side} pixels, "
+                f"more than {LARGEST} times as wide as the picture. Give smaller ones."
+            )
         top, left = np.rint(centre - (side - 1) / 2).astype(int)
         box = (top, left, top + side, left + side)
         square = cut(picture, box, cells)

@@ -67,9 +67,7 @@ def _bulges(outlines: list[np.ndarray], step: int, away: np.ndarray) -> np.ndarr
     return sides[0] * sides[1] * sides[2] / (2 * area)
 
 
-def group_nuclei(
-    parts: np.ndarray, areas: np.ndarray, gap: float, smallest: float
-) -> tuple[np.ndarray, int]:
+def group_nuclei(parts: np.ndarray, areas: np.ndarray, gap: float, smallest: float) -> np.ndarray:
     """Return the number of each nucleus; parts nearer than `gap` pixels are lobes of one.
 
     Parameters
@@ -87,8 +85,6 @@ def group_nuclei(
     -------
     int32 array of shape (height, width)
         The number of the nucleus that a pixel belongs to, from 1; 0 elsewhere.
-    int
-        How many numbers there are, with 0.
     """
     large = areas >= smallest
     large[0] = False
@@ -99,7 +95,7 @@ def group_nuclei(
         if tree[0, number, 3] >= 0 and cv2.contourArea(outlines[number]) < smallest:
             cv2.drawContours(kept, outlines, number, 1, cv2.FILLED)
     if large.sum() < 2:
-        return kept.astype(np.int32), 1 + int(large.sum())
+        return kept.astype(np.int32)
     near = cv2.distanceTransform(1 - kept, cv2.DIST_L2, 3) <= gap / 2
-    count, group = cv2.connectedComponents(near.astype(np.uint8))
-    return np.where(kept, group, 0), count
+    _, group = cv2.connectedComponents(near.astype(np.uint8))
+    return np.where(kept, group, 0)

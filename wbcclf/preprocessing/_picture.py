@@ -32,6 +32,11 @@ class Picture:
 
     def __init__(self, image: Any, name: str = "image") -> None:
         pixels = image if isinstance(image, np.ndarray) else np.asarray(image)
+        if pixels.ndim == 0:
+            raise ValueError(
+                f"{name} must be the pixels of a picture, got {type(image).__name__}. Read a file "
+                "first, as ImageLoader does."
+            )
         if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
             raise ValueError(
                 f"{name} must be one RGB picture of shape (height, width, 3), got an array of "
@@ -40,25 +45,32 @@ class Picture:
             )
         if pixels.dtype.kind not in "uif":
             raise ValueError(f"{name} must hold numbers (uint8, 0-255), got dtype {pixels.dtype}.")
-        self.pixels, self.white = pixels, 255.0
+        self.pixels, self.name = pixels, name
         self.size: tuple[int, int] = pixels.shape[:2]
-        if pixels.dtype == np.uint8:
-            return
-        sample = pixels[:: self._stride, :: self._stride]
-        low, high = float(sample.min()), float(sample.max())
+        self.white = 255.0
+        if pixels.dtype != np.uint8:
+            # Hot pixels of a camera are brighter than white.
+            high = float(np.quantile(self._light(self._sampled), 0.999))
+            is_byte = pixels.dtype.kind in "ui" and high <= 255
+            self.white = 255.0 if is_byte else max(high, 1e-9)
+
+    def _light(self, part: Any) -> np.ndarray:
+        """Return a part as it is, if its values can be light."""
+        pixels = self.pixels[part]
+        low, high = float(pixels.min()), float(pixels.max())
         if not (0 <= low and np.isfinite(high)):  # NaN fails, too
             raise ValueError(
-                f"{name} must hold light, 0 or more and finite, got values from {low:g} to "
+                f"{self.name} must hold light, 0 or more and finite, got values from {low:g} to "
                 f"{high:g}. Give it as uint8 (0-255), as the loaders do."
             )
-        self.white = max(high, 1e-9)
+        return pixels
 
     def __getitem__(self, part: Any) -> np.ndarray:
         """Return a part as contiguous uint8. Only ratios of light count, whatever the scale was."""
-        pixels = self.pixels[part]
-        if pixels.dtype == np.uint8:
-            return np.ascontiguousarray(pixels)
-        return np.rint(np.minimum(pixels * np.float32(255 / self.white), 255)).astype(np.uint8)
+        if self.pixels.dtype == np.uint8:
+            return np.ascontiguousarray(self.pixels[part])
+        scaled = self._light(part) * np.float32(255 / self.white)
+        return np.rint(np.minimum(scaled, 255)).astype(np.uint8)
 
     def seen(self, rows: slice, columns: slice) -> np.ndarray:
         """Return where a part shows the picture, as bool: everything but black wedges, borders."""
@@ -69,14 +81,15 @@ class Picture:
         return seen[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
 
     @property
-    def _stride(self) -> int:
+    def _sampled(self) -> tuple[slice, slice]:
         n_pixels = min(max(FEWEST, np.prod(self.size) / 16), SAMPLE)
-        return max(1, round(np.sqrt(np.prod(self.size) / n_pixels)))
+        step = max(1, round(np.sqrt(np.prod(self.size) / n_pixels)))
+        return np.s_[::step, ::step]
 
     @cached_property
     def sample(self) -> np.ndarray:
         """Evenly spaced pixels (n, 3), uint8, none in or next to black ones."""
-        sample = self[:: self._stride, :: self._stride]
+        sample = self[self._sampled]
         black = cv2.inRange(sample, (0, 0, 0), (BLACK, BLACK, BLACK))
         return sample[cv2.dilate(black, np.ones((3, 3), np.uint8)) == 0]
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from scipy.ndimage import find_objects
 
 from wbcclf.preprocessing._cell import Cell, overlap
 from wbcclf.preprocessing._nuclei import group_nuclei, red_cell_radius
@@ -19,6 +20,10 @@ SMALLEST_LOBE = 0.045  # area
 LIKELY = 0.35  # area of the nucleus times that of the cell, where the score is 0.5
 GAP = 0.4  # radii between lobes of one nucleus
 FAR = 0.9  # radii from a nucleus: other cells and background
+
+# Where no red cell gives the scale: a nucleus is as wide as a red cell or wider, which is at least
+# 1/20 of a small picture and 20 pixels of a large one. Platelets alone are smaller.
+CROP, LEAST = 40, 12  # radii of red cells: in a picture's side; in pixels
 
 FEWEST = 4  # pixels of radius: smaller nuclei show no shape
 PLENTY = 15  # pixels of radius: as many show it well
@@ -36,17 +41,30 @@ def segment(tile: np.ndarray, stain: Stain) -> list[Cell]:
     seen = inside(tile)
     # Every fourth pixel tells how large the nuclei are, and so what resolution they need.
     dark = _dark(np.ascontiguousarray(tile[::4, ::4]), seen[::4, ::4], stain)
-    areas = cv2.connectedComponentsWithStats(dark)[2][1:, cv2.CC_STAT_AREA]
-    size = 4 * np.sqrt(areas.max(initial=0) / np.pi)
-    factor = 2 ** max(int(np.log2(size / PLENTY)), 0) if size else 1
+    factor = 2 ** max(int(np.log2(max(4 * _largest(dark)[0], 1) / PLENTY)), 0)
+    # Averages of blocks, or one pixel of blur, take out the noise and the colour fringes of JPEG.
     if factor == 1:
-        # One pixel of blur takes out the noise and the colour fringes of JPEG.
-        return _cells(cv2.GaussianBlur(tile, (5, 5), 1), seen, stain, 1, seen)
-    height, width = seen.shape
-    rest = (0, -height % factor, 0, -width % factor, cv2.BORDER_REPLICATE)
-    tile, scale = cv2.copyMakeBorder(tile, *rest), 1 / factor
-    small = cv2.resize(tile, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    return _cells(small, np.ascontiguousarray(seen[::factor, ::factor]), stain, factor, seen)
+        small = cv2.GaussianBlur(tile, (5, 5), 1)
+    else:
+        height, width = seen.shape
+        rest = (0, -height % factor, 0, -width % factor, cv2.BORDER_REPLICATE)
+        small = cv2.copyMakeBorder(tile, *rest)
+        scale = 1 / factor
+        small = cv2.resize(small, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return _cells(
+        _Scene(small, np.ascontiguousarray(seen[::factor, ::factor]), seen, factor, stain)
+    )
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """A tile at the resolution that its nuclei are looked for at, and at its own."""
+
+    pixels: np.ndarray  # uint8 (height, width, 3), without noise
+    seen: np.ndarray  # uint8: 1 where the picture is
+    full: np.ndarray  # the same at the resolution of the tile
+    factor: int  # pixels of the tile for one here
+    stain: Stain
 
 
 def _dark(pixels: np.ndarray, seen: np.ndarray, stain: Stain) -> np.ndarray:
@@ -55,90 +73,102 @@ def _dark(pixels: np.ndarray, seen: np.ndarray, stain: Stain) -> np.ndarray:
     return np.asarray(cv2.morphologyEx(dyed, cv2.MORPH_OPEN, _CROSS))
 
 
-def _tight(cell: np.ndarray, nucleus: np.ndarray, top: int, left: int, score: float) -> Cell:
-    """Return a cell from masks, of which the corner is at a row and a column of the picture."""
-    x, y, width, height = cv2.boundingRect(cell.astype(np.uint8))
-    box = np.s_[y : y + height, x : x + width]
-    bbox = (top + y, left + x, top + y + height, left + x + width)
-    return Cell(bbox, cell[box], nucleus[box], score)
-
-
-def _cells(tile: np.ndarray, seen: np.ndarray, stain: Stain, factor, full) -> list[Cell]:
-    """Return the white cells of a uint8 picture whose nuclei are not much larger than PLENTY."""
-    dark = _dark(tile, seen, stain)
-    if not dark.any():
-        return []
-    away = cv2.distanceTransform(1 - dark, cv2.DIST_L2, 3)
-    _, parts, stats, _ = cv2.connectedComponentsWithStats(dark)
+def _largest(mask: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    """Return the radius of the largest part of a mask; the number of each pixel's part; areas."""
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(mask)
     areas = stats[:, cv2.CC_STAT_AREA]
-    size = float(np.sqrt(areas[1:].max() / np.pi))
+    return float(np.sqrt(areas[1:].max(initial=0) / np.pi)), parts, areas
+
+
+def _cells(scene: _Scene) -> list[Cell]:
+    stain, seen = scene.stain, scene.seen
+    dark = _dark(scene.pixels, seen, stain)
+    size, parts, areas = _largest(dark)
     if size < FEWEST:
         return []
+    away = cv2.distanceTransform(1 - dark, cv2.DIST_L2, 3)
     radius = None
     if stain.red is not None:
-        dense = (stain.density(tile, 1) > max(stain.red / 2, FAINTEST)).astype(np.uint8)
+        dense = (stain.density(scene.pixels, 1) > max(stain.red / 2, FAINTEST)).astype(np.uint8)
         # Cytoplasm may be as dense as a red cell, but most of it is near the nucleus.
         radius = red_cell_radius(dense & seen, away > CYTOPLASM * size)
-    radius = radius or size / NUCLEUS
-    nuclei, count = group_nuclei(parts, areas, GAP * radius, SMALLEST_LOBE * np.pi * radius**2)
-    if count == 1:
+    if radius is None:
+        # No scale: platelets alone are told by their size in the picture and in pixels.
+        least = min(np.sqrt(scene.full.size) / CROP, LEAST) / scene.factor
+        radius = max(size / NUCLEUS, least)
+    nuclei = group_nuclei(parts, areas, GAP * radius, SMALLEST_LOBE * np.pi * radius**2)
+    boxes = dict(enumerate(find_objects(nuclei), start=1))
+    if not boxes:
         return []
 
     # A tenth of a picture or more is enough of what is no white cell; else what is farthest.
     stride = max(2, round(np.sqrt(seen.size / ENOUGH)))
     some = np.s_[::stride, ::stride]
-    distances, pixels = away[some][seen[some] > 0], tile[some][seen[some] > 0]
+    distances, pixels = away[some][seen[some] > 0], scene.pixels[some][seen[some] > 0]
     far = distances > min(FAR * radius, float(quantile(distances, 0.75)))
     outside = histogram(colour_bins(pixels[far][None], stain)[0])
 
     def outlined(number: int) -> Cell:
-        return _outlined(nuclei, number, tile, seen, stain, outside, radius, factor, full)
+        return _outlined(scene, nuclei, number, boxes[number], outside, radius)
 
-    found = {number: outlined(number) for number in range(1, count)}
+    found = {number: outlined(number) for number in boxes}
     while (pair := _same_cell(found)) is not None:
         first, second = pair
-        nuclei[nuclei == second] = first
+        part = nuclei[boxes[second]]
+        part[part == second] = first
+        boxes[first] = tuple(
+            slice(min(one.start, other.start), max(one.stop, other.stop))
+            for one, other in zip(boxes[first], boxes[second], strict=True)
+        )
         del found[second]
         found[first] = outlined(first)
     return [cell for cell in found.values() if cell.score >= 0.5]
 
 
 def _outlined(
+    scene: _Scene,
     nuclei: np.ndarray,
     number: int,
-    tile: np.ndarray,
-    seen: np.ndarray,
-    stain: Stain,
+    box: tuple[slice, slice],
     outside: np.ndarray,
     radius: float,
-    factor: int,
-    full: np.ndarray,
 ) -> Cell:
-    """Return the cell around the nucleus of this number."""
-    left, top, width, height = cv2.boundingRect((nuclei == number).astype(np.uint8))
-    pad = int(1.5 * radius + 0.5 * max(width, height)) + 1
-    window = np.s_[max(top - pad, 0) : top + height + pad, max(left - pad, 0) : left + width + pad]
-    top, left = max(top - pad, 0), max(left - pad, 0)
+    """Return the cell around the nucleus of this number, at the resolution of the tile."""
+    pad = int(1.5 * radius + 0.5 * max(side.stop - side.start for side in box)) + 1
+    top, left = (max(side.start - pad, 0) for side in box)
+    window = np.s_[top : box[0].stop + pad, left : box[1].stop + pad]
     nucleus = (nuclei[window] == number).astype(np.uint8)
-    outline = find_outline(tile[window], nucleus, seen[window], stain, outside, radius)
-    outline = outline * factor + (factor - 1) / 2
-    nucleus = cv2.resize(nucleus * 255, None, fx=factor, fy=factor) > 127
-    top, left, radius = top * factor, left * factor, radius * factor
-    cell = np.zeros(nucleus.shape, np.uint8)
-    cv2.fillPoly(cell, [np.round(outline).astype(np.int32)], 1)
-    part = full[top : top + len(cell), left : left + cell.shape[1]]
-    cell = cell[: len(part), : part.shape[1]] & part
-    nucleus = nucleus[: len(part), : part.shape[1]]
+    seen = scene.seen[window]
+    outline = find_outline(scene.pixels[window], nucleus, seen, scene.stain, outside, radius)
+    factor = scene.factor
+    top, left, radius = factor * top, factor * left, factor * radius
+    full = scene.full[top : top + factor * len(nucleus), left : left + factor * nucleus.shape[1]]
+    cell = np.zeros(full.shape, np.uint8)
+    cv2.fillPoly(cell, [np.rint(outline * factor + (factor - 1) / 2).astype(np.int32)], 1)
+    cell &= full
+    nucleus = cv2.resize(255 * nucleus, None, fx=factor, fy=factor)[: len(full), : full.shape[1]]
+    nucleus = (nucleus > 127) & (cell > 0)
+    x, y, width, height = cv2.boundingRect(cell)
+    tight = np.s_[y : y + height, x : x + width]
     relative = float(nucleus.sum()) * float(cell.sum()) / (np.pi * radius**2) ** 2
-    score = relative**2 / (relative**2 + LIKELY**2)
-    return _tight(cell > 0, (nucleus & cell) > 0, top, left, score)
+    return Cell(
+        bbox=(top + y, left + x, top + y + height, left + x + width),
+        cell=cell[tight] > 0,
+        nucleus=nucleus[tight],
+        score=relative**2 / (relative**2 + LIKELY**2),
+    )
 
 
 def _same_cell(found: dict[int, Cell]) -> tuple[int, int] | None:
     """Return the numbers of the first two whose outlines share too much to be two cells."""
-    for (first, one), (second, other) in combinations(found.items(), 2):
+    numbers = list(found)
+    boxes = np.array([cell.bbox for cell in found.values()])
+    starts, stops = boxes[:, None, :2], boxes[:, None, 2:]
+    meet = np.maximum(starts, boxes[:, :2]) < np.minimum(stops, boxes[:, 2:])
+    for i, j in np.argwhere(np.triu(meet.all(axis=2), 1)):
+        one, other = found[numbers[i]], found[numbers[j]]
         ours, theirs = overlap(one.bbox, other.bbox)
         shared = (one.cell[ours] & other.cell[theirs]).sum()
         if shared > SAME * min(one.cell.sum(), other.cell.sum()):
-            return first, second
+            return numbers[i], numbers[j]
     return None
