@@ -248,6 +248,10 @@ def test_recipe_runs(name, cells):
         assert len(clf.validation_indices_) >= 2 and clf.validation_indices_.max() < 10
     if name in HEADS:
         assert linear_layers(clf) == HEADS[name]
+    if recipe.system[0] == "E":
+        np.testing.assert_array_equal(
+            pipe["clf"].predict_proba(pipe["background"].transform(cells.images)), probabilities
+        )
     if name == "field-cnn-l2":
         assert {term[2] for term in clf.net_.penalty.terms} == {0.01}
 
@@ -272,6 +276,15 @@ def test_seeds_are_the_recipes_own_unless_given():
     assert seeds(random_state=7, clf__random_state=1) == [7, 7, 1]
     generator = check_random_state(0)
     assert seeds(random_state=generator) == [generator] * 3
+
+
+def test_the_background_is_removed_before_copies_are_made():
+    pipe = make_recipe("leukocyte-vgg16", random_state=3)
+    assert list(pipe.named_steps) == ["background", "aug", "clf"]
+    assert (pipe["aug"].random_state, pipe["clf"].random_state) == (3, 3)
+    assert make_recipe("leukocyte-vgg16", background__which="largest")["background"].which == (
+        "largest"
+    )
 
 
 def test_an_unknown_parameter_is_an_error_that_names_the_nearest():

@@ -36,6 +36,7 @@ from wbcclf.classifiers import (
     WideDeepClassifier,
     XceptionClassifier,
 )
+from wbcclf.preprocessing import BackgroundRemover
 from wbcclf.sampling import SMOTE, Augmenter
 
 __all__ = ["Recipe", "get_recipe", "list_recipes", "make_recipe"]
@@ -55,7 +56,8 @@ class Recipe:
         Its test accuracy as it was published; "(leaky)" and "(artefact)" mark figures that say
         nothing about cells it has not seen.
     steps : tuple of (str, estimator)
-        ``"aug"`` and ``"smote"`` (if the system has them) and ``"clf"``, unfitted.
+        ``"background"``, ``"aug"`` and ``"smote"`` (if the system has them) and ``"clf"``,
+        unfitted.
     """
 
     name: str
@@ -112,8 +114,8 @@ def make_recipe(name: str, *, random_state: Any = None, **overrides: Any) -> Pip
     name : str
         One of :func:`list_recipes`.
     random_state : int, RandomState instance or None, default=None
-        Given to every step. None keeps the recipe's own seeds: the published one if there is
-        one, else 0.
+        Given to every step that has one. None keeps the recipe's own seeds: the published one if
+        there is one, else 0.
     **overrides
         Parameters of steps to change, as for ``set_params``: ``clf__max_epochs=1``.
 
@@ -145,6 +147,8 @@ def make_recipe(name: str, *, random_state: Any = None, **overrides: Any) -> Pip
                 "parameter is named step__parameter, like clf__max_epochs."
             )
     for _, step in pipeline.steps:
+        if not hasattr(step, "random_state"):
+            continue
         if random_state is not None:
             step.set_params(random_state=random_state)
         elif step.random_state is None:
@@ -250,9 +254,9 @@ _FIELD = {
 }
 
 _E = "E: no backgrounds"
-_LEUKOCYTE_COPIES = (
-    "aug",
-    Augmenter(n_copies=10, rotation=20, shift=0.1, fill="nearest", **_SHAPE_ONLY),
+_LEUKOCYTE_IMAGES = (
+    ("background", BackgroundRemover()),  # by hand, as it was published
+    ("aug", Augmenter(n_copies=10, rotation=20, shift=0.1, fill="nearest", **_SHAPE_ONLY)),
 )
 _LEUKOCYTE = {
     "head": Head("flatten", hidden=(256,), dropout=(0.0, 0.5)),
@@ -381,9 +385,9 @@ for _network, (_classifier, _size, _published) in _LEUKOCYTE_NETWORKS.items():
     _frozen = _clf(_classifier, _LEUKOCYTE, input_size=_size, unfrozen_layers=0)
     _scratch = _clf(_classifier, _LEUKOCYTE, input_size=_size, weights=None, unfrozen_layers="all")
     _TABLE += [
-        Recipe(f"leukocyte-{_network}", _E, _published, (_LEUKOCYTE_COPIES, _frozen)),
+        Recipe(f"leukocyte-{_network}", _E, _published, (*_LEUKOCYTE_IMAGES, _frozen)),
         Recipe(
-            f"leukocyte-{_network}-scratch", _E, "0.263 (artefact)", (_LEUKOCYTE_COPIES, _scratch)
+            f"leukocyte-{_network}-scratch", _E, "0.263 (artefact)", (*_LEUKOCYTE_IMAGES, _scratch)
         ),
     ]
 _RECIPES = {recipe.name: recipe for recipe in _TABLE}

@@ -289,18 +289,19 @@ def train(
     if recipe is None and epochs is None and steps is None:
         steps = default_steps(len(cells.target), classifier.batch_size)
         classifier.set_params(max_steps=steps)
+    # Before the rest, so that they act on the images that validate, too.
+    transformers = [item for item in pipeline.steps if hasattr(item[1], "transform")]
+    pipeline = Pipeline([item for item in pipeline.steps if item not in transformers])
+    X, y = cells.pop("images"), cells.target
+    for _, step in transformers:
+        X = step.fit_transform(X)
     if held_paths is not None:
         held = np.isin(cells.paths, held_paths)
-        pipeline.fit(
-            cells.images[~held],
-            cells.target[~held],
-            clf__X_val=cells.images[held],
-            clf__y_val=cells.target[held],
-        )
+        pipeline.fit(X[~held], y[~held], clf__X_val=X[held], clf__y_val=y[held])
     else:
-        pipeline.fit(cells.images, cells.target)
+        pipeline.fit(X, y)
     classifier.set_params(verbose=0)  # the bars were this command's
-    model = Pipeline([("loader", loader), ("classifier", classifier)])
+    model = Pipeline([("loader", loader), *transformers, ("classifier", classifier)])
     save(output, lambda path: wbcclf.save_model(model, path))
     history = classifier.history_
     last = history[-1] if history else {}
