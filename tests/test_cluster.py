@@ -15,9 +15,17 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.pipeline import make_pipeline
 
 import wbcclf
-from wbcclf import SimpleCNNClassifier, _cluster, make_blood_cells, save_model
+from wbcclf import (
+    CellCropper,
+    ImageLoader,
+    SimpleCNNClassifier,
+    _cluster,
+    make_blood_cells,
+    save_model,
+)
 
 distributed = pytest.importorskip("distributed", reason="distributed is not installed")
 dask_serialize = distributed.protocol.dask_serialize
@@ -214,6 +222,24 @@ def test_a_cluster_predicts_what_the_shell_does(cluster, client, model, folder, 
     assert output.read_bytes() == expected[0]
     assert "left out, 3 of 1000 images" in done.stderr
     assert os.listdir(tmp_path) == ["predictions.csv"]
+
+
+@pytest.mark.filterwarnings("ignore:No white cell was found")
+def test_workers_cut_as_the_shell_does(cluster, client, folder, tmp_path):
+    paths = [str(folder / f"{number:04}.png") for number in range(12)]
+    loader = ImageLoader(24, crop=CellCropper())
+    classifier = SimpleCNNClassifier(max_epochs=1, device="cpu", random_state=0)
+    fitted = make_pipeline(loader, classifier).fit(paths[4:], ["a", "b"] * 4)
+    save_model(fitted, tmp_path / "model")
+    local, parted = tmp_path / "local.csv", tmp_path / "parted.csv"
+    done = [
+        predict(tmp_path / "model", paths[0], local, *paths[1:]),
+        predict(tmp_path / "model", paths[0], parted, *paths[1:], "--scheduler", cluster.address),
+    ]
+    assert [one.returncode for one in done] == [0, 0], done
+    assert parted.read_bytes() == local.read_bytes()
+    n_missing = local.read_text().count("no white cell found")
+    assert n_missing and f"no white cell was found in {n_missing} of 11" in done[1].stderr
 
 
 def parts_of(output):
