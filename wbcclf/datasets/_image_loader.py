@@ -54,6 +54,11 @@ class ImageLoader(TransformerMixin, BaseEstimator):
     verbose : int, default=0
         1 shows a progress bar on stderr.
 
+    Warns
+    -----
+    UserWarning
+        Of images in which `crop` finds no white cell; the message names their files.
+
     See Also
     --------
     load_image_folder : Loads a folder at once, with classes and groups.
@@ -63,7 +68,8 @@ class ImageLoader(TransformerMixin, BaseEstimator):
     -----
     Images in memory give the same pixels as the same images in files; grey ones become RGB. The
     exception is a JPEG file of at least four times `image_size` on both sides. Its decoder makes
-    it smaller first, so the pixels differ, by less than a grey level on average.
+    it smaller first, so the pixels differ, by less than a grey level on average. With `crop` it
+    does not.
 
     A row cannot be left out in the middle of a pipeline, so broken files are always an error here.
     ``load_image_folder(..., on_error="skip").skipped`` lists them beforehand.
@@ -159,7 +165,7 @@ class ImageLoader(TransformerMixin, BaseEstimator):
             If files cannot be read; all are tried first, then the broken ones are named.
         ValueError
             If a parameter is out of range, `X` has another shape, or the image sizes differ (or
-            `X` is empty) and `image_size` is None.
+            `X` is empty) and both `image_size` and `crop` are None.
         OSError
             If `spill_dir` has no room for the images.
         TypeError

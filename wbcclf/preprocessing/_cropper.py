@@ -55,7 +55,8 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, CellTransformer):
         which takes out white balance and exposure. ``"remove"`` also makes everything outside of
         the cell that grey.
     image_size : int, default=96
-        Side in pixels that the square is stretched to.
+        Side in pixels that the square is stretched to. A loader that cuts (its parameter `crop`)
+        has its own, which counts.
     image_shape : (height, width, channels) or None, default=None
         Shape of one image if the input is 2-D (rows). None infers it. Ignored for image batches.
     n_jobs : int or None, default=None
@@ -90,6 +91,7 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, CellTransformer):
     See Also
     --------
     find_cells : Finds all white cells of one picture.
+    ImageLoader : With `crop`, cuts every file at its own size.
 
     Notes
     -----
