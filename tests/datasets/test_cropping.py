@@ -80,19 +80,24 @@ def test_every_picture_is_cut_at_its_own_size_and_then_stretched(pictures, quiet
     assert images.dtype == np.uint8
 
 
-def test_the_same_cell_comes_out_alike_in_pictures_of_other_shapes(pictures, tmp_path):
-    picture = decoded(pictures[0])
-    # Twice as large; and with more of its surroundings on two sides, as a wider field shows it.
-    larger = cv2.resize(picture, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
-    wider = cv2.copyMakeBorder(picture, 0, 0, 90, 10, cv2.BORDER_REFLECT)
-    paths = [pictures[0], tmp_path / "larger.png", tmp_path / "wider.png"]
-    for path, image in zip(paths[1:], (larger, wider), strict=True):
-        Image.fromarray(image).save(path)
-    cut = ImageLoader(48, crop=CellCropper(which="largest")).transform(paths).astype(float)
-    whole = ImageLoader(48).transform(paths).astype(float)
-    for number in (1, 2):
-        assert np.abs(cut[number] - cut[0]).mean() < 4
-    assert np.abs(whole[2] - whole[0]).mean() > 12
+def test_the_same_cell_comes_out_alike_in_pictures_of_other_shapes(tmp_path):
+    """Twice as large; and with more of its surroundings on two sides, as a wider field shows it."""
+    apart = []
+    for seed in range(4):
+        picture, _ = make_blood_cells(2, 2, image_size=160, random_state=seed).images
+        larger = cv2.resize(picture, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
+        wider = cv2.copyMakeBorder(picture, 0, 0, 90, 10, cv2.BORDER_REFLECT)
+        paths = [tmp_path / f"{name}.png" for name in ("as it was", "larger", "wider")]
+        for path, image in zip(paths, (picture, larger, wider), strict=True):
+            Image.fromarray(image).save(path)
+        cut = ImageLoader(48, crop=CellCropper(which="largest")).transform(paths).astype(float)
+        whole = ImageLoader(48).transform(paths).astype(float)
+        apart.append(
+            [np.abs(cut[number] - cut[0]).mean() for number in (1, 2)]
+            + [np.abs(whole[2] - whole[0]).mean()]
+        )
+    larger, wider, stretched = np.mean(apart, axis=0)
+    assert max(larger, wider) < stretched / 4
 
 
 def test_pictures_without_a_cell_give_their_central_square_and_are_named_once(pictures):
@@ -170,6 +175,21 @@ def test_a_picture_of_few_pixels_is_no_error(size, tmp_path):
     with uncut_warning("small.png", n_images=1):
         images = ImageLoader(8, crop=CellCropper()).transform([tmp_path / "small.png"])
     assert (images == 99).all()
+
+
+def test_a_picture_too_small_for_the_square_is_like_a_broken_file(pictures, quiet):
+    """Sides of 1,600 pixels: more than 16 times the least picture."""
+    loader = ImageLoader(8, crop=CellCropper(1600))
+    with pytest.raises(ImageReadError, match=r"1 of 4 [\s\S]*3\.png: scale=1600 .* 16 times"):
+        loader.transform(pictures)
+    with pytest.raises(ValueError, match=r"X\[3\]: scale=1600 .* 16 times"):
+        loader.transform([decoded(path) for path in pictures])
+    assert (
+        load_image_folder(
+            os.path.dirname(pictures[0]), crop=CellCropper(1600), labelled=False, on_error="skip"
+        ).skipped[0][0]
+        == pictures[3]
+    )
 
 
 # ---------------------------------------------------------------- the loaders

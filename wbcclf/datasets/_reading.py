@@ -187,11 +187,11 @@ class _Reader:
         size = self.image_size if self.crop is None else None
         try:
             image, digest = read_image(self.paths[index], size, self.max_pixels)
-        except ImageReadError as error:
+            if self.crop is not None:
+                image, self.found[index] = self.crop.crop_picture(image)
+        except ValueError as error:  # ImageReadError, or a picture too small for the square
             self.reasons[index] = str(error)
             return
-        if self.crop is not None:
-            image, self.found[index] = self.crop.crop_picture(image)
         self.sizes[index] = image.shape[:2]
         self.digests[index] = digest
         if image.shape != self.batch.shape[1:]:
@@ -277,7 +277,10 @@ def stretch_images(
         if crop is None:
             batch[index] = resize(image, image_size)
         else:
-            batch[index], found[index] = crop.crop_picture(image)
+            try:
+                batch[index], found[index] = crop.crop_picture(image)
+            except ValueError as error:  # too small for the square
+                raise ValueError(f"{names[index]}: {error}") from error
 
     run_in_threads(work, len(images), n_jobs, verbose)
     warn_of_missing_cells(names, found)
