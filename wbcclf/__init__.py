@@ -61,6 +61,7 @@ from wbcclf.preprocessing import (
     Cell,
     CellCropper,
     CellFeatures,
+    MultiCellDetector,
     find_cells,
 )
 from wbcclf.sampling import SMOTE, Augmenter, ImageSampler
@@ -101,6 +102,7 @@ __all__ = [
     "Mixing",
     "MobileNetV3LargeClassifier",
     "MobileNetV3SmallClassifier",
+    "MultiCellDetector",
     "NineClassCNNClassifier",
     "OneCycle",
     "Optimizer",

@@ -49,7 +49,7 @@ def measure(picture: Picture, cell: Cell, cells: Sequence[Cell]) -> dict[str, fl
     """
     height, width = picture.size
     top, left, bottom, right = cell.bbox
-    radius = _red_cell_radius(picture, cells)
+    radius = reference_radius(picture, cells)
     reference = np.pi * radius**2 if radius else height * width
     n_cell, n_nucleus = float(cell.cell.sum()), float(cell.nucleus.sum())
     centre = np.argwhere(cell.cell).mean(axis=0) + cell.bbox[:2]
@@ -72,7 +72,7 @@ def measure(picture: Picture, cell: Cell, cells: Sequence[Cell]) -> dict[str, fl
     return found | _stained(picture, cell)
 
 
-def _red_cell_radius(picture: Picture, cells: Sequence[Cell]) -> float | None:
+def reference_radius(picture: Picture, cells: Sequence[Cell]) -> float | None:
     """Return the radius of red cells in pixels: of what is stained outside of the white cells."""
     blurred = cv2.GaussianBlur(picture[:, :], (5, 5), 1)
     seen = inside(blurred)
