@@ -17,10 +17,10 @@ TILE = 2048  # pixels a side, so that a tile's arrays take some 200 MB
 MARGIN = 512  # that neighbouring tiles share: no cell is wider
 
 
-def find_cells(image: np.ndarray) -> list[Cell]:
+def find_cells(image: np.ndarray, *, method: str = "stain") -> list[Cell]:
     """Find the white blood cells of a Romanowsky-stained picture, with nucleus and outline.
 
-    Nothing is trained. Background light, colour of the red cells and depth of the stain are read
+    Background light, colour of the red cells and depth of the stain are read
     from the picture itself, so neither white balance, exposure nor magnification need be known.
 
     Parameters
@@ -29,6 +29,11 @@ def find_cells(image: np.ndarray) -> list[Cell]:
         RGB, uint8 or uint16 (or any unsigned integers), of one cell or of a whole field. A
         memory-mapped array of any size is read in tiles of 2,048 pixels. Black wedges of turned
         pictures are left out.
+    method : {"stain", "network"}, default="stain"
+        What draws the outlines. ``"stain"`` tells the cell from its surroundings by the colours of
+        the picture; nothing is trained. ``"network"`` adds a small network of this package, which
+        also sees the edge of pale cytoplasm. It is more accurate, and takes 1.6 times as long. Both
+        find the same nuclei.
 
     Returns
     -------
@@ -39,7 +44,8 @@ def find_cells(image: np.ndarray) -> list[Cell]:
     Raises
     ------
     ValueError
-        If `image` is not a picture with three channels of unsigned integers.
+        If `image` is not a picture with three channels of unsigned integers, or `method` is none
+        of the two.
 
     Notes
     -----
@@ -49,6 +55,9 @@ def find_cells(image: np.ndarray) -> list[Cell]:
     count as one nucleus. The size of the red cells separates nuclei from platelets. Around the
     nucleus, colour histograms of the picture separate the cell from its surroundings, as in [4]_;
     the outline is star-shaped and found by dynamic programming [5]_.
+
+    The network is a U-Net [6]_ of 109,000 weights on rays from the centre of the nucleus. It was
+    trained on drawn cells and on the public set BCISC (268 cells with masks, Apache-2.0).
 
     A cell wider than 512 pixels may be missed in a picture wider than 2,048. No cell is found in a
     picture without empty background, such as one that a nucleus fills, because its light cannot be
@@ -67,6 +76,8 @@ def find_cells(image: np.ndarray) -> list[Cell]:
        https://doi.org/10.1145/1015706.1015720
     .. [5] D. Baggett et al., "Whole cell segmentation in tissue sections using dynamic
        programming", Cytometry Part A 67A, 2005. https://doi.org/10.1002/cyto.a.20172
+    .. [6] O. Ronneberger, P. Fischer, T. Brox, "U-Net: convolutional networks for biomedical image
+       segmentation", MICCAI 2015. https://doi.org/10.1007/978-3-319-24574-4_28
 
     Examples
     --------
@@ -76,10 +87,12 @@ def find_cells(image: np.ndarray) -> list[Cell]:
     >>> cell.nucleus.sum() < cell.cell.sum()
     np.True_
     """
-    return cells_of(Picture(image))
+    if method not in ("stain", "network"):
+        raise ValueError(f"method must be 'stain' or 'network', got {method!r}.")
+    return cells_of(Picture(image), method)
 
 
-def cells_of(picture: Picture) -> list[Cell]:
+def cells_of(picture: Picture, method: str = "stain") -> list[Cell]:
     """Return the cells of a picture that is checked."""
     stain = read_stain(picture.sample, picture.light)
     if stain is None:
@@ -87,7 +100,13 @@ def cells_of(picture: Picture) -> list[Cell]:
     found = []
     height, width = picture.size
     for rows, columns in product(_tiles(height), _tiles(width)):
-        for cell in segment(picture[rows, columns], stain):
+        tile = picture[rows, columns]
+        cells = segment(tile, stain)
+        if method == "network":
+            from wbcclf.preprocessing._network import redrawn  # it imports torch
+
+            cells = redrawn(tile, stain, cells)
+        for cell in cells:
             top, left, bottom, right = cell.bbox
             box = (
                 top + rows.start,
