@@ -9,7 +9,6 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import DTypeLike
-from scipy.ndimage import distance_transform_edt
 
 from wbcclf.preprocessing._cell import Cell, overlap
 from wbcclf.preprocessing._stain import BLACK, inside, read_light
@@ -162,26 +161,29 @@ def cut(picture: Picture, box: tuple[int, int, int, int], cells: Sequence[Cell])
     -------
     ndarray of shape (box[2] - box[0], box[3] - box[1], 3), uint8
     """
-    place, source = overlap(box, (0, 0, *picture.size))
+    place, part = overlap(box, (0, 0, *picture.size))
     height, width = box[2] - box[0], box[3] - box[1]
     known = np.zeros((height, width), bool)
-    known[place] = picture.seen(*source)
+    known[place] = picture.seen(*part)
     out = np.empty((height, width, 3), np.uint8)
-    out[place] = picture[source]
+    out[place] = picture[part]
     if known.all():
         return out
     out[~known] = np.rint(picture.light)
     if not known.any():
         return out
-    mirrored = 2 * distance_transform_edt(
-        ~known, return_distances=False, return_indices=True
-    ) - np.indices((height, width))
-    rows, columns = mirrored[:, ~known]
-    fits = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    _, nearest = cv2.distanceTransformWithLabels(
+        (~known).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    mirror = np.empty(known.sum() + 1, int)
+    mirror[nearest[known]] = np.flatnonzero(known)
+    unknown = np.flatnonzero(~known)
+    centre = np.divmod(mirror[nearest.ravel()[unknown]], width)
+    row, column = (2 * a - b for a, b in zip(centre, np.divmod(unknown, width), strict=True))
+    fits = (row >= 0) & (row < height) & (column >= 0) & (column < width)
     free = known & ~covered(cells, box)
-    fits[fits] = free[rows[fits], columns[fits]]
-    target = np.argwhere(~known)[fits]
-    out[target[:, 0], target[:, 1]] = out[rows[fits], columns[fits]]
+    fits[fits] = free[row[fits], column[fits]]
+    out.reshape(-1, 3)[unknown[fits]] = out[row[fits], column[fits]]
     return out
 
 
