@@ -11,14 +11,19 @@ exactly one cell is found, and at the centre.
 
 import os
 import statistics
+import threading
 import time
 import xml.etree.ElementTree as ElementTree
 from collections import defaultdict
 from functools import partial
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
-from _compare import table
+from _compare import status, table
 from _data import DATA
 from joblib import Parallel, delayed
 
@@ -190,8 +195,106 @@ def speed():
             print(f"\nfind_cells, {images.shape}, {n_cores} processes: {rate:,.0f} a second")
 
 
+def changed():
+    """Print how like the cells of changed pictures are to those of the unchanged ones."""
+
+    def zoomed(factor):
+        method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+        return partial(cv2.resize, dsize=None, fx=factor, fy=factor, interpolation=method)
+
+    def lit(*light):
+        return lambda image: np.clip(np.rint(image * np.array(light)), 0, 255).astype(np.uint8)
+
+    def jpeg(image):
+        return cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 50])[1], 1)
+
+    changes = {
+        **{f"{factor:.0%} of the size": zoomed(factor) for factor in (0.4, 0.6, 1.5, 2.5)},
+        "red 100, green 88, blue 70%": lit(1, 0.88, 0.7),
+        "red 75, green 90, blue 100%": lit(0.75, 0.9, 1),
+        **{f"exposure {share}": lit(share) for share in (0.6, 0.8, 1.3)},
+        "gamma 0.7": lambda image: np.rint(255 * (image / 255) ** 0.7).astype(np.uint8),
+        "gamma 1.4": lambda image: np.rint(255 * (image / 255) ** 1.4).astype(np.uint8),
+        "JPEG quality 50": jpeg,
+        "blur, sigma 1": partial(cv2.GaussianBlur, ksize=(0, 0), sigmaX=1),
+        "blur, sigma 2": partial(cv2.GaussianBlur, ksize=(0, 0), sigmaX=2),
+    }
+    folders = ("bcisc/images", "blood-cells/TRAIN", "pbc/train", "raabin")
+    print("\nChanged pictures: Dice with the cells of the unchanged one, mean (share under 0.7)\n")
+    print(f"| | {' | '.join(folders)} |\n|---|---|---|---|---|")
+    images = []
+    for folder in folders:
+        paths = sorted((DATA / folder).rglob("*.jp*g"))
+        sizes = {"bcisc/images": 256, "blood-cells/TRAIN": (240, 320), "pbc/train": 128}
+        some = [str(path) for path in paths[:: len(paths) // 30] if path.parent.name != "platelet"]
+        images.append(ImageLoader(sizes.get(folder, 192)).transform(some))
+    for name, change in changes.items():
+        columns = []
+        for batch in images:
+            scores = []
+            for image in batch:
+                before = covered(find_cells(image), image.shape)
+                other = change(image)
+                after = covered(find_cells(other), other.shape).astype(np.uint8)
+                method = cv2.INTER_AREA if after.size > before.size else cv2.INTER_LINEAR
+                after = cv2.resize(255 * after, before.shape[::-1], interpolation=method) > 127
+                if before.any():
+                    scores.append(2 * (before & after).sum() / (before.sum() + after.sum()))
+            columns.append(f"{np.mean(scores):.3f} ({np.mean(np.array(scores) < 0.7):.2f})")
+        print(f"| {name} | {' | '.join(columns)} |", flush=True)
+
+
+def find_in_file(path, side, pipe):
+    """Send the cells that a scan in a file has, and the memory of this process, in MB."""
+    peak, done = [status("RssAnon")], threading.Event()
+
+    def watch():
+        while not done.wait(0.02):
+            peak[0] = max(peak[0], status("RssAnon"))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    before = peak[0]
+    cells = find_cells(np.memmap(path, np.uint8, "r", shape=(side, side, 3)))
+    done.set()
+    watcher.join()
+    pipe.send((len(cells), before, peak[0], status("VmHWM")))
+
+
+def scan(side=20_000):
+    """Print time and memory for one scan as large as a slide: a file of BCCD fields side by side.
+
+    Resident memory also counts pages of the file, which the system drops when it needs the room.
+    """
+    paths = [str(path) for path in sorted((DATA / "bccd" / "JPEGImages").iterdir())]
+    fields = ImageLoader((480, 640)).transform(paths)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "scan"
+        picture = np.memmap(path, np.uint8, "w+", shape=(side, side, 3))
+        starts = product(range(0, side, 480), range(0, side, 640))
+        for number, (top, left) in enumerate(starts):
+            part = picture[top : top + 480, left : left + 640]
+            part[:] = fields[number % len(fields), : part.shape[0], : part.shape[1]]
+        picture.flush()
+        del picture
+        receiver, sender = get_context("spawn").Pipe(duplex=False)
+        start = time.perf_counter()
+        process = get_context("spawn").Process(target=find_in_file, args=(path, side, sender))
+        process.start()
+        n_cells, before, peak, resident = receiver.recv()
+        process.join()
+    seconds = time.perf_counter() - start
+    print(
+        f"\nA scan of {side} x {side} pixels: {n_cells} cells, {seconds:.0f} s with the start of "
+        f"Python, {seconds / side**2 * 1e6:.2f} s a megapixel; own memory at most {peak:,.0f} MB "
+        f"({before:,.0f} before), with pages of the file {resident:,.0f} MB"
+    )
+
+
 if __name__ == "__main__":
     outlines()
     boxes()
     centres()
+    changed()
     speed()
+    scan()

@@ -70,12 +70,14 @@ def read_stain(pixels: np.ndarray, light: np.ndarray) -> Stain | None:
     if not len(pixels):
         return None
     stain = Stain(light, SLOPE, 0.0, None)
-    green, blue = stain.density(pixels, 1).ravel(), stain.density(pixels, 2).ravel()
+    red_light, green, blue = (stain.density(pixels, channel).ravel() for channel in range(3))
+    # Blue cytoplasm takes away as much red light as green, or more; red cells do not.
+    may_be_red = (green > FAINTEST) & (red_light < green)
     slope, red = SLOPE, None
     for _ in range(3):
         nucleus = _level(green - slope * blue, 0.999)
         # What is stained without the dye is red cells.
-        others = (green - slope * blue < nucleus / 4) & (green > FAINTEST)
+        others = may_be_red & (green - slope * blue < nucleus / 4)
         if others.mean() < 0.02:
             break
         red = _level(green[others], 0.5)
