@@ -112,16 +112,20 @@ def _cells(scene: _Scene) -> list[Cell]:
         return _outlined(scene, nuclei, number, boxes[number], outside, radius)
 
     found = {number: outlined(number) for number in boxes}
-    while (pair := _same_cell(found)) is not None:
-        first, second = pair
-        part = nuclei[boxes[second]]
-        part[part == second] = first
-        boxes[first] = tuple(
-            slice(min(one.start, other.start), max(one.stop, other.stop))
-            for one, other in zip(boxes[first], boxes[second], strict=True)
-        )
-        del found[second]
-        found[first] = outlined(first)
+    while pairs := _same_cells(found):
+        grown = set()
+        for first, second in pairs:
+            if not {first, second} <= found.keys():  # it has just gone; the next round sees to it
+                continue
+            part = nuclei[boxes[second]]
+            part[part == second] = first
+            boxes[first] = tuple(
+                slice(min(one.start, other.start), max(one.stop, other.stop))
+                for one, other in zip(boxes[first], boxes[second], strict=True)
+            )
+            del found[second]
+            grown.add(first)
+        found |= {number: outlined(number) for number in grown & found.keys()}
     return [cell for cell in found.values() if cell.score >= 0.5]
 
 
@@ -159,16 +163,17 @@ def _outlined(
     )
 
 
-def _same_cell(found: dict[int, Cell]) -> tuple[int, int] | None:
-    """Return the numbers of the first two whose outlines share too much to be two cells."""
+def _same_cells(found: dict[int, Cell]) -> list[tuple[int, int]]:
+    """Return the numbers of those whose outlines share too much to be two cells."""
     numbers = list(found)
     boxes = np.array([cell.bbox for cell in found.values()])
     starts, stops = boxes[:, None, :2], boxes[:, None, 2:]
     meet = np.maximum(starts, boxes[:, :2]) < np.minimum(stops, boxes[:, 2:])
+    pairs = []
     for i, j in np.argwhere(np.triu(meet.all(axis=2), 1)):
         one, other = found[numbers[i]], found[numbers[j]]
         ours, theirs = overlap(one.bbox, other.bbox)
-        shared = (one.cell[ours] & other.cell[theirs]).sum()
-        if shared > SAME * min(one.cell.sum(), other.cell.sum()):
-            return numbers[i], numbers[j]
-    return None
+        shared = np.count_nonzero(one.cell[ours] & other.cell[theirs])
+        if shared > SAME * min(np.count_nonzero(one.cell), np.count_nonzero(other.cell)):
+            pairs.append((numbers[i], numbers[j]))
+    return pairs
