@@ -26,6 +26,7 @@ from wbcclf import (
     make_blood_cells,
     save_model,
 )
+from wbcclf._parts import file_digest, part_key
 
 distributed = pytest.importorskip("distributed", reason="distributed is not installed")
 dask_serialize = distributed.protocol.dask_serialize
@@ -316,10 +317,10 @@ def test_names_of_parts_do_not_depend_on_the_working_directory(tmp_path, monkeyp
         (tmp_path / name / "cell.png").touch()
         os.utime(tmp_path / name / "cell.png", (0, 0))
     monkeypatch.chdir(tmp_path / "a")
-    here = _cluster._key("model", ["cell.png"])
-    assert here == _cluster._key("model", [str(tmp_path / "a" / "cell.png")])
+    here = part_key("model", ["cell.png"])
+    assert here == part_key("model", [str(tmp_path / "a" / "cell.png")])
     monkeypatch.chdir(tmp_path / "b")
-    assert here != _cluster._key("model", ["cell.png"])
+    assert here != part_key("model", ["cell.png"])
 
 
 def test_files_that_only_a_worker_cannot_read_are_not_left_out(model, folder, tmp_path):
@@ -327,7 +328,7 @@ def test_files_that_only_a_worker_cannot_read_are_not_left_out(model, folder, tm
         shutil.copy(folder / f"{number + 10:04}.png", tmp_path / f"{number}.png")
     chunk = [str(tmp_path / f"{number}.png") for number in range(3)]
     (tmp_path / "1.png").rename(tmp_path / "away")  # not there for the worker
-    digest = _cluster._digest(model)
+    digest = file_digest(model)
     part = _cluster._predict_part(str(model), digest, chunk)
     _cluster._check_read(part, chunk)  # nor here: left out, as without a cluster
     (tmp_path / "away").rename(tmp_path / "1.png")
@@ -339,13 +340,13 @@ def test_files_that_only_a_worker_cannot_read_are_not_left_out(model, folder, tm
 
 def test_files_may_vanish_or_become_pipes_at_any_time(model, tmp_path):
     path = tmp_path / "cell.png"
-    gone = _cluster._key("model", [str(path)])
-    part = _cluster._predict_part(str(model), _cluster._digest(model), [str(path)])
+    gone = part_key("model", [str(path)])
+    part = _cluster._predict_part(str(model), file_digest(model), [str(path)])
     os.mkfifo(path)
     _cluster._check_read(part, [str(path)])  # to open it would take for ever
     path.unlink()
     path.touch()
-    assert _cluster._key("model", [str(path)]) != gone
+    assert part_key("model", [str(path)]) != gone
 
 
 def test_a_lost_scheduler_is_named_and_what_was_done_is_kept(model, folder, tmp_path):

@@ -55,6 +55,7 @@ from wbcclf.datasets import (
     load_image_folder,
     make_blood_cells,
 )
+from wbcclf.fields import count_cells
 from wbcclf.persistence import load_model, save_model
 from wbcclf.preprocessing import (
     BackgroundRemover,
@@ -120,6 +121,7 @@ __all__ = [
     "VGG19Classifier",
     "WideDeepClassifier",
     "XceptionClassifier",
+    "count_cells",
     "find_cells",
     "list_image_folder",
     "load_image_csv",

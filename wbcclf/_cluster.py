@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import logging
 import os
@@ -19,6 +18,7 @@ from sklearn.utils import Bunch
 
 import wbcclf
 from wbcclf._files import read_regular
+from wbcclf._parts import file_digest, part_key
 from wbcclf._store import Store
 from wbcclf.inspection import predict_files
 
@@ -26,11 +26,6 @@ from wbcclf.inspection import predict_files
 FORMAT = 2
 SECONDS_TO_CONNECT = 10
 ADDRESS = re.compile(r"((tcp|tls|ucx|ws|wss)://)?[^/\s]+:\d+")
-
-
-def parts_folder(output: Path, model_file: Path) -> Path:
-    """Return the folder for the parts of predictions by a model, below OUTPUT.parts."""
-    return output.with_name(f"{output.name}.parts") / _digest(model_file)[:16]
 
 
 def predict_on_cluster(
@@ -81,10 +76,10 @@ def predict_on_cluster(
         raise ImportError("--scheduler needs distributed: pip install 'wbcclf[dask]'.") from error
     # Its traceback of a lost connection says no more than our error.
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
-    digest = _digest(model_file)
+    digest = file_digest(model_file)
     classes = wbcclf.load_model(model_file).classes_
     chunks = [paths[start : start + chunk_size] for start in range(0, len(paths), chunk_size)]
-    chunk_of = {_key(digest, chunk): chunk for chunk in chunks}
+    chunk_of = {part_key(f"prediction {FORMAT} {digest}", chunk): chunk for chunk in chunks}
     parts = Store(folder, float("inf"))
     with ExitStack() as stack:
         client = None
@@ -108,22 +103,6 @@ def predict_on_cluster(
                 todo = {name: paths for name, paths in chunk_of.items() if name not in parts}
                 done = _run(client, str(model_file.resolve()), digest, todo)
             yield _bunch(part, chunk, classes)
-
-
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def _key(model: str, chunk: list[str]) -> str:
-    digest = hashlib.sha256(f"{FORMAT} {wbcclf.__version__} {model}".encode())
-    for path in chunk:
-        try:
-            stat = os.stat(path)
-            stamp = f"{stat.st_size} {stat.st_mtime_ns}"
-        except OSError:  # gone since it was listed; the worker says why it is left out
-            stamp = ""
-        digest.update(os.fsencode(os.path.abspath(path)) + f"\0{stamp}\0".encode())
-    return digest.hexdigest()[:40]
 
 
 def _run(
@@ -223,7 +202,7 @@ def _check_read(part: bytes, chunk: list[str]) -> None:
 
 @lru_cache(maxsize=1)
 def _model(path: str, digest: str) -> Any:
-    if _digest(Path(path)) != digest:
+    if file_digest(Path(path)) != digest:
         raise OSError(
             f"The worker on {socket.gethostname()} has a different model at {path}: workers "
             "must read it from a shared file system."

@@ -38,7 +38,7 @@ def run_in_threads(
     threads = n_threads(n_jobs)
     chunk = max(1, min(MAX_CHUNK, n_items // (4 * threads)))
     starts = range(0, n_items, chunk)
-    with _progress(n_items, verbose) as advance:
+    with advancing(n_items, verbose) as advance:
 
         def work_chunk(start: int) -> None:
             stop = min(start + chunk, n_items)
@@ -60,11 +60,11 @@ def run_in_threads(
 
 
 @contextmanager
-def _progress(n_items: int, verbose: int) -> Any:
-    """Give a function to call with the number of images done; a bar on stderr if `verbose`."""
+def advancing(n_items: int, verbose: int, what: str = "Images") -> Any:
+    """Give a function to call with the number of items done; a bar on stderr if `verbose`."""
     if not verbose:
         yield lambda done: None
         return
     with progress_bar() as bar:
-        task = bar.add_task("Images", total=n_items)
+        task = bar.add_task(what, total=n_items)
         yield lambda done: bar.advance(task, done)

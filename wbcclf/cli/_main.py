@@ -11,6 +11,7 @@ import typer
 import wbcclf
 from wbcclf.cli._backbones import backbones
 from wbcclf.cli._console import err, one_line, out, warn
+from wbcclf.cli._count import count
 from wbcclf.cli._demo import demo
 from wbcclf.cli._evaluate import evaluate
 from wbcclf.cli._predict import predict
@@ -43,7 +44,7 @@ def common(
     """Classify white blood cell images. Start with `wbcclf demo`."""
 
 
-for command in (train, evaluate, predict, demo, recipes, backbones):
+for command in (train, evaluate, predict, count, demo, recipes, backbones):
     app.command()(command)
 
 

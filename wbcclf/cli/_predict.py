@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +10,8 @@ import typer
 from sklearn.utils import Bunch
 
 import wbcclf
-from wbcclf._cluster import parts_folder, predict_on_cluster
+from wbcclf._cluster import predict_on_cluster
+from wbcclf._parts import file_digest, parts_folder, remove_parts
 from wbcclf.cli._console import out
 from wbcclf.cli._output import check_output, require, save, warn_of_formulas, write_csv
 from wbcclf.cli._shared import CHUNK, ModelFile, OnError, OnErrorOption, collect, counts_text
@@ -57,7 +56,7 @@ def predict(
     model = wbcclf.load_model(model_file)
     listing = list_images(images)
     paths = listing.paths
-    parts = parts_folder(output, model_file)
+    parts = parts_folder(output, file_digest(model_file))
     if scheduler is None:
         chunks = predict_files(model, paths, chunk_size=CHUNK)
     else:
@@ -72,17 +71,12 @@ def predict(
     nothing = [""] * len(classes)
     row_of |= {path: ["", reason, *nothing] for path, reason in broken + listing.skipped}
     files = paths + [path for path, _ in listing.skipped]
-    names = [
-        (Path(path).relative_to(listing.root) if listing.root else Path(path)).as_posix()
-        for path in files
-    ]
+    names = [name_of(path, listing.root) for path in files]
     lines = [["file", "label", "error", *classes]]
     lines += [[name, *row_of[path]] for name, path in zip(names, files, strict=True)]
     save(output, lambda path: write_csv(path, lines))
     if scheduler is not None:
-        shutil.rmtree(parts, ignore_errors=True)  # the same command may run twice
-        with suppress(OSError):  # other things are in it
-            parts.parent.rmdir()
+        remove_parts(parts)
     warn_of_formulas(output, [*names, *map(str, classes)])
     counts = Counter(found.labels.tolist())
     out.print(f"Images predicted: {len(found.paths)} ({counts_text(counts)})")
@@ -114,3 +108,8 @@ def list_images(given: list[Path]) -> Bunch:
             paths.append(str(path))
     one_folder = len(given) == 1 and given[0].is_dir()
     return Bunch(paths=paths, skipped=skipped, missing=[], root=given[0] if one_folder else None)
+
+
+def name_of(path: str, root: Path | None) -> str:
+    """Return how a file is called in a table: from the folder on that was given, if one was."""
+    return (Path(path).relative_to(root) if root else Path(path)).as_posix()

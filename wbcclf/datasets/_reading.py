@@ -22,7 +22,7 @@ from wbcclf.datasets._cropping import check_crop, crop_key, warn_of_missing_cell
 from wbcclf.datasets._decode import DECODER, DIGEST_BYTES, read_image, resize
 from wbcclf.exceptions import ImageReadError, SkippedFileWarning
 
-__all__ = ["Reading", "check_reading", "read_images", "stretch_images"]
+__all__ = ["Reading", "check_reading", "read_images", "report_failures", "stretch_images"]
 
 ON_ERROR = ("raise", "warn", "skip")
 
@@ -126,7 +126,7 @@ def read_images(
     broken = [(path, why) for path, why in zip(paths, reader.reasons, strict=True) if why]
     failures = [*missing, *broken]
     if on_error is not None:
-        _report(failures, len(paths) + len(missing), on_error, advice)
+        report_failures(failures, len(paths) + len(missing), on_error, advice)
     kept = np.array([k for k, why in enumerate(reader.reasons) if not why], dtype=np.intp)
     _check_one_size(paths, reader.sizes, kept)
     images = reader.batch
@@ -287,7 +287,9 @@ def stretch_images(
     return batch
 
 
-def _report(failures: list[tuple[str, str]], n_files: int, on_error: str, advice: str) -> None:
+def report_failures(
+    failures: list[tuple[str, str]], n_files: int, on_error: str, advice: str
+) -> None:
     if not failures:
         return
     listed = some([f"{path}: {reason}" for path, reason in failures], 5, "\n  ")

@@ -82,12 +82,12 @@ def predict_files(
     """
     if not isinstance(chunk_size, Integral) or chunk_size < 1:
         raise ValueError(f"chunk_size={chunk_size!r} must be a whole number of 1 or more.")
-    loader, transformers, classifier = _parts(getattr(model, "best_estimator_", model))
-    files, left_out = _files(paths)
+    loader, transformers, classifier = model_parts(getattr(model, "best_estimator_", model))
+    files, left_out = list_files(paths)
     return _predict(loader, transformers, classifier, files, left_out, chunk_size)
 
 
-def _parts(model: Any) -> tuple[ImageLoader, list, Any]:
+def model_parts(model: Any) -> tuple[ImageLoader, list, Any]:
     """Return what a model does with a path: the loader, the steps after it, the classifier."""
     check_classifier(model, "model")
     *before, classifier = (
@@ -119,14 +119,19 @@ def _parts(model: Any) -> tuple[ImageLoader, list, Any]:
     return ImageLoader(image_size=shape[:2]), transformers, classifier
 
 
-def _files(paths: Any) -> tuple[list[str], list[tuple[str, str]]]:
-    """Return the files, and what is left out of a folder with the reasons."""
+def list_files(
+    paths: Any, name: str = "paths", in_memory: str = "are predicted by model.predict(images)"
+) -> tuple[list[str], list[tuple[str, str]]]:
+    """Return the files, and what is left out of a folder with the reasons.
+
+    `name` is that of the parameter; `in_memory` says what to do with images that are no files.
+    """
     if isinstance(paths, (str, os.PathLike)):
         if os.path.isdir(paths):
             listing = list_image_folder(paths, labelled=False)
             return listing.paths.tolist(), listing.skipped
         if not os.path.exists(paths):
-            raise FileNotFoundError(f"paths={os.fspath(paths)!r} is neither a folder nor a file.")
+            raise FileNotFoundError(f"{name}={os.fspath(paths)!r} is neither a folder nor a file.")
         return [os.fspath(paths)], []
     if (
         isinstance(paths, (bytes, Mapping))
@@ -135,18 +140,18 @@ def _files(paths: Any) -> tuple[list[str], list[tuple[str, str]]]:
     ):
         shape = f" of shape {np.shape(paths)}" if hasattr(paths, "shape") else ""
         raise TypeError(
-            f"paths must be a folder, a file or several files, got {type(paths).__name__}{shape}. "
-            "Images in memory are predicted by model.predict(images); of a listing, give paths."
+            f"{name} must be a folder, a file or several files, got {type(paths).__name__}{shape}. "
+            f"Images in memory {in_memory}; of a listing, give paths."
         )
     files = list(paths)
     for number, path in enumerate(files):
         if not isinstance(path, (str, os.PathLike)):
             raise TypeError(
-                f"paths must hold paths of image files, but number {number} is of type "
-                f"{type(path).__name__}. Images in memory are predicted by model.predict(images)."
+                f"{name} must hold paths of image files, but number {number} is of type "
+                f"{type(path).__name__}. Images in memory {in_memory}."
             )
     if not files:
-        raise ValueError("paths is empty: there is no file to predict.")
+        raise ValueError(f"{name} is empty: there is no file to predict.")
     return [os.fspath(path) for path in files], []
 
 
@@ -158,7 +163,6 @@ def _predict(
     left_out: list[tuple[str, str]],
     chunk_size: int,
 ) -> Iterator[Bunch]:
-    classes = classifier.classes_
     loader.fit(files)  # which checks its parameters, and no more
     for start in range(0, len(files), chunk_size):
         chunk = files[start : start + chunk_size]
@@ -174,16 +178,7 @@ def _predict(
             crop=loader.crop,
             on_error=None,
         )
-        X = read.images
-        labels, probabilities = classes[:0], np.empty((0, len(classes)), dtype=np.float32)
-        if len(X):
-            for step in transformers:
-                X = step.transform(X)
-            probabilities = classifier.predict_proba(X)
-            # The label of a network is its most probable class: it need not run twice. That of
-            # others may differ from it (a threshold, an SVM).
-            is_network = isinstance(classifier, CNNClassifier)
-            labels = classes[probabilities.argmax(axis=1)] if is_network else classifier.predict(X)
+        labels, probabilities = predict_images(transformers, classifier, read.images)
         yield Bunch(
             paths=[chunk[k] for k in read.kept],
             labels=labels,
@@ -192,3 +187,20 @@ def _predict(
             skipped=left_out + read.failures,
         )
         left_out = []
+
+
+def predict_images(
+    transformers: list, classifier: Any, X: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return labels (n_samples,) and probabilities (n_samples, n_classes) of an image batch."""
+    classes = classifier.classes_
+    if not len(X):
+        return classes[:0], np.empty((0, len(classes)), dtype=np.float32)
+    for step in transformers:
+        X = step.transform(X)
+    probabilities = classifier.predict_proba(X)
+    # The label of a network is its most probable class: it need not run twice. That of others may
+    # differ from it (a threshold, an SVM).
+    is_network = isinstance(classifier, CNNClassifier)
+    labels = classes[probabilities.argmax(axis=1)] if is_network else classifier.predict(X)
+    return labels, probabilities

@@ -1,0 +1,98 @@
+"""Per cent of each class with its interval, and corrected for a classifier's errors."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.stats import binomtest
+from sklearn.utils import check_random_state
+
+CONFIDENCE = 0.95
+DRAWS = 2000
+STEPS = 300  # of the correction; its likelihood is concave, and later steps change no printed digit
+
+
+def wilson(counts: np.ndarray, total: int, n_intervals: int = 1) -> np.ndarray:
+    """Return the 95% intervals (n_classes, 2) of shares that were counted.
+
+    Parameters
+    ----------
+    counts : ndarray of shape (n_classes,), int
+    total : int
+        Cells that were counted; without any, the intervals are NaN.
+    n_intervals : int, default=1
+        How many of them hold at once with that confidence.
+
+    Notes
+    -----
+    Wilson's interval (1927, 10.1080/01621459.1927.10502953). With Bonferroni's correction, it is
+    the simultaneous interval of Goodman (1965, 10.1080/00401706.1965.10490252).
+    """
+    if total == 0:
+        return np.full((len(counts), 2), np.nan)
+    level = 1 - (1 - CONFIDENCE) / n_intervals
+    tests = [binomtest(int(count), total) for count in counts]
+    return np.array([test.proportion_ci(level, "wilson") for test in tests])
+
+
+def correct(
+    counts: np.ndarray, confusion: np.ndarray, random_state: int | np.random.RandomState | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the true shares (n_classes,) behind predicted labels, and 95% intervals of them.
+
+    Parameters
+    ----------
+    counts : ndarray of shape (n_classes,), int
+        Cells of each predicted label.
+    confusion : ndarray of shape (n_classes, n_classes), int
+        Test cells: true classes in rows, predicted ones in columns. No row is empty.
+    random_state : int, RandomState or None
+
+    Returns
+    -------
+    ndarray of shape (n_classes,)
+    ndarray of shape (n_classes, 2)
+
+    Notes
+    -----
+    The shares of highest likelihood: where no class is at 0, the adjusted count of Rogan and Gladen
+    (1978, 10.1093/oxfordjournals.aje.a112510), which is the inverse of the confusion matrix times
+    what was counted. The interval is the middle 95% of what `DRAWS` draws of counts and confusion
+    matrix give, both from Dirichlet distributions: their parameters are the counts plus 1/2 (of
+    Jeffreys), and the test cells plus one for a whole row. Multinomial draws would never give what
+    was not seen, so that a class of none would have no interval.
+    """
+    if counts.sum() == 0:
+        return np.full(len(counts), np.nan), np.full((len(counts), 2), np.nan)
+    random = check_random_state(random_state)
+    recall = confusion / confusion.sum(axis=1, keepdims=True)
+    shares = _most_likely(counts[None] / counts.sum(), recall[None])[0]
+    drawn = _most_likely(
+        _dirichlet(counts + 0.5, random), _dirichlet(confusion + 1 / len(confusion), random)
+    )
+    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
+    return shares, np.stack([low, high], axis=1)
+
+
+def _dirichlet(parameters: np.ndarray, random: np.random.RandomState) -> np.ndarray:
+    """Return draws (DRAWS, ..., n); small parameters may give a gamma variable of 0."""
+    gamma = random.standard_gamma(parameters, (DRAWS, *parameters.shape)) + 1e-300
+    return gamma / gamma.sum(axis=-1, keepdims=True)
+
+
+def _most_likely(predicted: np.ndarray, recall: np.ndarray) -> np.ndarray:
+    """Return true shares (n, n_classes) by expectation maximisation.
+
+    For positive linear systems: Vardi and Lee (1993, 10.1111/j.2517-6161.1993.tb01925.x).
+
+    Parameters
+    ----------
+    predicted : ndarray of shape (n, n_classes)
+        Shares of predicted labels.
+    recall : ndarray of shape (n, n_classes, n_classes)
+        Share of each predicted label (columns) in each true class (rows).
+    """
+    shares = np.full_like(predicted, 1 / predicted.shape[1])
+    for _ in range(STEPS):
+        expected = np.maximum((shares[:, None] @ recall)[:, 0], 1e-300)
+        shares = shares * (recall @ (predicted / expected)[..., None])[..., 0]
+    return shares / shares.sum(axis=1, keepdims=True)
