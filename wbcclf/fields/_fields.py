@@ -16,6 +16,7 @@ from wbcclf._store import Store
 from wbcclf._threads import run_in_threads
 from wbcclf._warnings import warn
 from wbcclf.datasets import ImageLoader
+from wbcclf.datasets._cropping import check_crop
 from wbcclf.datasets._decode import read_image, resize
 from wbcclf.exceptions import ImageReadError
 from wbcclf.inspection._files import list_files, predict_images
@@ -144,9 +145,7 @@ def _cutter(
     loader: ImageLoader, transformers: list, classifier: Any
 ) -> tuple[Callable[[np.ndarray, list[Cell]], np.ndarray], list]:
     """Return what cuts the cells out of a picture as a model wants them, and its later steps."""
-    if getattr(loader, "crop", None) is not None:  # XXX
-        from wbcclf.datasets._cropping import check_crop
-
+    if loader.crop is not None:
         cropper, _ = check_crop(loader.crop, check_image_size(loader.image_size))
         return cropper.crop_cells, transformers
     if transformers and isinstance(transformers[0], CellCropper):
@@ -190,7 +189,7 @@ def list_fields(fields: Any) -> tuple[list[Any], list[str], list[tuple[str, str]
     FileNotFoundError
         If a single path leads nowhere.
     """
-    if isinstance(fields, np.ndarray) and fields.ndim == 3 and fields.dtype != object:
+    if isinstance(fields, np.ndarray) and fields.ndim in (2, 3):
         fields = [fields]
     if not isinstance(fields, (str, bytes, os.PathLike)) and np.iterable(fields):
         fields = list(fields)
@@ -206,8 +205,7 @@ def _check_picture(field: Any, number: int) -> None:
     if not isinstance(field, np.ndarray) or field.ndim != 3 or field.shape[2] != 3:
         got = f"shape {field.shape}" if isinstance(field, np.ndarray) else type(field).__name__
         raise TypeError(
-            f"fields[{number}] must be an RGB picture of shape (height, width, 3) like the others, "
-            f"got {got}."
+            f"fields[{number}] must be an RGB picture of shape (height, width, 3), got {got}."
         )
     if field.dtype != np.uint8:
         raise TypeError(
