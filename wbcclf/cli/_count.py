@@ -14,9 +14,8 @@ from sklearn.utils import Bunch
 
 import wbcclf
 from wbcclf._parts import file_digest, parts_folder, remove_parts
-from wbcclf._store import Store
 from wbcclf.cli._console import out, print_table
-from wbcclf.cli._output import check_output, require, save, warn_of_formulas, write_csv
+from wbcclf.cli._output import check_output, save, warn_of_formulas, write_csv
 from wbcclf.cli._predict import list_images, name_of
 from wbcclf.cli._shared import (
     ModelFile,
@@ -92,7 +91,6 @@ def count(
             check_output(path)
     model = wbcclf.load_model(model_file)
     listing = list_images(fields)
-    require(bool(listing.paths), f"FIELDS: no image in {', '.join(map(str, fields))}.")
     digest = file_digest(model_file)
     parts = parts_folder(output, digest)
     is_file = output.is_file() or not output.exists()  # no parts beside a pipe or device
@@ -106,7 +104,7 @@ def count(
         n_jobs=None,
         random_state=0,
         verbose=1,
-        store=Store(parts, float("inf")) if is_file else None,
+        parts=parts if is_file else None,
         identity=digest,
     )
     others = listing.skipped

@@ -201,15 +201,16 @@ def count_fields(
     n_jobs: int | None,
     random_state: int | np.random.RandomState | None,
     verbose: int,
-    store: Store | None = None,
+    parts: Path | None = None,
     identity: str = "",
 ) -> Bunch:
-    """Do what :func:`count_cells` does, and keep what is found in each file in a store.
+    """Do what :func:`count_cells` does, and keep what is found in files until the caller removes it.
 
     Parameters
     ----------
-    store : Store or None
-        Files that it holds are not read again, unless they were changed.
+    parts : path or None
+        A folder, made if it is not there. Files of which it holds what was found are not read
+        again, unless they were changed.
     identity : str
         A digest of the model.
     """
@@ -218,12 +219,13 @@ def count_fields(
     if on_error not in ON_ERROR:
         raise ValueError(f"on_error must be one of {', '.join(ON_ERROR)}, got {on_error!r}.")
     n_threads(n_jobs)
-    parts = model_parts(getattr(model, "best_estimator_", model))
-    classes = [str(label) for label in parts[-1].classes_]
+    steps = model_parts(getattr(model, "best_estimator_", model))
+    classes = [str(label) for label in steps[-1].classes_]
     confusion = None if evaluation is None else _confusion(evaluation, classes)
     sources, names, left_out = list_fields(fields)
     overlays = overlay_paths(overlay_dir, fields, names)
-    reader = FieldReader(*parts, store, identity)
+    store = None if parts is None else Store(parts, float("inf"))
+    reader = FieldReader(*steps, store, identity)
     blocks = []
     with advancing(len(sources), verbose, "Fields") as advance:
         for start in range(0, len(sources), BLOCK):

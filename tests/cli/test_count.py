@@ -1,0 +1,228 @@
+"""`wbcclf count`: the tables, and a run that is killed and started again."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from preprocessing.fields import Field
+from sklearn.pipeline import Pipeline
+
+import wbcclf
+from wbcclf.cli import _count as count_command
+from wbcclf.fields import _count, _fields
+
+N_FIELDS = 5 * _count.BLOCK - 3
+PATIENCE = 120  # seconds
+
+
+@pytest.fixture(scope="module")
+def smear(tmp_path_factory):
+    """Return a folder with fields/ of one or two cells each, and a model of two classes."""
+    root = tmp_path_factory.mktemp("smear")
+    (root / "fields" / "more").mkdir(parents=True)
+    light, dark = (0.1, 0.2, 0.1), (0.3, 0.65, 0.3)
+    pictures, labels = [], []
+    for number in range(4):
+        drawn = Field(160, 220, number).white_cell(60, 80, cytoplasm=(light, dark)[number % 2])
+        if number == 3:
+            drawn.white_cell(165, 80, cytoplasm=light)
+        pictures.append(drawn.red_cell(60, 20).red_cell(110, 140).picture())
+        labels.append(("light", "dark")[number % 2])
+    for number in range(N_FIELDS):
+        folder = root / "fields" / ("more" if number % 2 else ".")
+        Image.fromarray(pictures[number % 4]).save(folder / f"{number}.png")
+    loader = wbcclf.ImageLoader(24, crop=wbcclf.CellCropper())
+    X = loader.transform(pictures * 8)
+    classifier = wbcclf.SimpleCNNClassifier(max_epochs=4, device="cpu", random_state=0)
+    classifier.fit(X, labels * 8)
+    model = Pipeline([("load", loader), ("clf", classifier)])
+    wbcclf.save_model(model, root / "m.wbcclf")
+    return root
+
+
+@pytest.fixture(scope="module")
+def counted(smear, run):
+    """Return a folder with what an undisturbed run has written, and the run."""
+    folder = smear / "undisturbed"
+    folder.mkdir()
+    done = run(*arguments(smear, folder))
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def arguments(smear, folder):
+    outputs = ("-o", folder / "count.csv", "--cells", folder / "cells.csv")
+    return "count", smear / "m.wbcclf", smear / "fields", *outputs, "--overlay", folder / "seen"
+
+
+def test_the_tables_and_the_overlays(smear, counted):
+    folder, done = counted
+    table = pd.read_csv(folder / "count.csv").set_index("class")
+    cells = pd.read_csv(folder / "cells.csv")
+    assert table.index.tolist() == ["dark", "light", "uncertain"]
+    assert table.columns.tolist() == ["cells", "percent", "low", "high", "low_all", "high_all"]
+    n_cells = N_FIELDS + N_FIELDS // 4
+    assert table.cells.sum() == n_cells == len(cells)
+    called = cells[cells.status == "called"].label.value_counts()
+    assert table.cells[["dark", "light"]].to_dict() == called.to_dict()
+    assert table.percent[:2].sum() == pytest.approx(100, abs=0.02)
+    assert cells.columns.tolist()[:6] == [
+        "field",
+        "error",
+        "min_row",
+        "min_col",
+        "max_row",
+        "max_col",
+    ]
+    assert cells.columns.tolist()[6:] == ["status", "label", "probability", "dark", "light"]
+    assert (cells[["dark", "light"]].max(axis=1) == cells.probability).all()
+    assert set(cells.field) == {
+        f"{'more/' * (number % 2)}{number}.png" for number in range(N_FIELDS)
+    }
+    assert f"Fields: {N_FIELDS} (0 without a white cell). Cells: " in done.stdout
+    assert "95% interval" in done.stdout and str(folder / "cells.csv") in done.stdout
+    assert len(list((folder / "seen").rglob("*.jpg"))) == N_FIELDS
+    assert not (folder / "count.csv.parts").exists()
+    of_model = wbcclf.count_cells(wbcclf.load_model(smear / "m.wbcclf"), smear / "fields")
+    assert of_model.table["cells"].tolist() == table.cells.tolist()
+
+
+def test_a_killed_run_goes_on_where_it_was(smear, counted, tmp_path, monkeypatch, call):
+    command = [sys.executable, "-c", "from wbcclf.cli import main; main()"]
+    command += map(str, arguments(smear, tmp_path))
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    parts = tmp_path / "count.csv.parts"
+    for _ in range(PATIENCE * 500):
+        kept = list(parts.rglob("*.entry"))
+        if kept or process.poll() is not None:
+            break
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    n_kept = len(list(parts.rglob("*.entry")))
+    assert 1 <= n_kept < 5
+    assert not (tmp_path / "count.csv").exists() and not (tmp_path / "cells.csv").exists()
+
+    read = _fields.FieldReader._read
+    blocks = []
+
+    def spy(self, sources, n_jobs):
+        blocks.append(sources)
+        return read(self, sources, n_jobs)
+
+    monkeypatch.setattr(_fields.FieldReader, "_read", spy)
+    code, _, err = call(*arguments(smear, tmp_path))
+    assert code == 0, err
+    assert len(blocks) == 5 - n_kept
+    assert not parts.exists()
+    undisturbed, _ = counted
+    for name in ("count.csv", "cells.csv"):
+        assert (tmp_path / name).read_bytes() == (undisturbed / name).read_bytes()
+    for path in (undisturbed / "seen").rglob("*.jpg"):
+        seen = tmp_path / "seen" / path.relative_to(undisturbed / "seen")
+        assert seen.read_bytes() == path.read_bytes()
+    assert len(list((tmp_path / "seen").rglob("*"))) == N_FIELDS + 1  # and the folder more/
+
+
+def test_a_field_that_was_changed_is_read_again(smear, tmp_path, monkeypatch, call):
+    fields = tmp_path / "fields"
+    shutil.copytree(smear / "fields" / "more", fields)
+    output = tmp_path / "count.csv"
+    command = ("count", smear / "m.wbcclf", fields, "-o", output)
+    with monkeypatch.context() as patch:
+        patch.setattr(count_command, "save", lambda *_: 1 / 0)  # after all was found
+        assert call(*command)[0] == 1
+    n_parts = len(list((tmp_path / "count.csv.parts").rglob("*.entry")))
+    assert n_parts == -(-len(list(fields.iterdir())) // _count.BLOCK)
+    shutil.copy(smear / "fields" / "0.png", fields / "1.png")  # another picture, and time
+    os.utime(fields / "1.png", (0, 0))
+    read, blocks = _fields.FieldReader._read, []
+    monkeypatch.setattr(
+        _fields.FieldReader, "_read", lambda *given: blocks.append(0) or read(*given)
+    )
+    code, _, err = call(*command)
+    assert code == 0, err
+    assert len(blocks) == 1
+
+
+def test_what_evaluate_has_written_corrects_the_count(smear, tmp_path, call):
+    figures = tmp_path / "figures.json"
+    for name in ("dark", "light"):
+        (tmp_path / "test" / name).mkdir(parents=True)
+    for number in range(8):
+        label = ("light", "dark")[number % 2]
+        source = smear / "fields" / ("more" if number % 2 else ".") / f"{number}.png"
+        shutil.copy(source, tmp_path / "test" / label)
+    code, _, err = call("evaluate", smear / "m.wbcclf", tmp_path / "test", "-o", figures)
+    assert code == 0, err
+    output = tmp_path / "count.csv"
+    command = (
+        "count",
+        smear / "m.wbcclf",
+        tmp_path / "test",
+        "-o",
+        output,
+        "--evaluation",
+        figures,
+    )
+    code, out, err = call(*command)
+    assert code == 0, err
+    table = pd.read_csv(output)
+    assert table.columns.tolist()[-3:] == ["corrected", "corrected_low", "corrected_high"]
+    assert table.corrected[:2].sum() == pytest.approx(100, abs=0.02) and np.isnan(
+        table.corrected[2]
+    )
+    assert "corrected" in out
+    figures.write_text("no JSON")
+    code, _, err = call(*command)
+    assert code == 1 and "figures.json is no JSON file" in err and "wbcclf evaluate" in err
+    figures.write_text("[1]")
+    code, _, err = call(*command)
+    assert code == 1 and "evaluation must be what evaluate_predictions returned" in err
+
+
+def test_files_that_cannot_be_read_are_in_the_table_of_cells(smear, tmp_path, call):
+    fields = tmp_path / "fields"
+    fields.mkdir()
+    shutil.copy(smear / "fields" / "0.png", fields)
+    (fields / "=1.png").write_bytes(b"no image")
+    (fields / "notes.txt").write_text("none")
+    cells = tmp_path / "cells.csv"
+    command = ("count", smear / "m.wbcclf", fields, "-o", tmp_path / "c.csv", "--cells", cells)
+    code, _, err = call(*command)
+    assert code == 0 and "1 of 2 images that cannot be read" in err and "notes.txt" in err
+    assert "may take =1.png for a formula" in err
+    rows = pd.read_csv(cells)
+    assert rows.field.tolist() == ["0.png", "=1.png", "notes.txt"]
+    assert rows.error.isna().tolist() == [True, False, False]
+    assert rows.status.isna().tolist() == [False, True, True]
+    code, _, err = call(*command, "--on-error", "raise")
+    assert code == 1 and "Leave them out with --on-error warn" in err
+    assert call(*command, "--on-error", "skip")[2].count("warning") == 1  # of the formula
+
+
+def test_wrong_options(smear, tmp_path, call):
+    (tmp_path / "empty").mkdir()
+    for given, message in (
+        ((tmp_path / "empty",), "there is no image to load"),
+        ((tmp_path / "nowhere",), "nowhere does not exist"),
+        ((smear / "fields", "--overlay", smear / "fields" / "seen"), "is where the fields are"),
+        ((smear / "fields", "--cells", tmp_path / "no" / "cells.csv"), "does not exist"),
+        ((smear / "fields", "--min-probability", 2), "2.0 is not in the range"),
+    ):
+        code, _, err = call("count", smear / "m.wbcclf", *given, "-o", tmp_path / "c.csv")
+        assert code in (1, 2) and message in err
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+def test_the_table_goes_to_a_pipe(smear, tmp_path, run):
+    done = run("count", smear / "m.wbcclf", smear / "fields" / "0.png", "-o", "/dev/stdout")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("class,cells,percent,low,high,low_all,high_all\n")
