@@ -126,8 +126,8 @@ def count_cells(
 
     **Intervals.** How far a share can be off by the chance of which cells were counted is what
     Rümke's table gives [1]_, which the reference method for differentials takes over [2]_. `low`
-    and `high` are Wilson's interval [3]_. It is at most 2.3 points from the exact limits of
-    100 cells, and 0.3 of 1,000. Who looks at all classes looks at many intervals, of which one in
+    and `high` are Wilson's interval [3]_. It is at most 0.7 points from the exact limits of
+    100 cells, and 0.1 of 1,000. Who looks at all classes looks at many intervals, of which one in
     twenty misses; `low_all` and `high_all` are Goodman's [4]_, all of which hold in 95 of 100
     counts. They are Wilson's with Bonferroni's correction, so they suit rare classes, too; those of
     Sison and Glaz [5]_ have one width for all classes and need seven of them. The intervals count
@@ -204,13 +204,13 @@ def count_fields(
     parts: Path | None = None,
     identity: str = "",
 ) -> Bunch:
-    """Do what :func:`count_cells` does, and keep what is found in files until the caller removes it.
+    """Do what :func:`count_cells` does, and keep what is found in files.
 
     Parameters
     ----------
     parts : path or None
-        A folder, made if it is not there. Files of which it holds what was found are not read
-        again, unless they were changed.
+        A folder that keeps it until the caller removes it. Files that are in it are not read again,
+        unless they were changed.
     identity : str
         A digest of the model.
     """
