@@ -27,7 +27,10 @@ def python_blocks(name):
     "name",
     [
         "README.md",
-        *(f"docs/{page}.md" for page in ("guide", "training", "search", "recipes", "plugins")),
+        *(
+            f"docs/{page}.md"
+            for page in ("guide", "counting", "training", "search", "recipes", "plugins")
+        ),
     ],
 )
 def test_the_code_blocks_of_a_page_run_one_after_the_other(

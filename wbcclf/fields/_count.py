@@ -169,7 +169,7 @@ def count_cells(
     --------
     >>> from wbcclf import CellCropper, SimpleCNNClassifier, count_cells, make_blood_cells
     >>> from sklearn.pipeline import make_pipeline
-    >>> cells = make_blood_cells(60, classes=2, image_size=128, random_state=0)
+    >>> cells = make_blood_cells(30, classes=2, image_size=160, random_state=5)
     >>> model = make_pipeline(
     ...     CellCropper(image_size=32), SimpleCNNClassifier(max_epochs=2, device="cpu")
     ... ).fit(cells.images, cells.target)
