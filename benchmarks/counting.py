@@ -37,6 +37,7 @@ from wbcclf.fields._statistics import correct, wilson
 from wbcclf.inspection import evaluate_predictions
 
 N_FOLDS = 5
+SIDE = 64  # of a cell that is cut out, in pixels
 NEAR = 3  # pixels: a box that comes as near to the border was drawn as cut by it
 SETS, FIELDS = 1000, 100  # sets of fields that limits of agreement are for, and fields in each
 
@@ -65,33 +66,28 @@ def fields_of_one_type():
     return np.array(files)[common], np.array(labels)[common], boxes, np.array(groups)[common]
 
 
-def train(files, labels, seed):
-    """Return a model for fields, trained on the cells of these."""
-    cropper = CellCropper()
-    crops, target = [], []
-    for file, label in zip(files, labels, strict=True):
-        [picture] = ImageLoader().transform([file])
-        cells = find_cells(picture)
-        crops.append(cropper.set_params(image_size=64).crop_cells(picture, cells))
-        target += [label] * len(cells)
-    classifier = SimpleCNNClassifier(
-        max_steps=600, augment=Augmenter(), class_weight="balanced", random_state=seed
-    )
-    classifier.fit(np.concatenate(crops), np.array(target))
-    return make_pipeline(ImageLoader(64, crop=cropper), classifier)
+def cut_out(files):
+    """Return the cells that are found in each field, cut out as the models cut them."""
+    pictures = (ImageLoader().transform([file])[0] for file in files)
+    return [CellCropper(image_size=SIDE).crop_cells(field, find_cells(field)) for field in pictures]
 
 
 def cross_fit(files, labels, groups):
-    """Return what was counted in every field by a model that did not see it, fold by fold."""
+    """Return what was counted, fold by fold, by models that did not see the fields, and a model."""
+    crops = cut_out(files)
     counts = []
     splitter = StratifiedGroupKFold(N_FOLDS, shuffle=True, random_state=0)
-    for seed, (seen, unseen) in enumerate(splitter.split(files, labels, groups)):
+    for fold, (seen, unseen) in enumerate(splitter.split(files, labels, groups)):
         start = time.perf_counter()
-        model = train(files[seen], labels[seen], seed)
+        classifier = SimpleCNNClassifier(
+            max_steps=300, augment=Augmenter(), class_weight="balanced", random_state=fold
+        )
+        target = np.repeat(labels[seen], [len(crops[k]) for k in seen])
+        classifier.fit(np.concatenate([crops[k] for k in seen]), target)
+        model = make_pipeline(ImageLoader(SIDE, crop=CellCropper()), classifier)
         counts.append(count_cells(model, files[unseen].tolist()))
-        counts[-1].model = model
-        print(f"fold {seed}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
-    return counts
+        print(f"fold {fold}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+    return counts, model
 
 
 def matches(found, truth):
@@ -236,7 +232,7 @@ def speed(model, files):
 if __name__ == "__main__":
     files, labels, boxes, groups = fields_of_one_type()
     print(f"{len(files)} fields, {sum(map(len, boxes))} cells: {dict(Counter(labels.tolist()))}")
-    counts = cross_fit(files, labels, groups)
+    counts, model = cross_fit(files, labels, groups)
     cells = cells_of(counts, files, labels, boxes)
     classes = sorted(set(labels.tolist()))
     true, called = per_field(cells, labels, boxes, classes)
@@ -246,4 +242,4 @@ if __name__ == "__main__":
     agreement(true, called, cells, classes)
     corrected(cells, true, folds, classes)
     certainty(cells, sum(map(len, boxes)))
-    speed(counts[0].model, files.tolist())
+    speed(model, files.tolist())
