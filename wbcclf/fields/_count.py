@@ -125,7 +125,7 @@ def count_cells(
     out too small: read that row first.
 
     **Intervals.** How far a share can be off by the chance of which cells were counted is what
-    Rümke's table gives [1]_, which the reference method for differentials takes over [2]_. `low`
+    Rümke's table gives [1]_, which the reference method for differentials uses [2]_. `low`
     and `high` are Wilson's interval [3]_. It is at most 0.7 points from the exact limits of
     100 cells, and 0.1 of 1,000. Who looks at all classes looks at many intervals, of which one in
     twenty misses; `low_all` and `high_all` are Goodman's [4]_, all of which hold in 95 of 100
@@ -169,7 +169,7 @@ def count_cells(
     --------
     >>> from wbcclf import CellCropper, SimpleCNNClassifier, count_cells, make_blood_cells
     >>> from sklearn.pipeline import make_pipeline
-    >>> cells = make_blood_cells(30, classes=2, image_size=160, random_state=5)
+    >>> cells = make_blood_cells(20, classes=2, image_size=160, random_state=13)
     >>> model = make_pipeline(
     ...     CellCropper(image_size=32), SimpleCNNClassifier(max_epochs=2, device="cpu")
     ... ).fit(cells.images, cells.target)
