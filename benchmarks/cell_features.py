@@ -39,7 +39,7 @@ SHOWN = {  # and the class that should have most of it
     "cytoplasm contrast (levels^2)": "basophil",
     "cell area (reference areas)": "monocyte",
 }
-# Fields of BCCD by their numbers, as two pairs of eyes see them: 113 has a platelet among its white
+# Fields of BCCD by their numbers, as their pictures show them: 113 has a platelet among its white
 # cells; 133 and 228 have a cell at the border, 134 and 242 a second one, that are not annotated.
 ONE, SEVERAL = ("113", "133", "228"), ("134", "242")
 
