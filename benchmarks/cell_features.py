@@ -155,11 +155,17 @@ def one_or_several(images):
     print("wrong as seen:", ", ".join(numbers[(scores >= 0.5) != seen]), end="\n\n")
     for name, (batch, labels) in images.items():
         white = batch[np.isin(labels, list(FULL.values()))]
-        order = np.random.RandomState(0).permutation(len(white))[:300].reshape(3, -1)
-        single, left, right = (white[rows] for rows in order)
+        order = np.random.RandomState(0).permutation(len(white))
+        single, left, right = (
+            white[rows] for rows in order[: len(order) // 3 * 3].reshape(3, -1)[:, :100]
+        )
         pair = np.concatenate([left, right], axis=2)
         detect = [MultiCellDetector().fit(each).score_samples(each) for each in (single, pair)]
-        line(f"{name}, one beside another", np.repeat([True, False], 100), np.concatenate(detect))
+        line(
+            f"{name}, one beside another",
+            np.repeat([True, False], len(single)),
+            np.concatenate(detect),
+        )
 
 
 def speed(images):
