@@ -25,6 +25,7 @@ from wbcclf.preprocessing._picture import (
     diameter,
     from_bytes,
     in_one_light,
+    mirror,
     nucleus_centre,
     resized,
 )
@@ -248,12 +249,21 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, CellTransformer):
             )
         top, left = np.rint(centre - (side - 1) / 2).astype(int)
         box = (top, left, top + side, left + side)
-        square = cut(picture, box, cells)
+        square, known = cut(picture, box)
+        square = resized(square, self.image_size)
+        if not known.all():
+            # Mirrored when small, which is faster. What is known in part is not known.
+            known, others = self._shrunk(known), self._shrunk(covered(cells, box))
+            mirror(square, known == 255, others == 0)
         if self.background != "keep":
             square = in_one_light(square, picture.light)
             if self.background == "remove" and cell is not None:
-                square[~covered([cell], box)] = GREY
-        return resized(square, self.image_size)
+                square[self._shrunk(covered([cell], box)) < 128] = GREY
+        return square
+
+    def _shrunk(self, mask: np.ndarray) -> np.ndarray:
+        """Return how much of each pixel of the output a mask covers, uint8: 255 for all of it."""
+        return resized(255 * mask.astype(np.uint8), self.image_size)
 
     def _side(self, cell: Cell) -> int:
         if isinstance(self.scale, Integral):

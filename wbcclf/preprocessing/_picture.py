@@ -151,40 +151,34 @@ def in_one_light(pixels: np.ndarray, light: np.ndarray) -> np.ndarray:
     return np.asarray(cv2.LUT(pixels, table[None]))
 
 
-def cut(picture: Picture, box: tuple[int, int, int, int], cells: Sequence[Cell]) -> np.ndarray:
-    """Return a box of a picture, of which a part may lie outside of what is seen.
-
-    That part shows the mirror image of what is seen, and where this would be one of the white
-    `cells` or is not known, empty background.
-
-    Returns
-    -------
-    ndarray of shape (box[2] - box[0], box[3] - box[1], 3), uint8
-    """
+def cut(picture: Picture, box: tuple[int, int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return a box of a picture, uint8, and where it shows the picture, bool; the rest is light."""
     place, part = overlap(box, (0, 0, *picture.size))
-    height, width = box[2] - box[0], box[3] - box[1]
-    known = np.zeros((height, width), bool)
+    known = np.zeros((box[2] - box[0], box[3] - box[1]), bool)
     known[place] = picture.seen(*part)
-    out = np.empty((height, width, 3), np.uint8)
+    out = np.empty((*known.shape, 3), np.uint8)
     out[place] = picture[part]
-    if known.all():
-        return out
-    out[~known] = np.rint(picture.light)
+    if not known.all():
+        out[~known] = np.rint(picture.light)
+    return out, known
+
+
+def mirror(image: np.ndarray, known: np.ndarray, free: np.ndarray) -> None:
+    """Let what is not `known` of an image show the mirror image of what is `free`, in place."""
     if not known.any():
-        return out
+        return
+    height, width = known.shape
     _, nearest = cv2.distanceTransformWithLabels(
         (~known).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
     )
-    mirror = np.empty(known.sum() + 1, int)
-    mirror[nearest[known]] = np.flatnonzero(known)
+    edge = np.empty(known.sum() + 1, int)
+    edge[nearest[known]] = np.flatnonzero(known)
     unknown = np.flatnonzero(~known)
-    centre = np.divmod(mirror[nearest.ravel()[unknown]], width)
+    centre = np.divmod(edge[nearest.ravel()[unknown]], width)
     row, column = (2 * a - b for a, b in zip(centre, np.divmod(unknown, width), strict=True))
     fits = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-    free = known & ~covered(cells, box)
-    fits[fits] = free[row[fits], column[fits]]
-    out.reshape(-1, 3)[unknown[fits]] = out[row[fits], column[fits]]
-    return out
+    fits[fits] = (known & free)[row[fits], column[fits]]
+    image.reshape(-1, 3)[unknown[fits]] = image[row[fits], column[fits]]
 
 
 def resized(square: np.ndarray, side: int) -> np.ndarray:
