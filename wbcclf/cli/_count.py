@@ -108,16 +108,17 @@ def count(
         identity=digest,
     )
     others = listing.skipped
-    broken = [item for item in found.skipped if item not in others]
+    known = set(others)
+    broken = [item for item in found.skipped if item not in known]
     check_broken(broken, len(listing.paths), on_error)
     all_in = f"The column error of {cells} names all." if cells else "--cells FILE names all."
     report_left_out(broken, others, len(listing.paths), on_error, all_in)
     save(output, lambda path: write_csv(path, table_lines(found.table)))
     if cells is not None:
-        classes = model.classes_.tolist()
-        lines = list(cell_lines(found, broken + others, classes, listing.root))
-        save(cells, lambda path: write_csv(path, lines))
-        warn_of_formulas(cells, [line[0] for line in lines] + list(map(str, classes)))
+        root, classes, left_out = listing.root, model.classes_.tolist(), broken + others
+        save(cells, lambda path: write_csv(path, cell_lines(found, left_out, classes, root)))
+        files = [*found.fields, *(path for path, _ in left_out)]
+        warn_of_formulas(cells, [*(name_of(file, root) for file in files), *map(str, classes)])
     remove_parts(parts)
     print_count(found)
     for what, path in (("Table", output), ("Cells", cells), ("Overlays", overlay)):

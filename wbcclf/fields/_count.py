@@ -250,14 +250,14 @@ def count_fields(
     return Bunch(
         table=_table(found.labels, status, classes, confusion, random_state),
         cells={
-            "field": np.array(names)[found.field],
+            "field": np.array(names, dtype=object)[found.field],  # each name is in memory once
             **dict(zip(sides, found.boxes.T, strict=True)),
             "status": status,
             "label": np.array(classes)[found.labels],
             "probability": found.probability,
         },
         probabilities=found.probabilities,
-        fields=np.array(names)[read].tolist(),
+        fields=[names[number] for number in np.flatnonzero(read)],
         skipped=left_out + failures,
     )
 
