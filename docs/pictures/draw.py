@@ -15,7 +15,15 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from wbcclf import SMOTE, Augmenter, SimpleCNNClassifier, make_blood_cells
+from wbcclf import (
+    SMOTE,
+    Augmenter,
+    Cell,
+    CellCropper,
+    SimpleCNNClassifier,
+    find_cells,
+    make_blood_cells,
+)
 from wbcclf.backbones import describe
 from wbcclf.inspection import EvaluationDisplay
 
@@ -93,6 +101,35 @@ def draw_samplers() -> None:
     ):
         show_cell(ax, image, title)
     save(figure, "samplers")
+
+
+def outline(ax: Axes, mask: np.ndarray, cell: Cell, colour: str) -> None:
+    """Draw the outline of a mask of a cell into its picture."""
+    top, left = cell.bbox[:2]
+    padded = np.pad(mask, 1).astype(float)
+    rows, columns = (np.arange(side) - 1 for side in padded.shape)
+    ax.contour(columns + left, rows + top, padded, levels=[0.5], colors=[colour], linewidths=1)
+
+
+def draw_cuts() -> None:
+    """Draw cells with their outlines, and how CellCropper cuts them."""
+    names = ["basophil", "eosinophil", "lymphocyte", "monocyte", "neutrophil"]
+    pictures = make_blood_cells(10, classes=names, image_size=SIZE, random_state=3).images
+    titles = {"keep": "cut", "normalise": "one light", "remove": "no background"}
+    figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
+    axes = figure.subplots(1 + len(titles), len(pictures))
+    for ax, picture in zip(axes[0], pictures, strict=True):
+        show_cell(ax, picture)
+        for cell in find_cells(picture):
+            outline(ax, cell.cell, cell, ORANGE)
+            outline(ax, cell.nucleus, cell, BLUE)
+    for row, background in zip(axes[1:], titles, strict=True):
+        cropper = CellCropper(background=background, image_size=SIZE // 2)
+        for ax, square in zip(row, cropper.fit_transform(pictures), strict=True):
+            show_cell(ax, square)
+    for row, title in zip(axes, ["found", *titles.values()], strict=True):
+        row[0].set_title(title, fontsize=11, loc="left")
+    save(figure, "cuts")
 
 
 def draw_training() -> None:
@@ -188,5 +225,6 @@ def box(ax: Axes, x: float, width: float, height: float, colour: str, text: str)
 if __name__ == "__main__":
     draw_cells()
     draw_samplers()
+    draw_cuts()
     draw_training()
     draw_chain()

@@ -1,0 +1,169 @@
+"""Pictures cut around the cell against whole pictures: same network, same budget, same seeds.
+
+Run: WBCCLF_DATA=... python benchmarks/cropping.py train RESULTS CACHE [--part 0/2]
+then: python benchmarks/cropping.py table RESULTS
+
+Each training is that of `wbcclf train`: `simple_cnn` at 96 pixels, its augmentation, its number of
+steps, in bfloat16. Three data sets:
+
+- official: trained on blood-cells/TRAIN, scored on all of TEST, five seeds. TEST chose nothing.
+- PBC: 6,000 pictures (seed 0), 70% to train on; byte-identical pictures on one side; two seeds.
+- BCISC: five folds, 3,000 steps each, so that every picture is scored once; one seed.
+
+A line of RESULTS (JSON lines) is one training; what it holds already is not trained again, and
+`--part 0/2` with `--part 1/2` share the work. CACHE, a folder, keeps the cut pictures.
+"""
+
+import argparse
+import csv
+import json
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+from shell_defaults import bcisc, pbc
+from sklearn.metrics import f1_score
+from sklearn.model_selection import GroupShuffleSplit, StratifiedKFold
+
+from wbcclf import Augmenter, CellCropper, CNNClassifier, ImageLoader, Optimizer
+from wbcclf.cli import _defaults
+from wbcclf.cli._train import default_steps
+
+SIZE = _defaults.IMAGE_SIZE
+WAYS = {
+    "whole": None,
+    "nucleus": CellCropper("nucleus", image_size=SIZE),
+    "nucleus, one light": CellCropper("nucleus", background="normalise", image_size=SIZE),
+    "cell": CellCropper("cell", image_size=SIZE),
+    "cell, one light": CellCropper("cell", background="normalise", image_size=SIZE),
+    "cell alone": CellCropper("cell", background="remove", image_size=SIZE),
+}
+OFFICIAL_WAYS = ("whole", "cell", "cell, one light")
+
+
+def official(root):
+    """Return files of TRAIN and TEST, classes, cells, and (train, test) rows of one split."""
+    with (root / "blood-cells" / "cells.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] in ("TRAIN", "TEST")]
+    paths = np.array([str(root / "blood-cells" / row["path"]) for row in rows])
+    target = np.array([row["class"].lower() for row in rows])
+    cells = np.array([row["cell_id"] for row in rows])
+    is_test = np.array([row["split"] == "TEST" for row in rows])
+    return paths, target, cells, [(np.flatnonzero(~is_test), np.flatnonzero(is_test))]
+
+
+def pbc_half(root):
+    paths, target, cells = pbc(root)
+    rows = np.sort(np.random.RandomState(0).permutation(len(paths))[:6000])
+    splitter = GroupShuffleSplit(1, test_size=0.3, random_state=0)
+    split = splitter.split(rows, target[rows], cells[rows])
+    return paths[rows], target[rows], cells[rows], list(split)
+
+
+def bcisc_folds(root):
+    paths, target, cells = bcisc(root)
+    folds = StratifiedKFold(5, shuffle=True, random_state=0).split(paths, target)
+    return paths, target, cells, list(folds)
+
+
+SETS = {
+    "official": (official, OFFICIAL_WAYS, range(5)),
+    "PBC": (pbc_half, tuple(WAYS), range(2)),
+    "BCISC": (bcisc_folds, tuple(WAYS), range(1)),
+}
+
+
+def one_training(root, cache, name, way, seed):
+    """Train and score one way on one data set; return its figures."""
+    paths, target, cells, splits = SETS[name][0](root)
+    images = ImageLoader(SIZE, crop=WAYS[way], memory=cache).transform(paths)
+    scored, predicted, start = [], [], time.perf_counter()
+    for train, test in splits:
+        clf = CNNClassifier(
+            _defaults.BACKBONE,
+            lr=_defaults.LR,
+            batch_size=_defaults.BATCH_SIZE,
+            max_steps=default_steps(len(train), _defaults.BATCH_SIZE),
+            optimizer=Optimizer(weight_decay=_defaults.WEIGHT_DECAY),
+            augment=Augmenter(),
+            precision="bfloat16",
+            random_state=seed,
+        )
+        predicted.append(clf.fit(images[train], target[train]).predict(images[test]))
+        scored.append(test)
+    rows, predicted = np.concatenate(scored), np.concatenate(predicted)
+    right = predicted == target[rows]
+    return {
+        "set": name,
+        "way": way,
+        "seed": seed,
+        "n_test": len(rows),
+        "n_cells": len(np.unique(cells[rows])),
+        "accuracy": float(right.mean()),
+        "macro_f1": float(f1_score(target[rows], predicted, average="macro")),
+        "recall": {
+            str(label): float(right[target[rows] == label].mean()) for label in np.unique(target)
+        },
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def train(results, cache, part):
+    number, n_parts = map(int, part.split("/"))
+    root = Path(os.environ["WBCCLF_DATA"])
+    jobs = [
+        (name, way, seed)
+        for name, (_, ways, seeds) in SETS.items()
+        for seed in seeds
+        for way in ways
+    ]
+    for job in jobs[number::n_parts]:
+        lines = results.read_text().splitlines() if results.exists() else []
+        done = [json.loads(line) for line in lines]
+        if any((d["set"], d["way"], d["seed"]) == job for d in done):
+            continue
+        line = json.dumps(one_training(root, cache, *job))
+        with results.open("a") as file:
+            print(line, file=file)
+        print(line, flush=True)
+
+
+def table(results):
+    done = [json.loads(line) for line in results.read_text().splitlines()]
+    for name, (_, ways, _) in SETS.items():
+        rows = [d for d in done if d["set"] == name]
+        if not rows:
+            continue
+        print(f"\n{name}: {rows[0]['n_test']} pictures of {rows[0]['n_cells']} cells\n")
+        print("| pictures | seeds | accuracy, mean ± sd | each seed | macro-F1 | recall |")
+        print("|---|---|---|---|---|---|")
+        for way in ways:
+            found = sorted((d for d in rows if d["way"] == way), key=lambda d: d["seed"])
+            if not found:
+                continue
+            scores = [d["accuracy"] for d in found]
+            spread = f" ± {np.std(scores, ddof=1):.3f}" if len(scores) > 1 else ""
+            each = " ".join(f"{score:.3f}" for score in scores)
+            f1 = np.mean([d["macro_f1"] for d in found])
+            recall = ", ".join(
+                f"{label} {np.mean([d['recall'][label] for d in found]):.2f}"
+                for label in found[0]["recall"]
+            )
+            print(
+                f"| {way} | {len(found)} | {np.mean(scores):.3f}{spread} | {each} | {f1:.3f} | "
+                f"{recall} |"
+            )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    training = commands.add_parser("train")
+    training.add_argument("results", type=Path)
+    training.add_argument("cache", type=Path)
+    training.add_argument("--part", default="0/1")
+    printing = commands.add_parser("table")
+    printing.add_argument("results", type=Path)
+    arguments = vars(parser.parse_args())
+    {"train": train, "table": table}[arguments.pop("command")](**arguments)
