@@ -17,7 +17,7 @@ TILE = 2048  # pixels a side, so that a tile's arrays take some 200 MB
 MARGIN = 512  # that neighbouring tiles share: no cell is wider
 
 
-def find_cells(image: np.ndarray, *, method: str = "stain") -> list[Cell]:
+def find_cells(image: np.ndarray, *, method: str = "network") -> list[Cell]:
     """Find the white blood cells of a Romanowsky-stained picture, with nucleus and outline.
 
     Background light, colour of the red cells and depth of the stain are read
@@ -29,7 +29,7 @@ def find_cells(image: np.ndarray, *, method: str = "stain") -> list[Cell]:
         RGB, uint8 or uint16 (or any unsigned integers), of one cell or of a whole field. A
         memory-mapped array of any size is read in tiles of 2,048 pixels. Black wedges of turned
         pictures are left out.
-    method : {"stain", "network"}, default="stain"
+    method : {"network", "stain"}, default="network"
         What draws the outlines. ``"stain"`` tells the cell from its surroundings by the colours of
         the picture; nothing is trained. ``"network"`` adds a small network of this package, which
         also sees the edge of pale cytoplasm. It is more accurate, and takes 1.6 times as long. Both
@@ -44,8 +44,8 @@ def find_cells(image: np.ndarray, *, method: str = "stain") -> list[Cell]:
     Raises
     ------
     ValueError
-        If `image` is not a picture with three channels of unsigned integers, or `method` is none
-        of the two.
+        If `image` is not a picture with three channels of unsigned integers, or `method` is
+        neither of the two.
 
     Notes
     -----
@@ -92,7 +92,7 @@ def find_cells(image: np.ndarray, *, method: str = "stain") -> list[Cell]:
     return cells_of(Picture(image), method)
 
 
-def cells_of(picture: Picture, method: str = "stain") -> list[Cell]:
+def cells_of(picture: Picture, method: str = "network") -> list[Cell]:
     """Return the cells of a picture that is checked."""
     stain = read_stain(picture.sample, picture.light)
     if stain is None:
