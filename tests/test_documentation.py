@@ -29,7 +29,15 @@ def python_blocks(name):
         "README.md",
         *(
             f"docs/{page}.md"
-            for page in ("guide", "counting", "training", "search", "recipes", "plugins")
+            for page in (
+                "guide",
+                "cells",
+                "counting",
+                "training",
+                "search",
+                "recipes",
+                "plugins",
+            )
         ),
     ],
 )

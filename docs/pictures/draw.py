@@ -114,7 +114,7 @@ def outline(ax: Axes, mask: np.ndarray, cell: Cell, colour: str) -> None:
 def draw_cuts() -> None:
     """Draw cells with their outlines, and how CellCropper cuts them."""
     names = ["basophil", "eosinophil", "lymphocyte", "monocyte", "neutrophil"]
-    pictures = make_blood_cells(10, classes=names, image_size=SIZE, random_state=3).images
+    pictures = make_blood_cells(10, classes=names, image_size=SIZE, random_state=4).images
     titles = {"keep": "cut", "normalise": "one light", "remove": "no background"}
     figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
     axes = figure.subplots(1 + len(titles), len(pictures))

@@ -117,9 +117,9 @@ def train(
         Crop | None,
         _option(
             _defaults.CROP,
-            "Cut every picture around its white cell before it is stretched. nucleus: a square of "
-            "three diameters of the nucleus, so that magnification does not matter. cell: of one "
-            "and a half diameters of the whole cell. The model cuts new pictures, too.",
+            "Cut every picture around its white cell before it is stretched, and bring the "
+            "background to one grey. cell: a square of one and a half diameters of the cell. "
+            "nucleus: of three diameters of the nucleus. The model cuts new pictures, too.",
         ),
     ] = None,
     epochs: Annotated[
@@ -265,7 +265,9 @@ def train(
         pipeline = make_recipe(
             recipe, random_state=seed, clf__input_size=image_size, clf__verbose=1, **overrides
         )
-    cropper = None if crop in (None, Crop.none) else wbcclf.CellCropper(crop.value)
+    cropper = None
+    if crop not in (None, Crop.none):
+        cropper = wbcclf.CellCropper(crop.value, background="normalise")
     loader = wbcclf.ImageLoader(image_size, crop=cropper)
     classifier = pipeline[-1]
     listing = source.list()
