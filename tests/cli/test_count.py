@@ -182,7 +182,7 @@ def test_what_evaluate_has_written_corrects_the_count(smear, tmp_path, call):
     assert "corrected" in out
     figures.write_text("no JSON")
     code, _, err = call(*command)
-    assert code == 1 and "figures.json is no JSON file" in err and "wbcclf evaluate" in err
+    assert code == 1 and "figures.json is not a JSON file" in err and "wbcclf evaluate" in err
     figures.write_text("[1]")
     code, _, err = call(*command)
     assert code == 1 and "evaluation must be what evaluate_predictions returned" in err

@@ -132,7 +132,7 @@ def test_cells_are_cut_out_as_the_models_cropper_cuts(step, fields):
 
 def test_a_model_of_whole_pictures_is_warned_of(fields):
     model = fit(ImageLoader((SIZE, 2 * SIZE)))
-    with pytest.warns(UserWarning, match=r"not cut around their cell.*2\.5 diameters") as warned:
+    with pytest.warns(UserWarning, match=r"trained on whole pictures.*2\.5 diameters") as warned:
         count = count_cells(model, fields)
     assert len(warned) == 1 and warned[0].filename == __file__
     assert model[-1].seen.shape == (3, SIZE, 2 * SIZE, 3)

@@ -34,8 +34,8 @@ def count(
         list[Path],
         typer.Argument(
             metavar="FIELDS",
-            help="A folder with pictures of fields at any depth, or such files. Fields of one "
-            "smear must not overlap.",
+            help="A folder with pictures of fields at any depth, or the files themselves: all of "
+            "one smear. Fields must not overlap.",
         ),
     ],
     output: Annotated[
@@ -59,7 +59,10 @@ def count(
     min_probability: Annotated[
         float,
         typer.Option(
-            metavar="P", min=0, max=1, help="A cell whose class is less probable is uncertain."
+            metavar="P",
+            min=0,
+            max=1,
+            help="A cell whose most probable class is less probable than this is uncertain.",
         ),
     ] = 0.5,
     evaluation: Annotated[
@@ -67,7 +70,7 @@ def count(
         typer.Option(
             metavar="FILE",
             help="JSON file of `wbcclf evaluate MODEL IMAGES -o FILE`, on cells that the model was "
-            "not trained on: also print the per cent corrected for the errors that it shows.",
+            "not trained on. The table then also has per cent corrected for the errors seen there.",
         ),
     ] = None,
     on_error: OnErrorOption = OnError.warn,
@@ -75,12 +78,13 @@ def count(
     """Count the white blood cells of whole fields: a differential.
 
     Finds every white cell, classifies it, and writes one row per class: cells,
-    per cent, its 95% interval, and one that holds for all classes at once.
-    Cells too uncertain to call have a row of their own and are not part of the
-    per cent. Cells that the lower or right border cuts are not counted.
+    per cent, its 95% interval, and a wider one that holds for all classes at
+    once. Cells too uncertain to be given a class have a row of their own and
+    are not part of the per cent. Cells that the lower or right border cuts are
+    not counted.
 
-    After a crash, the same command goes on where it was: what was found lies
-    in OUTPUT.parts until the end.
+    After a crash, the same command goes on where it stopped: what was found is
+    kept in OUTPUT.parts until the end.
 
     Example: wbcclf count model.wbcclf fields/ -o count.csv --overlay seen/
 
@@ -132,8 +136,8 @@ def read_evaluation(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(
-            f"--evaluation {path} is no JSON file ({error}). Write it with `wbcclf evaluate MODEL "
-            "IMAGES -o FILE`."
+            f"--evaluation {path} is not a JSON file ({error}). Write one with `wbcclf evaluate "
+            "MODEL IMAGES -o FILE`."
         ) from error
 
 
@@ -184,6 +188,6 @@ def print_count(found: Bunch) -> None:
     n_empty = len(found.fields) - len(set(found.cells["field"].tolist()))
     out.print(
         f"Fields: {len(found.fields)} ({n_empty} without a white cell). Cells: {status['called']} "
-        f"called, {status['uncertain']} uncertain, {status['border']} not counted, which the lower "
-        "or right border cuts."
+        f"called, {status['uncertain']} uncertain, {status['border']} not counted (cut by the "
+        "lower or right border)."
     )

@@ -47,18 +47,18 @@ def count_cells(
     Parameters
     ----------
     model : classifier, pipeline or search
-        Fitted; as for :func:`wbcclf.inspection.predict_files`. Cells are cut out as its
-        :class:`CellCropper` cuts them, be it the loader's `crop` or a step of the pipeline. A model
-        without one was trained on whole pictures; it is given squares of 2.5 diameters of the
+        Fitted; as for :func:`wbcclf.inspection.predict_files`. Cells are cut out by its
+        :class:`CellCropper`, whether that is the loader's `crop` or a step of the pipeline. A model
+        without one was trained on whole pictures. It is given squares of 2.5 diameters of the
         cell, with a warning.
     fields : path, iterable of paths, or arrays
-        A folder, for all images in it and below; one file; several files; one picture (height,
-        width, 3), or several of any size, of uint8 (0-255, RGB).
+        A folder (all images in it, at any depth), one file or several; or one RGB picture (height,
+        width, 3) of uint8, or several of any size.
     evaluation : Bunch or dict, default=None
         What :func:`wbcclf.inspection.evaluate_predictions` returned for `model` on cells that it
-        was not trained on. The counts are then corrected for the errors that it shows.
+        was not trained on. The table then also holds per cent corrected for the errors seen there.
     min_probability : float, default=0.5
-        A cell whose predicted class is less probable, in [0, 1], is uncertain.
+        In [0, 1]. A cell whose predicted class is less probable than this is uncertain.
     overlay_dir : path or None, default=None
         Folder for JPEG copies of the fields, with a box, label and probability at every cell. Made
         if it does not exist. It must not be where the fields are.
@@ -68,7 +68,7 @@ def count_cells(
     n_jobs : int or None, default=None
         Threads; None or -1 means one per available core. The result does not depend on it.
     random_state : int, RandomState or None, default=0
-        For the intervals of the corrected per cent.
+        For the intervals of `corrected`, which are simulated.
     verbose : int, default=0
         1 shows a progress bar on stderr.
 
@@ -92,7 +92,7 @@ def count_cells(
             The fields that were read, with and without cells: their files, or "0", "1", ... for
             arrays.
         skipped : list of (path, reason)
-            The files that were not, and what else is in a folder.
+            The files that could not be read, and what else is in the folder.
 
     Raises
     ------
@@ -120,48 +120,49 @@ def count_cells(
 
     Notes
     -----
-    **Per cent** is of the called cells: a laboratory reports cells that cannot be identified beside
-    the differential, not in it. If one class is more often uncertain than others, its share comes
-    out too small: read that row first.
+    **Per cent** is of the called cells. If one class is more often uncertain than others, its share
+    comes out too small: read the row of the uncertain cells first. A class of nucleated red cells
+    (erythroblasts) is part of the 100 per cent; a laboratory reports them apart, per 100 white
+    cells.
 
-    **Intervals.** How far a share can be off by the chance of which cells were counted is what
-    Rümke's table gives [1]_, which the reference method for differentials uses [2]_. `low`
-    and `high` are Wilson's interval [3]_. It is at most 0.7 points from the exact limits of
-    100 cells, and 0.1 of 1,000. Who looks at all classes looks at many intervals, of which one in
-    twenty misses; `low_all` and `high_all` are Goodman's [4]_, all of which hold in 95 of 100
-    counts. They are Wilson's with Bonferroni's correction, so they suit rare classes, too; those of
-    Sison and Glaz [5]_ have one width for all classes and need seven of them. The intervals count
-    every cell as drawn at random from the blood: uneven smears come on top.
+    **Intervals.** Chance decides which cells are counted. For differentials, Rümke's table gives
+    the exact 95% limits; the reference method is in [1]_. `low` and `high` are Wilson's
+    interval [2]_. It differs from the exact limits by at most 0.7 points for 100 cells and 0.1 for
+    1,000. Such an interval misses the truth in one count of twenty, so with several classes, at
+    least one is often missed. `low_all` and `high_all` are Goodman's [3]_: in about 95 of 100
+    counts, they hold for all classes at once. They are Wilson's with Bonferroni's correction, so
+    they suit rare classes, too. (Those of Sison and Glaz [4]_ are equally wide for all classes and
+    meant for seven or more.) All of them take the cells as drawn at random from the blood. The
+    error from an uneven smear comes on top.
 
-    **Borders.** A cell that the upper or left border cuts is counted, one that the lower or right
-    border cuts is not. It is the rule for counting chambers, and Gundersen's counting frame [6]_.
-    So a cell that two neighbouring fields share is counted once, and a class is not missed for the
-    size of its cells, as it would be if only whole cells were counted. Fields must not overlap.
+    **Borders.** A cell that the upper or left border cuts is counted. One that the lower or right
+    border cuts is not. This is the rule for counting chambers. So a cell on a border that two
+    fields share is counted once. If only whole cells were counted, classes of large cells would
+    come out too small. (Gundersen's counting frame [5]_ is also exact for cells that touch a corner
+    of the field, but needs a view of what lies around it.) Fields must not overlap.
 
-    **Correction.** `corrected` is what the true per cent most likely are, given how often the model
-    takes each class for each other one; without zeros it is the adjusted count of Rogan and Gladen
-    [7]_ for many classes. It is of all cells that are counted, the uncertain ones by their most
-    probable class, since `evaluation` is so as well. Its interval, by 2,000 draws of counts and
-    confusion matrix, is wider by what the matrix leaves open. It is true only if the model
-    errs on these fields as it did on the evaluated cells.
+    **Correction.** `corrected` holds the true per cent that are most likely, given how often the
+    model takes each class for each other one. Where none is 0, it is the estimate of Rogan and
+    Gladen [6]_, for many classes. It is of all cells that are counted, the uncertain ones by their
+    most probable class, because `evaluation` counts them so, too. Its interval comes from 2,000
+    draws of the counts and of the confusion matrix, so it also allows for the limited number of
+    evaluated cells. It is true only if the model errs on these fields as it did on those cells.
 
     References
     ----------
-    .. [1] C. L. Rümke, "Imprecision of ratio-derived differential leukocyte counts", Blood
-       Cells 11, 1985.
-    .. [2] CLSI, "Reference leukocyte (WBC) differential count (proportional) and evaluation of
+    .. [1] CLSI, "Reference leukocyte (WBC) differential count (proportional) and evaluation of
        instrumental methods", H20-A2, 2007.
-    .. [3] E. B. Wilson, "Probable inference, the law of succession, and statistical inference",
+    .. [2] E. B. Wilson, "Probable inference, the law of succession, and statistical inference",
        JASA 22, 1927. https://doi.org/10.1080/01621459.1927.10502953
-    .. [4] L. A. Goodman, "On simultaneous confidence intervals for multinomial proportions",
+    .. [3] L. A. Goodman, "On simultaneous confidence intervals for multinomial proportions",
        Technometrics 7, 1965. https://doi.org/10.1080/00401706.1965.10490252
-    .. [5] C. P. Sison, J. Glaz, "Simultaneous confidence intervals and sample size determination
+    .. [4] C. P. Sison, J. Glaz, "Simultaneous confidence intervals and sample size determination
        for multinomial proportions", JASA 90, 1995.
        https://doi.org/10.1080/01621459.1995.10476521
-    .. [6] H. J. G. Gundersen, "Notes on the estimation of the numerical density of arbitrary
+    .. [5] H. J. G. Gundersen, "Notes on the estimation of the numerical density of arbitrary
        profiles: the edge effect", Journal of Microscopy 111, 1977.
        https://doi.org/10.1111/j.1365-2818.1977.tb00062.x
-    .. [7] W. J. Rogan, B. Gladen, "Estimating prevalence from the results of a screening test",
+    .. [6] W. J. Rogan, B. Gladen, "Estimating prevalence from the results of a screening test",
        American Journal of Epidemiology 107, 1978.
        https://doi.org/10.1093/oxfordjournals.aje.a112510
 

@@ -151,9 +151,9 @@ def _cutter(
     if transformers and isinstance(transformers[0], CellCropper):
         return transformers[0].crop_cells, transformers[1:]
     warn(
-        "model was trained on pictures that were not cut around their cell, so it has never seen "
-        f"cells as they are cut out of fields: squares of {MARGIN:g} diameters of the cell. Train "
-        "it with ImageLoader(crop=CellCropper()), or wbcclf train --crop nucleus."
+        "model was trained on whole pictures. Here it is given cells as it has never seen them: "
+        f"cut out of the fields, in squares of {MARGIN:g} diameters of the cell. Train it with "
+        "ImageLoader(crop=CellCropper()), or wbcclf train --crop nucleus."
     )
     size = check_image_size(loader.image_size) or classifier.image_shape_[:2]
     plain = CellCropper("cell", factor=MARGIN, image_size=max(size))
@@ -231,8 +231,8 @@ def overlay_paths(overlay_dir: Any, fields: Any, names: list[str]) -> list[Path]
     inside = folder.resolve().is_relative_to(root.resolve())
     if inside if is_folder else folder.resolve() == root.resolve():
         raise ValueError(
-            f"overlay_dir={str(folder)!r} is where the fields are, so overlays would be counted as "
-            "fields, or written over them. Name another folder."
+            f"overlay_dir={str(folder)!r} is where the fields are. Overlays would be counted as "
+            "fields, or overwrite them. Name another folder."
         )
     below = [path.relative_to(root.absolute()) for path in paths]
     return [
