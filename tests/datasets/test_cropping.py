@@ -273,7 +273,7 @@ def test_memory_holds_one_whole_picture_a_thread(pictures, quiet, n_jobs):
         ({"crop": CellCropper(image_size=0)}, "'image_size' parameter of CellCropper"),
         (
             {"crop": CellCropper(), "image_size": (24, 32)},
-            r"image_size=\(24, 32\) is no square, but crop cuts squares: give one number",
+            r"image_size=\(24, 32\) is not square, but crop cuts squares: give one number",
         ),
     ],
 )

@@ -241,7 +241,7 @@ def test_what_is_no_picture(image, words):
 def test_a_wrong_value_anywhere_is_named(field, value):
     picture = field.picture().astype(float)
     picture[1, 1, 1] = value
-    with pytest.raises(ValueError, match="image must hold light, 0 or more and finite"):
+    with pytest.raises(ValueError, match="image must hold finite values of 0 or more"):
         find_cells(picture)
 
 

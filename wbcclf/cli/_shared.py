@@ -96,8 +96,8 @@ def collect(
         uncut = [path for path, is_cut in zip(paths, has_cell, strict=True) if not is_cut]
     if uncut:
         warn(
-            f"no white cell was found in {len(uncut)} of {len(paths)} images, of which the central "
-            f"square was used: {some(uncut, N_NAMED)}."
+            f"no white cell was found in {len(uncut)} of {len(paths)} images; their central square "
+            f"was used: {some(uncut, N_NAMED)}."
         )
     found = Bunch(
         paths=paths,

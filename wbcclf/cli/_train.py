@@ -117,9 +117,9 @@ def train(
         Crop | None,
         _option(
             _defaults.CROP,
-            "Cut every picture around its white cell before it is stretched, and bring the "
-            "background to one grey. cell: a square of one and a half diameters of the cell. "
-            "nucleus: of three diameters of the nucleus. The model cuts new pictures, too.",
+            "Cut a square around the white cell of every picture, and bring the background to "
+            "one grey. cell: the square is one and a half cell diameters wide. nucleus: three "
+            "nucleus diameters. The model also cuts the pictures that it is given later.",
         ),
     ] = None,
     epochs: Annotated[

@@ -52,7 +52,7 @@ def check_crop(crop: Any, image_size: tuple[int, int] | None) -> tuple[Any, tupl
         height, width = image_size
         if height != width:
             raise ValueError(
-                f"image_size={image_size} is no square, but crop cuts squares: give one number."
+                f"image_size={image_size} is not square, but crop cuts squares: give one number."
             )
         crop.set_params(image_size=height)
     crop._validate_params()
@@ -80,6 +80,6 @@ def warn_of_missing_cells(names: Sequence[str], found: np.ndarray) -> None:
     missing = [name for name, is_found in zip(names, found, strict=True) if not is_found]
     if missing:
         warn(
-            f"No white cell was found in {len(missing)} of {len(names)} images; they give their "
-            f"central square:\n  {some(missing, 5, chr(10) + '  ')}"
+            f"No white cell was found in {len(missing)} of {len(names)} images; they are cut "
+            f"to their central square:\n  {some(missing, 5, chr(10) + '  ')}"
         )

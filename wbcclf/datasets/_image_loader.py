@@ -36,10 +36,9 @@ class ImageLoader(TransformerMixin, BaseEstimator):
         have one size.
     crop : CellCropper or None, default=None
         Cuts every picture around its white cell, at the picture's own size, before it is made
-        small: so pictures may differ in size, shape and magnification. The square gets
-        `image_size`, which must be one number, whatever the cropper's own `image_size` is; only
-        if it is None, the cropper's own counts. `n_jobs` and `spill_dir` of the cropper have no
-        effect.
+        small. So pictures may differ in size, shape and magnification. The square gets the
+        loader's `image_size`, which must then be one number; if it is None, the cropper's own.
+        `n_jobs` and `spill_dir` of the cropper have no effect.
     n_jobs : int or None, default=None
         Threads; None or -1 means one per available core. The result does not depend on it.
     max_pixels : int, default=89478485

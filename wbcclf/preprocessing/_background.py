@@ -20,15 +20,15 @@ class BackgroundRemover(ClassNamePrefixFeaturesOutMixin, CellTransformer):
     """Make everything but the white cell of every image one grey.
 
     Nucleus and cytoplasm stay as and where they are. Plasma, red cells, platelets, other white
-    cells and black wedges become the grey 230 of :class:`CellCropper`: bright, as the empty
-    background of a smear is, and the same in all images. An image in which no white cell is found
-    stays as it is.
+    cells and black corners get the grey level 230 (of 255), as in :class:`CellCropper`. It is
+    bright, as the empty background of a smear is, and the same in all images. An image in which no
+    white cell is found stays as it is.
 
     Parameters
     ----------
     which : {"centre", "largest"}, default="centre"
         The white cell to keep where there are several: the one whose nucleus is nearest the centre
-        of the image, or the largest one. One cell stays, since the image has one label.
+        of the image, or the largest one. Only one is kept, since the image has one label.
     image_shape : (height, width, channels) or None, default=None
         Shape of one image if the input is 2-D (rows). None infers it. Ignored for image batches.
     n_jobs : int or None, default=None

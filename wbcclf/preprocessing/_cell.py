@@ -22,8 +22,8 @@ class Cell:
     nucleus : ndarray of the same shape, bool
         True in the nucleus, which lies inside `cell`.
     score : float
-        How sure it is that this is a white cell and no platelet or dirt, 0.5 to 1: it grows with
-        the areas of the nucleus and of the cell against that of a red cell.
+        How certain it is that this is a white cell, not a platelet or dirt: 0.5 to 1. It grows with
+        the areas of the nucleus and of the cell, measured in areas of a red cell.
     """
 
     bbox: tuple[int, int, int, int]

@@ -18,28 +18,30 @@ MARGIN = 512  # that neighbouring tiles share: no cell is wider
 
 
 def find_cells(image: np.ndarray, *, method: str = "network") -> list[Cell]:
-    """Find the white blood cells of a Romanowsky-stained picture, with nucleus and outline.
+    """Find the white blood cells of a picture, each with its outline and its nucleus.
 
-    Background light, colour of the red cells and depth of the stain are read
-    from the picture itself, so neither white balance, exposure nor magnification need be known.
+    The smear must have a Romanowsky stain, such as May-Grünwald-Giemsa or Wright. The light of the
+    background, the colour of the red cells and the depth of the stain are read from the picture
+    itself. So white balance, exposure and magnification need not be known.
 
     Parameters
     ----------
     image : array-like of shape (height, width, 3)
         RGB, uint8 or uint16 (or any unsigned integers), of one cell or of a whole field. A
-        memory-mapped array of any size is read in tiles of 2,048 pixels. Black wedges of turned
-        pictures are left out.
+        memory-mapped array of any size is read in tiles of 2,048 pixels. Black corners, which
+        pictures have that were turned, are left out.
     method : {"network", "stain"}, default="network"
         What draws the outlines. ``"stain"`` tells the cell from its surroundings by the colours of
-        the picture; nothing is trained. ``"network"`` adds a small network of this package, which
-        also sees the edge of pale cytoplasm. It is more accurate, and takes 1.6 times as long. Both
-        find the same nuclei.
+        the picture; nothing is trained. ``"network"`` adds a small network, which comes with this
+        package and also sees the edge of pale cytoplasm. It is more accurate, and takes 1.6 times
+        as long. Both find the same nuclei.
 
     Returns
     -------
     list of Cell
-        From top to bottom, then from left to right; empty where there is no white cell. Cells
-        that the border cuts are among them, platelets are not.
+        From top to bottom, then from left to right; empty where there is no white cell. Cells that
+        the border cuts are among them. So are most nucleated red cells (erythroblasts), since
+        they have a nucleus. Platelets are not.
 
     Raises
     ------
@@ -49,19 +51,20 @@ def find_cells(image: np.ndarray, *, method: str = "network") -> list[Cell]:
 
     Notes
     -----
-    Optical density removes the effect of light and exposure [1]_. A nucleus absorbs much more green
-    light than blue light; a red cell absorbs both. Their ratio in red cells is estimated from the
-    picture, as stain vectors are in [2]_, and the threshold is that of [3]_. Lobes near each other
-    count as one nucleus. The size of the red cells separates nuclei from platelets. Around the
-    nucleus, colour histograms of the picture separate the cell from its surroundings, as in [4]_;
-    the outline is star-shaped and found by dynamic programming [5]_.
+    Pictures are turned into optical density, which takes out light and exposure [1]_. A nucleus
+    absorbs much more green light than blue light; a red cell absorbs both. Their ratio in red cells
+    is estimated from the picture, as stain vectors are in [2]_, and the threshold is that of [3]_.
+    Lobes near each other count as one nucleus. Nuclei are told from platelets by their size against
+    that of the red cells. Around the nucleus, colour histograms of the picture separate the cell
+    from its surroundings, as in [4]_. The outline is found by dynamic programming [5]_: every ray
+    from the centre of the nucleus crosses it once.
 
-    The network is a U-Net [6]_ of 109,000 weights on rays from the centre of the nucleus. It was
-    trained on drawn cells and on the public set BCISC (268 cells with masks, Apache-2.0).
+    The network is a U-Net [6]_ with 109,000 weights. It sees the picture along these rays. It was
+    trained on synthetic cells and on the public set BCISC (268 cells with masks, Apache-2.0).
 
     A cell wider than 512 pixels may be missed in a picture wider than 2,048. No cell is found in a
-    picture without empty background, such as one that a nucleus fills, because its light cannot be
-    estimated, or in a picture without colour.
+    picture without colour, or without empty background (a nucleus may fill it), because its light
+    cannot be estimated.
 
     References
     ----------
@@ -75,7 +78,7 @@ def find_cells(image: np.ndarray, *, method: str = "network") -> list[Cell]:
     .. [4] C. Rother, V. Kolmogorov, A. Blake, "GrabCut", ACM Transactions on Graphics 23, 2004.
        https://doi.org/10.1145/1015706.1015720
     .. [5] D. Baggett et al., "Whole cell segmentation in tissue sections using dynamic
-       programming", Cytometry Part A 67A, 2005. https://doi.org/10.1002/cyto.a.20172
+       programming", Cytometry Part A 67A, 2005.
     .. [6] O. Ronneberger, P. Fischer, T. Brox, "U-Net: convolutional networks for biomedical image
        segmentation", MICCAI 2015. https://doi.org/10.1007/978-3-319-24574-4_28
 

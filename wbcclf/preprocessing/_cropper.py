@@ -37,8 +37,9 @@ _FACTORS = {"nucleus": 3.0, "cell": 1.5}
 class CellCropper(ClassNamePrefixFeaturesOutMixin, CellTransformer):
     """Cut a square around the white cell of every image.
 
-    The same cell then has the same place and size in every image, whatever the magnification. An
-    image in which no white cell is found gives its central square; it is never dropped.
+    The cell is then in the centre of every image, and its size does not depend on the
+    magnification. An image in which no white cell is found gives its central square; it is never
+    dropped.
 
     Parameters
     ----------
@@ -52,12 +53,12 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, CellTransformer):
         The white cell to cut out where there are several: the one whose nucleus is nearest the
         centre of the image, or the largest one.
     background : {"keep", "normalise", "remove"}, default="keep"
-        ``"normalise"`` brings the light of the empty background to the grey 230 in every channel,
-        which takes out white balance and exposure. ``"remove"`` also makes everything outside of
-        the cell that grey.
+        ``"normalise"`` brings the empty background to the grey level 230 (of 255) in every channel,
+        which takes out white balance and exposure. ``"remove"`` also makes everything outside the
+        cell that grey.
     image_size : int, default=96
-        Side in pixels that the square is stretched to. A loader that cuts (its parameter `crop`)
-        has its own, which counts.
+        Side in pixels that the square is scaled to. A loader that cuts (its parameter `crop`) uses
+        its own `image_size` instead.
     image_shape : (height, width, channels) or None, default=None
         Shape of one image if the input is 2-D (rows). None infers it. Ignored for image batches.
     n_jobs : int or None, default=None
@@ -96,9 +97,9 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, CellTransformer):
 
     Notes
     -----
-    Beyond the border of an image and in black wedges (of images that were turned), the square
-    shows the mirror image of what is there, but never a second time a white cell. Images of other
-    dtypes than uint8 are cut in 256 levels of their scale.
+    Beyond the border of an image and in its black corners (if it was turned), the square shows a
+    mirror image of what is beside them, but no white cell a second time. Images of other dtypes
+    than uint8 are cut in 256 levels of their scale.
 
     Examples
     --------
@@ -118,7 +119,7 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, CellTransformer):
         **CellTransformer._parameter_constraints,
         "spill_dir": Machine([str, os.PathLike, None]),
     }
-    _without_cell = "give their central square"
+    _without_cell = "are cut to their central square"
     # Raised with every change of the squares that pictures give: loaders keep them in `memory`.
     _version = 1
 
@@ -192,7 +193,7 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, CellTransformer):
         picture : array-like of shape (height, width, 3)
             Of any size, as :func:`find_cells` takes it: RGB, uint8.
         cells : sequence of Cell
-            What :func:`find_cells` has found in it, or a part of that.
+            What :func:`find_cells` found in it, or some of these.
 
         Returns
         -------
@@ -214,8 +215,7 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, CellTransformer):
             if not (0 <= top < bottom <= height and 0 <= left < right <= width):
                 raise ValueError(
                     f"cells must be of this picture of {height}x{width} pixels, "
-                    f"got bbox={cell.bbox} of cells[{number}]. Give what find_cells(picture) has "
-                    "found."
+                    f"got bbox={cell.bbox} of cells[{number}]. Give what find_cells(picture) found."
                 )
         out = np.empty((len(cells), self.image_size, self.image_size, 3), np.uint8)
         for number, cell in enumerate(cells):
@@ -245,7 +245,7 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, CellTransformer):
         if side > LARGEST * max(picture.size):
             raise ValueError(
                 f"scale={self.scale!r} and factor={self.factor} give a square of {side} pixels, "
-                f"more than {LARGEST} times as wide as the picture. Give smaller ones."
+                f"more than {LARGEST} times as wide as the picture. Give a smaller scale or factor."
             )
         top, left = np.rint(centre - (side - 1) / 2).astype(int)
         box = (top, left, top + side, left + side)

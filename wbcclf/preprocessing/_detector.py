@@ -23,12 +23,12 @@ class MultiCellDetector(OutlierMixin, CellEstimator):
     """Tell images with exactly one white cell (1) from those with several or none (-1).
 
     An image with one label should show one cell. Nothing is learnt: the cells are those of
-    :func:`find_cells`, and what counts is fixed, not a share of outliers (there is no
-    `contamination`).
+    :func:`find_cells`. The threshold is fixed and does not depend on a share of outliers (there is
+    no `contamination`).
 
     A cell that the border of the image cuts counts as one, since a classifier sees it, too. Its
-    score grows with the area that is seen, so that a sliver does not count. Black wedges cut cells
-    as borders do.
+    score grows with the area that is seen, so a sliver does not count. Black corners, which images
+    have that were turned, cut cells as borders do.
 
     Parameters
     ----------
@@ -61,10 +61,10 @@ class MultiCellDetector(OutlierMixin, CellEstimator):
 
     Notes
     -----
-    The score is the probability of exactly one cell if the cells' own scores were independent
-    probabilities: the sum, over the cells, of the score of each times one minus that of every other
-    one. The score of a single outline is less if it is so large against the red cells that it may
-    hold two cells.
+    The score is the probability of exactly one cell if the scores of the cells are taken as
+    independent probabilities: the sum, over the cells, of the score of each times one minus that of
+    every other one. An outline counts less if it is so large, compared with red cells, that it may
+    hold two white cells.
 
     Examples
     --------
@@ -103,7 +103,7 @@ class MultiCellDetector(OutlierMixin, CellEstimator):
         return self
 
     def score_samples(self, X: Any) -> np.ndarray:
-        """Return how sure it is that images show exactly one white cell.
+        """Return how certain it is that images show exactly one white cell.
 
         Parameters
         ----------

@@ -55,9 +55,9 @@ NAMES = (
 class CellFeatures(CellTransformer):
     """Measure the white cell of every image: size, shape, lobes, colour, texture, granules.
 
-    The table has one row for an image and one column for a feature, with the unit in its name.
-    Nothing is learnt. Magnification, light and the depth of the stain are taken out as far as the
-    image itself shows them. An image in which no white cell is found gives a row of NaN.
+    The table has one row per image and one column per feature, with the unit in its name.
+    Nothing is learnt. Magnification, light and the depth of the stain are taken out, as far as they
+    can be read from the image itself. An image in which no white cell is found gives a row of NaN.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ class CellFeatures(CellTransformer):
     See Also
     --------
     find_cells : Finds the cells, with the outlines that are measured here.
-    DeepFeatures : Features of a network, for which there are no words.
+    DeepFeatures : Features from a network; they have no meaning in words.
 
     Notes
     -----
@@ -102,10 +102,10 @@ class CellFeatures(CellTransformer):
     |---|---|---|
     | cell area (reference areas) | 0 up | of nucleus and cytoplasm together |
     | nucleus area (reference areas) | 0 up | of all lobes together |
-    | reference (1 red cell, 0 picture) | 0 to 1 | areas are in areas of a median red cell of the image; if too few are seen, in areas of the image |
+    | reference (1 red cell, 0 picture) | 0 to 1 | 1: the unit of area is the median red cell of the image; 0: too few red cells are seen, and the unit is the whole image |
     | nucleus to cell area (ratio) | 0 to 1 | nucleus over whole cell |
-    | nucleus lobes (number) | 0 up | parts of the nucleus between gaps, or waists of less than 2/3 of the narrower part's width; specks of less than 1/3 of the widest part's width are left out |
-    | nucleus off centre (cell radii) | 0 up | from the middle of the cell to that of the nucleus; the radius is that of a disk of the cell's area |
+    | nucleus lobes (number) | 0 up | parts of the nucleus that are separated by gaps, or by waists of less than 2/3 of the narrower part's width; specks of less than 1/3 of the widest part's width are left out |
+    | nucleus off centre (cell radii) | 0 up | distance from the centre of the cell to that of the nucleus; the radius is that of a disk of the cell's area |
     | cell circularity (0 to 1) | 0 to 1 | 4 pi area / perimeter^2: 1 for a disk [1]_ |
     | cell eccentricity (0 to 1) | 0 to 1 | of the ellipse with the same second moments: 0 for a disk |
     | cell solidity (0 to 1) | 0 to 1 | area over that of the convex hull |
@@ -119,13 +119,13 @@ class CellFeatures(CellTransformer):
     | cytoplasm red density (of nucleus green) | 0 to 2.55 | median density of red light over that of green light in the nucleus: high in blue cytoplasm |
     | cytoplasm green density (of nucleus green) | 0 to 2.55 | the same of green light |
     | cytoplasm blue density (of nucleus green) | 0 to 2.55 | the same of blue light |
-    | cytoplasm redness (of nucleus green) | -2.55 to 2.55 | mean of green and blue density less red density: above 0 is red, below 0 is blue |
+    | cytoplasm redness (of nucleus green) | -2.55 to 2.55 | mean of green and blue density minus red density: above 0 is red, below 0 is blue (basophilic) |
     | cytoplasm density spread (of nucleus green) | 0 to 1.28 | standard deviation of the green density |
     | nucleus contrast (levels^2) | 0 to 961 | mean squared difference of neighbours [3]_ |
     | nucleus correlation (-1 to 1) | -1 to 1 | of neighbours [3]_ |
     | nucleus homogeneity (0 to 1) | 0 to 1 | inverse difference moment: 1 where all is one level [3]_ |
     | nucleus entropy (bits) | 0 to 10 | of the levels of pairs of neighbours: 0 where all is one level [3]_ |
-    | nucleus fine grains (share) | 0 to 1 | of the green density, what is in grains narrower than 1/16 of the cell's diameter [4]_ |
+    | nucleus fine grains (share) | 0 to 1 | share of the green density that lies in grains narrower than 1/16 of the cell's diameter [4]_ |
     | nucleus coarse grains (share) | 0 to 1 | the same of wider grains, narrower than 1/7 of the cell's diameter |
     | cytoplasm contrast (levels^2) | 0 to 961 | as of the nucleus |
     | cytoplasm correlation (-1 to 1) | -1 to 1 | as of the nucleus |
@@ -133,14 +133,14 @@ class CellFeatures(CellTransformer):
     | cytoplasm entropy (bits) | 0 to 10 | as of the nucleus |
     | cytoplasm fine grains (share) | 0 to 1 | as of the nucleus |
     | cytoplasm coarse grains (share) | 0 to 1 | as of the nucleus |
-    | cut by the border (1 yes, 0 no) | 0 to 1 | the cell reaches the border of the image: its areas and shape are those of a part |
+    | cut by the border (1 yes, 0 no) | 0 to 1 | the cell reaches the border of the image: its areas and shape are those of the part that is seen |
 
-    For colour and texture the cell is brought to a diameter of 48 pixels. Neighbours are pixels that
-    touch there, in all eight directions. A level is 1/20 of the nucleus' green density, the last of
-    32 is everything above. Waists are found by the h-maxima of the distance from the edge [5]_.
+    For colour and texture, the cell is scaled to a diameter of 48 pixels. Neighbours are pixels that
+    touch there, in all eight directions. A level is 1/20 of the green density of the nucleus; the last
+    of 32 holds everything above. Waists are found by the h-maxima of the distance from the edge [5]_.
 
-    Features of the cytoplasm are NaN where the nucleus fills the cell. Texture depends on focus and
-    resolution, too: compare it within one laboratory only.
+    Features of the cytoplasm are NaN where the nucleus fills the cell. Texture also depends on focus
+    and resolution, so compare it only within one laboratory.
 
     References
     ----------

@@ -59,7 +59,7 @@ class Picture:
         low, high = float(pixels.min()), float(pixels.max())
         if not (0 <= low and np.isfinite(high)):  # NaN fails, too
             raise ValueError(
-                f"{self.name} must hold light, 0 or more and finite, got values from {low:g} to "
+                f"{self.name} must hold finite values of 0 or more, got values from {low:g} to "
                 f"{high:g}. Give it as uint8 (0-255), as the loaders do."
             )
         return pixels
