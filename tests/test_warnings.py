@@ -19,6 +19,7 @@ from wbcclf import (
     CellCropper,
     CNNClassifier,
     SimpleCNNClassifier,
+    count_cells,
     make_blood_cells,
     save_model,
 )
@@ -28,6 +29,7 @@ PACKAGE = Path(wbcclf.__file__).parent
 # Rooms whose own tests pin the line; those that print; and the function itself.
 ELSEWHERE = {"classifiers", "datasets", "_store.py", "cli", "_warnings.py"}
 CELLS = make_blood_cells(24, classes=2, image_size=16, random_state=0)
+LARGE = make_blood_cells(10, classes=2, image_size=160, random_state=5)  # all are found
 
 
 def smote_of_a_small_class():
@@ -46,6 +48,17 @@ def cropping_a_picture_without_a_cell():
 
 def cropping_in_a_pipeline():
     make_pipeline(CellCropper()).fit_transform(np.zeros((1, 16, 16, 3), np.uint8))  # the caller
+
+
+def counting_with_a_model_of_whole_pictures():
+    clf = SimpleCNNClassifier(max_epochs=1, device="cpu").fit(CELLS.images, CELLS.target)
+    count_cells(clf, LARGE.images[:1])  # the caller
+
+
+def counting_an_empty_field():
+    clf = SimpleCNNClassifier(max_epochs=1, device="cpu")
+    model = make_pipeline(CellCropper(image_size=16), clf).fit(LARGE.images, LARGE.target)
+    count_cells(model, [np.full((64, 64, 3), 230, np.uint8)])  # the caller
 
 
 def listing_an_intruder(install):
@@ -77,6 +90,8 @@ WARNINGS = [
     ("sampling/_smote.py", "_neighbours", "has 3 im", smote_of_a_class_that_is_small_in_a_fold),
     ("preprocessing/_base.py", "_transform", "No white", cropping_a_picture_without_a_cell),
     ("preprocessing/_base.py", "_transform", "No white", cropping_in_a_pipeline),
+    ("fields/_fields.py", "_cutter", "whole pictures", counting_with_a_model_of_whole_pictures),
+    ("fields/_count.py", "count_fields", "No white cell", counting_an_empty_field),
     ("backbones/_registry.py", "list_backbones", "taken by wbcclf", listing_an_intruder),
     ("backbones/_registry.py", "_broken", "OSError", getting_a_broken_plugin),
     ("backbones/_registry.py", "_broken", "OSError", fitting_a_broken_plugin),
