@@ -226,3 +226,19 @@ def test_the_table_goes_to_a_pipe(smear, tmp_path, run):
     done = run("count", smear / "m.wbcclf", smear / "fields" / "0.png", "-o", "/dev/stdout")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("class,cells,percent,low,high,low_all,high_all\n")
+
+
+def test_no_result_is_written_over_what_is_read(smear, call, tmp_path):
+    field = smear / "fields" / "0.png"
+    before = field.read_bytes()
+    model, same = smear / "m.wbcclf", tmp_path / "same.csv"
+    for command, output, says in (
+        (("count", model, smear / "fields"), ("-o", field), field),
+        (("count", model, smear / "fields"), ("-o", same, "--cells", same), same),
+        (("count", model, smear / "fields"), ("-o", same, "--cells", model), model),
+        (("predict", model, smear / "fields"), ("-o", field), field),
+    ):
+        code, _, err = call(*command, *output)
+        assert code != 0
+        assert f"{says} would be overwritten, but it is read" in " ".join(err.split())
+    assert field.read_bytes() == before and not same.exists()

@@ -1,5 +1,6 @@
 """count_cells: every white cell of a field, cut out as the model wants it, and counted once."""
 
+import os
 import weakref
 
 import numpy as np
@@ -289,8 +290,8 @@ def test_overlays_show_every_cell(model, fields, files, tmp_path_factory):
     with pytest.warns(SkippedFileWarning):
         count = count_cells(model, files, overlay_dir=folder, on_error="warn")
     found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*"))
-    assert found == ["0.png.jpg", "1.png.jpg", "below/0.png.jpg"]
-    with Image.open(folder / "0.png.jpg") as image:
+    assert found == ["0.png.overlay.jpg", "1.png.overlay.jpg", "below/0.png.overlay.jpg"]
+    with Image.open(folder / "0.png.overlay.jpg") as image:
         seen = np.asarray(image).astype(int)
     changed = np.abs(seen - fields[0]).max(axis=2) > 60
     for row in range(2):
@@ -316,6 +317,40 @@ def test_overlays_do_not_lie_among_the_fields(model, files):
     assert len(list(files.iterdir())) == 3
 
 
+def test_overlays_overwrite_no_field(model, files):
+    (files / "below").mkdir()
+    os.link(files / "0.png", files / "below" / "1.png")
+    paths = [files / "1.png", files / "below" / "1.png"]
+    before = [path.read_bytes() for path in paths]
+    count_cells(model, paths, overlay_dir=files / "below")
+    assert [path.read_bytes() for path in paths] == before
+    assert (files / "below" / "1.png.overlay.jpg").exists()
+
+
+def test_a_field_is_counted_once(model, files):
+    with pytest.raises(ValueError, match=r"fields names .*1\.png 2 times; give each field once"):
+        count_cells(model, [files / "0.png", files / "1.png", files / "below" / ".." / "1.png"])
+
+
+def test_a_field_that_could_not_be_read_is_tried_again(model, files, tmp_path):
+    broken = files / "1.png"
+    whole = broken.read_bytes()
+    status = broken.stat()
+
+    def count():
+        options = {"min_probability": 0.5, "overlay_dir": None, "n_jobs": 1, "random_state": 0}
+        return _count.count_fields(
+            *(model, files), evaluation=None, on_error="skip", verbose=0, parts=tmp_path, **options
+        )
+
+    broken.write_bytes(b"x" * len(whole))
+    os.utime(broken, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert len(count().skipped) == 1
+    broken.write_bytes(whole)  # its size and time are those of before
+    os.utime(broken, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert count().skipped == []
+
+
 def test_the_result_does_not_depend_on_threads(model, fields):
     one, two = (count_cells(model, fields * 8, n_jobs=n) for n in (1, 2))
     assert (one.probabilities == two.probabilities).all()
@@ -334,7 +369,9 @@ def test_no_more_pictures_than_threads_are_in_memory(model, files, monkeypatch):
         return picture, digest
 
     monkeypatch.setattr(_fields, "read_image", spy)
-    paths = [files / "0.png"] * (3 * _count.BLOCK)
+    paths = [files / f"again{number}.png" for number in range(3 * _count.BLOCK)]
+    for path in paths:
+        os.link(files / "0.png", path)
     count_cells(model, paths, n_jobs=2, overlay_dir=files / "seen")
     assert len(most) == 6 * _count.BLOCK  # once more for the overlay
     assert max(most) <= 3  # and the last one, until the next is there

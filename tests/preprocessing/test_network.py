@@ -1,5 +1,9 @@
 """Outlines by the network of the package: as good as by colours, and better where those fail."""
 
+import os
+import subprocess
+import sys
+
 import cv2
 import numpy as np
 import pytest
@@ -25,6 +29,27 @@ def scores(picture, truths, method="network"):
     cells = find_cells(picture, method=method)
     assert len(cells) == len(truths)
     return [max(dice(whole(cell, truth.shape), truth) for cell in cells) for truth in truths]
+
+
+def boxes_in_a_process(picture):
+    return [cell.bbox for cell in find_cells(picture)]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_does_not_wait_for_threads_that_it_does_not_have():
+    code = """
+import multiprocessing, torch
+from preprocessing.test_network import boxes_in_a_process, two_cells
+
+torch.set_num_threads(2)
+picture = two_cells().picture()
+expected = boxes_in_a_process(picture)
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    assert pool.map(boxes_in_a_process, [picture, picture]) == [expected, expected]
+"""
+    tests = os.path.dirname(os.path.dirname(__file__))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([tests, *sys.path])}
+    subprocess.run([sys.executable, "-c", code], env=environment, timeout=120, check=True)
 
 
 def test_cells_of_a_field():

@@ -15,7 +15,7 @@ from sklearn.utils import Bunch
 import wbcclf
 from wbcclf._parts import file_digest, parts_folder, remove_parts
 from wbcclf.cli._console import out, print_table
-from wbcclf.cli._output import check_output, save, warn_of_formulas, write_csv
+from wbcclf.cli._output import check_not_read, check_output, save, warn_of_formulas, write_csv
 from wbcclf.cli._predict import list_images, name_of
 from wbcclf.cli._shared import (
     ModelFile,
@@ -69,6 +69,8 @@ def count(
         Path | None,
         typer.Option(
             metavar="FILE",
+            exists=True,
+            dir_okay=False,
             help="JSON file of `wbcclf evaluate MODEL IMAGES -o FILE`, on cells that the model was "
             "not trained on. The table then also has per cent corrected for the errors seen there.",
         ),
@@ -95,6 +97,10 @@ def count(
             check_output(path)
     model = wbcclf.load_model(model_file)
     listing = list_images(fields)
+    inputs = [model_file, *listing.paths, *([evaluation] if evaluation else [])]
+    check_not_read(output, inputs)
+    if cells is not None:
+        check_not_read(cells, [*inputs, output])
     digest = file_digest(model_file)
     parts = parts_folder(output, digest)
     is_file = output.is_file() or not output.exists()  # no parts beside a pipe or device

@@ -30,6 +30,14 @@ def check_output(path: Path) -> None:
         require(os.access(folder, os.W_OK), f"{path}: the folder {folder} is read-only.")
 
 
+def check_not_read(path: Path, inputs: Iterable[str | Path]) -> None:
+    """Fail if a result would be written over something that is read."""
+    require(
+        path.resolve() not in {Path(each).resolve() for each in inputs},
+        f"{path} would be overwritten, but it is read. Name another file for the result.",
+    )
+
+
 def check_space(path: Path, n_bytes: int) -> None:
     """Fail if there is no room for a file, which lies beside the one that it replaces at first."""
     free = shutil.disk_usage(path.parent).free

@@ -13,7 +13,14 @@ import wbcclf
 from wbcclf._cluster import predict_on_cluster
 from wbcclf._parts import file_digest, parts_folder, remove_parts
 from wbcclf.cli._console import out
-from wbcclf.cli._output import check_output, require, save, warn_of_formulas, write_csv
+from wbcclf.cli._output import (
+    check_not_read,
+    check_output,
+    require,
+    save,
+    warn_of_formulas,
+    write_csv,
+)
 from wbcclf.cli._shared import CHUNK, ModelFile, OnError, OnErrorOption, collect, counts_text
 from wbcclf.inspection import predict_files
 
@@ -56,6 +63,7 @@ def predict(
     model = wbcclf.load_model(model_file)
     listing = list_images(images)
     paths = listing.paths
+    check_not_read(output, [model_file, *paths])
     parts = parts_folder(output, file_digest(model_file))
     if scheduler is None:
         chunks = predict_files(model, paths, chunk_size=CHUNK)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -103,6 +104,8 @@ class FieldReader:
             with np.load(io.BytesIO(entry)) as arrays:
                 return Found(**arrays)
         found = self._read(sources, n_jobs)
+        if (found.reasons != "").any():  # that may pass: a disk that was away, rights
+            return found
         file = io.BytesIO()
         np.savez(file, **found._asdict())
         self.store.write(key, file.getvalue())
@@ -185,7 +188,7 @@ def list_fields(fields: Any) -> tuple[list[Any], list[str], list[tuple[str, str]
     TypeError
         If there is anything else among them.
     ValueError
-        If there is none.
+        If there is none, or one is given twice.
     FileNotFoundError
         If a single path leads nowhere.
     """
@@ -198,6 +201,9 @@ def list_fields(fields: Any) -> tuple[list[Any], list[str], list[tuple[str, str]
                 _check_picture(field, number)
             return fields, [str(number) for number in range(len(fields))], []
     paths, left_out = list_files(fields, "fields", "are RGB arrays (height, width, 3) of uint8")
+    name, times = Counter(map(os.path.abspath, paths)).most_common(1)[0]
+    if times > 1:
+        raise ValueError(f"fields names {name} {times} times; give each field once.")
     return paths, paths, left_out
 
 
@@ -234,8 +240,5 @@ def overlay_paths(overlay_dir: Any, fields: Any, names: list[str]) -> list[Path]
             f"overlay_dir={str(folder)!r} is where the fields are. Overlays would be counted as "
             "fields, or overwrite them. Name another folder."
         )
-    below = [path.relative_to(root.absolute()) for path in paths]
-    return [
-        folder / (path if path.suffix.lower() in (".jpg", ".jpeg") else f"{path}.jpg")
-        for path in below
-    ]
+    # No picture of the user's has such a name, so none is overwritten.
+    return [folder / f"{path.relative_to(root.absolute())}.overlay.jpg" for path in paths]

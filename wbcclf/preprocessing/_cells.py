@@ -27,9 +27,9 @@ def find_cells(image: np.ndarray, *, method: str = "network") -> list[Cell]:
     Parameters
     ----------
     image : array-like of shape (height, width, 3)
-        RGB, uint8 or uint16 (or any unsigned integers), of one cell or of a whole field. A
-        memory-mapped array of any size is read in tiles of 2,048 pixels. Black corners, which
-        pictures have that were turned, are left out.
+        RGB, uint8 (0-255) or other numbers of 0 or more, such as uint16, of one cell or of a whole
+        field. A memory-mapped array of any size is read in tiles of 2,048 pixels. Black corners,
+        which pictures have that were turned, are left out.
     method : {"network", "stain"}, default="network"
         What draws the outlines. ``"stain"`` tells the cell from its surroundings by the colours of
         the picture; nothing is trained. ``"network"`` adds a small network, which comes with this
@@ -46,7 +46,7 @@ def find_cells(image: np.ndarray, *, method: str = "network") -> list[Cell]:
     Raises
     ------
     ValueError
-        If `image` is not a picture with three channels of unsigned integers, or `method` is
+        If `image` is not a picture with three channels of such numbers, or `method` is
         neither of the two.
 
     Notes

@@ -11,6 +11,7 @@ that. The outline is the best closed path, as in `_outline.py`.
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
 
@@ -32,6 +33,10 @@ SURE = 6.0  # log-odds of a nucleus' pixel, and the limit of all others
 VOTE = 1.0  # log-odds that the stain method adds in what it takes for the cell, or else takes away
 LIMITS = (-2, 6)  # of densities, in red cells
 WEIGHTS = Path(__file__).with_name("outline.safetensors")
+
+if hasattr(os, "register_at_fork"):
+    # A forked process has none of the threads that OpenMP started, but would wait for them.
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 _ANGLES = np.linspace(0, 2 * np.pi, RAYS, endpoint=False, dtype=np.float32)[:, None]
 
