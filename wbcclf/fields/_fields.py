@@ -156,7 +156,7 @@ def _cutter(
     warn(
         "model was trained on whole pictures. Here it is given cells as it has never seen them: "
         f"cut out of the fields, in squares of {MARGIN:g} diameters of the cell. Train it with "
-        "ImageLoader(crop=CellCropper()), or wbcclf train --crop nucleus."
+        "ImageLoader(crop=CellCropper()), or wbcclf train --crop cell."
     )
     size = check_image_size(loader.image_size) or classifier.image_shape_[:2]
     plain = CellCropper("cell", factor=MARGIN, image_size=max(size))
