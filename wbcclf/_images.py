@@ -298,6 +298,6 @@ def check_value_range(images: np.ndarray, fitted: tuple[float, float]) -> None:
     if width > 0 and (beyond or negative or shrunk):
         raise ValueError(
             f"X is on another scale than the images given to fit: its values go from {smallest:g} "
-            f"to {largest:g}, those went from {low:g} to {high:g}. Give both as uint8 "
+            f"to {largest:g}, it was fitted on {low:g} to {high:g}. Give both as uint8 "
             "(0-255), as the loaders do."
         )
