@@ -25,11 +25,11 @@ from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
-from _compare import status, table
+from _compare import status, table, times
 from _data import DATA
 from joblib import Parallel, delayed
 
-from wbcclf import Cell, ImageLoader, find_cells, list_image_folder
+from wbcclf import Cell, CellCropper, ImageLoader, find_cells, list_image_folder
 
 MASKS, FIELDS = DATA / "bcisc" / "masks", DATA / "bccd" / "Annotations"
 
@@ -194,16 +194,27 @@ def speed():
         contestants = {name: partial(all_of, method, images) for name, method in METHODS.items()}
         table(f"{images.shape}, one process", contestants, len(images))
     n_cores = os.cpu_count() or 1
-    with Parallel(n_cores) as pool:
-        for images in (crops, fields):
-            parts = np.array_split(images, n_cores)
-            seconds = []
+    cropper = CellCropper("cell", n_jobs=1).fit(crops[:2])
+    find_all = partial(all_of, find_cells)
+    print()
+    for name, function, images in (
+        ("find_cells, one by one", find_all, crops),
+        ("CellCropper, which finds them 16 at a time and cuts", cropper.transform, crops),
+        ("find_cells, one by one", find_all, fields),
+    ):
+        parts = np.array_split(images, n_cores)
+        seconds = []
+        with Parallel(n_cores) as pool:
             for _ in range(6):  # the first one starts the processes
                 start = time.perf_counter()
-                pool(delayed(all_of)(find_cells, part) for part in parts)
+                pool(delayed(function)(part) for part in parts)
                 seconds.append(time.perf_counter() - start)
-            rate = len(images) / statistics.median(seconds[1:])
-            print(f"\nfind_cells, {images.shape}, {n_cores} processes: {rate:,.0f} a second")
+        rate = len(images) / statistics.median(seconds[1:])
+        print(f"{name}, {images.shape}, {n_cores} processes: {rate:,.0f} a second")
+    threads = CellCropper("cell").fit(crops[:2])
+    seconds = times({"threads": lambda: threads.transform(crops)})["threads"]
+    rate = len(crops) / statistics.median(seconds)
+    print(f"CellCropper, {crops.shape}, {n_cores} threads of one process: {rate:,.0f} a second")
 
 
 def changed():

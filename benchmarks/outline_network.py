@@ -30,19 +30,20 @@ from wbcclf.preprocessing._network import (
 )
 from wbcclf.preprocessing._picture import Picture
 from wbcclf.preprocessing._segment import segment
-from wbcclf.preprocessing._stain import inside, read_stain
+from wbcclf.preprocessing._stain import read_stain
 
 KEPT, KEPT_REACH = 104, 2.5  # samples a side of windows kept for training, as REACH
-TURNS, BATCH, RATE = 400, 24, 5e-3
+TURNS, BATCH, RATE = 1200, 24, 5e-3
 ALTERED = 6  # altered copies of each BCISC picture that are trained on
 DRAWN = 1200  # cells
 
 
-def found_by_stain(image):
-    """Return the stain of a picture, and the cells that the stain method finds in it."""
+def found_by_stain(image, rough=False):
+    """Return the view of a picture with the cells that the stain method finds; None without any."""
     picture = Picture(image)
     stain = read_stain(picture.sample, picture.light)
-    return stain, segment(image, stain) if stain else []
+    view = stain and segment(picture[:, :], stain, rough)
+    return view if view and view.cells else None
 
 
 def altered(image, rng, stain=1.0, light=1.0, blur=1.0, noise=1.0):
@@ -72,9 +73,9 @@ def altered(image, rng, stain=1.0, light=1.0, blur=1.0, noise=1.0):
 def kept_windows(image, truth):
     """Return a list of windows (7, KEPT, KEPT), float16: channels and truth of each cell."""
     windows = []
-    stain, cells = found_by_stain(image)
+    view = found_by_stain(image)
     _, parts = cv2.connectedComponents(truth.astype(np.uint8))
-    for cell in cells:
+    for cell in view.cells if view else ():
         top, left, bottom, right = cell.bbox
         share = np.bincount(parts[top:bottom, left:right][cell.nucleus])
         if share.argmax() == 0:  # no cell: truth does not say what is right
@@ -82,7 +83,7 @@ def kept_windows(image, truth):
         centre, reach = around(cell)
         axis = np.linspace(-1, 1, KEPT, dtype=np.float32) * np.float32(reach * KEPT_REACH / REACH)
         xs, ys = np.meshgrid(np.float32(centre[0]) + axis, np.float32(centre[1]) + axis)
-        seen = samples(image, inside(image), stain, cell, (xs, ys), reach)
+        seen = samples(view, cell, (xs, ys), reach)
         own = np.where(parts == share.argmax(), 255, 0).astype(np.uint8)
         own = cv2.remap(own, xs, ys, cv2.INTER_LINEAR)[None] / 255
         windows.append(np.concatenate([seen, own]).astype(np.float16))

@@ -91,18 +91,32 @@ def dice(cells, truth):
     return 2 * (found & truth).sum() / max(found.sum() + truth.sum(), 1)
 
 
-def by_each(net, image, stain, cells):
-    """Return {method: cells of a picture}, of cells that the stain method has found."""
-    drawn = {name: redrawn(image, stain, cells, net, vote) for name, vote in VOTES.items()}
-    return {"stain": cells} | drawn
+def by_each(net, image, which=None):
+    """Return {method: cells of a picture}, empty where the stain method finds none.
+
+    As in find_cells, what votes is the rough outline. `which` takes the one cell that is nearest
+    the centre, or the largest.
+    """
+    fine, rough = found_by_stain(image), found_by_stain(image, rough=True)
+    if not (fine and rough):
+        return {}
+    if which:
+        fine, rough = (
+            view._replace(cells=[choose(view.cells, image.shape[:2], which)])
+            for view in (fine, rough)
+        )
+    return {"stain": fine.cells} | {
+        name: redrawn([rough], net, vote)[0] for name, vote in VOTES.items()
+    }
 
 
 def scores_of(nets, images, truths):
     """Return {method: Dice of every picture}, each by a network of its own."""
     scores = {name: [] for name in METHODS}
     for net, image, truth in zip(nets, images, truths, strict=True):
-        for name, cells in by_each(net, image, *found_by_stain(image)).items():
-            scores[name].append(dice(cells, truth))
+        cells = by_each(net, image)
+        for name in METHODS:
+            scores[name].append(dice(cells.get(name, []), truth))
     return {name: np.array(each) for name, each in scores.items()}
 
 
@@ -137,7 +151,7 @@ def travel(networks):
     print("| | drawn cells, trained on BCISC | BCISC, trained on drawn cells | its worst class |")
     print("|---|---|---|---|")
     drawn, truths = drawn_cells(300, seed=7)
-    rows = [row for row, image in enumerate(drawn) if found_by_stain(image)[1]]
+    rows = [row for row, image in enumerate(drawn) if found_by_stain(image)]
     drawn, truths = [drawn[row] for row in rows], [truths[row] for row in rows]
     there = scores_of([networks("bcisc")] * len(rows), drawn, truths)
     images, truths, classes, _ = bcisc()
@@ -156,12 +170,6 @@ def pictures(folder, n_images, seed=0):
     paths = list_image_folder(DATA / folder).paths
     rows = np.random.RandomState(seed).permutation(len(paths))[:n_images]
     return [np.ascontiguousarray(cv2.imread(str(paths[row]))[..., ::-1]) for row in rows]
-
-
-def central(image):
-    """Return the stain and [the cell whose nucleus is nearest the picture's centre], or []."""
-    stain, cells = found_by_stain(image)
-    return stain, [choose(cells, image.shape[:2], "centre")] if cells else []
 
 
 def stretched(image, factor):
@@ -191,17 +199,16 @@ def changes(networks, n_images=70):
         scores = {(name, change): [] for name in METHODS for change in (*CHANGES, "stain method")}
         lost = dict.fromkeys(CHANGES, 0)
         for image in pictures(folder, n_images):
-            stain, cell = central(image)
-            if not cell:
+            before = by_each(net, image, "centre")
+            if not before:
                 continue
-            before = by_each(net, image, stain, cell)
             for name, each in before.items():
                 scores[name, "stain method"].append(dice(each, before["stain"]))
             for change, function in CHANGES.items():
                 other = function(image, rng)
-                stain, same = central(other)
-                lost[change] += not same
-                for name, each in by_each(net, other, stain, same).items() if same else ():
+                after = by_each(net, other, "centre")
+                lost[change] += not after
+                for name, each in after.items():
                     mask = covered(each, (0, 0, *other.shape[:2])).astype(np.float32)
                     mask = cv2.resize(mask, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
                     scores[name, change].append(dice(before[name], mask > 0.5))
@@ -241,10 +248,10 @@ def look(networks, n_images=400, n_shown=100):
     for laboratory, folder in LABORATORIES.items():
         found = []
         for image in pictures(folder, n_images, seed=1):
-            stain, cell = central(image)
-            if cell:
-                other = redrawn(image, stain, cell, net)
-                found.append((dice(cell, other), image, cell, other))
+            cells = by_each(net, image, "centre")
+            if cells:
+                both = cells["stain"], cells["network, stain votes"]
+                found.append((dice(*both), image, *both))
         found.sort(key=lambda each: each[0])
         swapped = np.random.RandomState(1).rand(n_shown) < 0.5
         shown = list(zip(swapped, found, strict=False))
@@ -269,7 +276,7 @@ def speed(networks):
     seconds = times(
         {
             "stain": lambda: [found_by_stain(image) for image in images],
-            "network": lambda: [redrawn(image, *found_by_stain(image), net) for image in images],
+            "network": lambda: [redrawn([found_by_stain(i, rough=True)], net) for i in images],
         }
     )
     ratios = np.divide(seconds["network"], seconds["stain"])

@@ -57,8 +57,8 @@ def test_the_model_cuts_as_it_did_in_training(cutting, call, read_csv, tmp_path)
     written = np.array([[row["lymphocyte"], row["neutrophil"]] for row in rows], dtype=float)
     np.testing.assert_allclose(written, expected, atol=5.1e-7)
     cropper = wbcclf.CellCropper(background="normalise", image_size=24)
-    images, found = zip(*(cropper.crop_picture(Image.open(path)) for path in paths), strict=True)
-    np.testing.assert_array_equal(model["classifier"].predict_proba(np.stack(images)), expected)
+    images, found = cropper.crop_pictures([Image.open(path) for path in paths])
+    np.testing.assert_array_equal(model["classifier"].predict_proba(images), expected)
     says = "no white cell found; the central square was used"
     assert [row["error"] for row in rows] == ["" if is_found else says for is_found in found]
     assert rows[0]["error"] == says and rows[0]["label"]

@@ -152,8 +152,8 @@ def test_flags_are_in_the_order_of_the_images():
 def test_a_picture_alone_gives_what_a_batch_gives(background):
     cropper = CellCropper(background=background, image_size=40)
     for picture in (one_cell(), one_cell(x=30)[:, :250]):
-        square, found = cropper.crop_picture(picture)
-        assert found is True
+        (square,), (found,) = cropper.crop_pictures([picture])
+        assert found
         np.testing.assert_array_equal(square[None], clone(cropper).fit_transform(picture[None]))
     assert not hasattr(cropper, "found_")
 
@@ -162,8 +162,8 @@ def test_a_picture_alone_gives_what_a_batch_gives(background):
 def test_a_picture_without_a_cell_gives_its_central_square(shape):
     picture, side = nothing(*shape), min(shape)
     picture[...] = 100 + np.arange(shape[1])[:, None] % 100
-    square, found = CellCropper(image_size=side).crop_picture(picture)
-    assert found is False
+    (square,), (found,) = CellCropper(image_size=side).crop_pictures([picture])
+    assert not found
     top, left = ((length - side) // 2 for length in shape)
     np.testing.assert_array_equal(square, picture[top : top + side, left : left + side])
 
@@ -205,8 +205,8 @@ def test_pictures_of_other_numbers_give_bytes(dtype, scale):
     picture = one_cell()
     picture[:2] = 255
     cropper = CellCropper(image_size=50)
-    expected, _ = cropper.crop_picture(picture)
-    square, found = cropper.crop_picture((picture.astype(float) * scale).astype(dtype))
+    (expected,), _ = cropper.crop_pictures([picture])
+    (square,), (found,) = cropper.crop_pictures([(picture.astype(float) * scale).astype(dtype)])
     assert found and square.dtype == np.uint8
     np.testing.assert_array_equal(square, expected)
 
@@ -214,13 +214,16 @@ def test_pictures_of_other_numbers_give_bytes(dtype, scale):
 @pytest.mark.parametrize(
     ("picture", "message"),
     [
-        (nothing()[..., :1], r"picture must be one RGB picture .*\(120, 160, 1\)"),
+        (nothing()[..., :1], r"must be one RGB picture .*\(120, 160, 1\)"),
         (nothing()[None], "one by one"),
         (np.full((4, 4, 3), -1), "from -1 to -1"),
     ],
 )
 def test_what_is_no_picture(picture, message):
-    for call in (CellCropper().crop_picture, lambda p: CellCropper().crop_cells(p, [])):
+    for call in (
+        lambda p: CellCropper().crop_pictures([p]),
+        lambda p: CellCropper().crop_cells(p, []),
+    ):
         with pytest.raises(ValueError, match=message):
             call(picture)
 
@@ -293,6 +296,7 @@ def test_it_is_the_first_step_of_a_pipeline():
         ({"scale": "lobe"}, "'scale' parameter"),
         ({"scale": 0}, "'scale' parameter"),
         ({"factor": 0}, "'factor' parameter"),
+        ({"factor": 17}, "'factor' parameter"),
         ({"scale": 50, "factor": 2}, "factor must be None .* got factor=2 and scale=50"),
         ({"which": "first"}, "'which' parameter"),
         ({"background": "black"}, "'background' parameter"),
@@ -306,15 +310,17 @@ def test_a_wrong_parameter_is_named(params, message):
         CellCropper(**params).fit(one_cell()[None])
     if not {"n_jobs", "spill_dir"} & set(params):
         with pytest.raises(ValueError, match=message):
-            CellCropper(**params).crop_picture(one_cell())
+            CellCropper(**params).crop_pictures([one_cell()])
         with pytest.raises(ValueError, match=message):
             CellCropper(**params).crop_cells(one_cell(), [])
 
 
-@pytest.mark.parametrize("params", [{"scale": 10**6}, {"factor": 1e4}])
-def test_a_square_that_shows_next_to_nothing_is_refused(params):
-    with pytest.raises(ValueError, match=r"give a square of .* 16 times as wide as the picture"):
-        CellCropper(**params).crop_picture(one_cell())
+def test_a_square_that_shows_next_to_nothing_is_refused():
+    cropper = CellCropper(10**6)
+    with pytest.raises(ValueError, match=r"gives a square of 1000000 .* wide as pictures\[0\]"):
+        cropper.crop_pictures([one_cell()])
+    with pytest.raises(ValueError, match=r"more than 16 times as wide as every image"):
+        cropper.fit(one_cell()[None])
 
 
 def test_images_of_another_size_are_refused():

@@ -99,7 +99,8 @@ def test_nuclei_are_those_of_the_stain_method():
     picture = two_cells().picture()
     both = [find_cells(picture, method=method) for method in ("stain", "network")]
     for by_stain, by_network in zip(*both, strict=True):
-        assert by_network.score == by_stain.score
+        # It comes from the area of an outline by the stain, which is rough for the network.
+        assert by_network.score == pytest.approx(by_stain.score, abs=0.01)
         nuclei = []
         for cell in (by_stain, by_network):
             top, left, bottom, right = cell.bbox

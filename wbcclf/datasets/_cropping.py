@@ -20,7 +20,7 @@ class _Cropper(HasMethods):
     """A CellCropper. Its class is of a sibling folder, which this one does not import."""
 
     def __init__(self) -> None:
-        super().__init__(["crop_picture", "set_params"])
+        super().__init__(["crop_pictures", "set_params"])
 
     def is_satisfied_by(self, val: Any) -> bool:
         """Return whether it cuts pictures: an instance, not the class itself."""

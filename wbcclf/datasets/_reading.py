@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Integral
 from os import PathLike
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ import numpy as np
 from wbcclf import _spill
 from wbcclf._files import some
 from wbcclf._store import Store, make_store
-from wbcclf._threads import n_threads, run_in_threads
+from wbcclf._threads import n_threads, run_blocks_in_threads
 from wbcclf._warnings import warn
 from wbcclf.datasets._cropping import check_crop, crop_key, warn_of_missing_cells
 from wbcclf.datasets._decode import DECODER, DIGEST_BYTES, read_image, resize
@@ -25,6 +25,7 @@ from wbcclf.exceptions import ImageReadError, SkippedFileWarning
 __all__ = ["Reading", "check_reading", "read_images", "report_failures", "stretch_images"]
 
 ON_ERROR = ("raise", "warn", "skip")
+MAX_TOGETHER = 12_000_000  # bytes of pictures that are cut together: more gains nothing
 
 
 def check_reading(
@@ -113,7 +114,7 @@ def read_images(
     messages: list[str] = []
     store = make_store(memory, messages.append)
     reader = _Reader(paths, image_size, crop, max_pixels, store, spill_dir)
-    run_in_threads(reader.read, len(paths), n_jobs, verbose)
+    run_blocks_in_threads(reader.read, len(paths), n_jobs, verbose)
     if store is not None:
         store.prune()
         if reader.full is not None:
@@ -178,30 +179,53 @@ class _Reader:
         self.reasons = [""] * len(paths)
         self.found = np.zeros(len(paths), bool)
 
-    def read(self, index: int) -> None:
-        """Fill one place, from the store or else from the file."""
-        store = self.store
-        key = None if store is None else self._key(index)
-        if store is not None and key is not None and self._recall(store, index, key):
-            return
+    def read(self, indices: Iterable[int]) -> None:
+        """Fill some places, from the store or else from the files."""
+        opened: list[tuple[int, str | None, np.ndarray]] = []
+        for index in indices:
+            key = None if self.store is None else self._key(index)
+            if self.store is not None and key is not None and self._recall(self.store, index, key):
+                continue
+            image = self._open(index)
+            if image is not None:
+                opened.append((index, key, image))
+            # A cropper is faster with several pictures; together they may be as large as one scan.
+            if self.crop is None or sum(image.size for *_, image in opened) > MAX_TOGETHER:
+                self._fill(opened)
+                opened = []
+        self._fill(opened)
+
+    def _open(self, index: int) -> np.ndarray | None:
+        """Return the image of a file, or keep the reason why not."""
         size = self.image_size if self.crop is None else None
         try:
-            image, digest = read_image(self.paths[index], size, self.max_pixels)
+            image, self.digests[index] = read_image(self.paths[index], size, self.max_pixels)
             if self.crop is not None:
-                image, self.found[index] = self.crop.crop_picture(image)
+                self.crop.check_size(image.shape[:2], "the picture")
         except ValueError as error:  # ImageReadError, or a picture too small for the square
             self.reasons[index] = str(error)
+            return None
+        return image
+
+    def _fill(self, opened: list[tuple[int, str | None, np.ndarray]]) -> None:
+        """Put images, cut if there is a cropper, in their places and into the store."""
+        if not opened:
             return
-        self.sizes[index] = image.shape[:2]
-        self.digests[index] = digest
-        if image.shape != self.batch.shape[1:]:
-            return
-        self.batch[index] = image
-        if store is not None and key is not None and self.full is None:
-            try:
-                store.write(key, digest + image.tobytes() + self._flag(index))
-            except OSError as error:
-                self.full = error
+        images: Sequence[np.ndarray] = [image for *_, image in opened]
+        if self.crop is not None:
+            images, found = self.crop.crop_pictures(images)
+            self.found[[index for index, *_ in opened]] = found
+        for (index, key, _), image in zip(opened, images, strict=True):
+            self.sizes[index] = image.shape[:2]
+            if image.shape != self.batch.shape[1:]:
+                continue
+            self.batch[index] = image
+            if self.store is not None and key is not None and self.full is None:
+                entry = self.digests[index] + image.tobytes() + self._flag(index)
+                try:
+                    self.store.write(key, entry)
+                except OSError as error:
+                    self.full = error
 
     def _recall(self, store: Store, index: int, key: str) -> bool:
         entry = store.read(key)
@@ -269,20 +293,21 @@ def stretch_images(
     batch = _spill.empty((len(images), *size, 3), np.uint8, spill_dir)
     found = np.ones(len(images), bool)
 
-    def work(index: int) -> None:
-        image = images[index]
-        if image.shape[2] == 1:
-            image = np.repeat(image, 3, axis=2)
-        image = np.ascontiguousarray(image)
+    def work(indices: range) -> None:
+        each = [
+            np.ascontiguousarray(np.broadcast_to(images[k], (*images[k].shape[:2], 3)))
+            for k in indices
+        ]
         if crop is None:
-            batch[index] = resize(image, image_size)
-        else:
-            try:
-                batch[index], found[index] = crop.crop_picture(image)
-            except ValueError as error:  # too small for the square
-                raise ValueError(f"{names[index]}: {error}") from error
+            for index, image in zip(indices, each, strict=True):
+                batch[index] = resize(image, image_size)
+            return
+        for index, image in zip(indices, each, strict=True):
+            crop.check_size(image.shape[:2], names[index])
+        place = slice(indices.start, indices.stop)
+        batch[place], found[place] = crop.crop_pictures(each)
 
-    run_in_threads(work, len(images), n_jobs, verbose)
+    run_blocks_in_threads(work, len(images), n_jobs, verbose)
     warn_of_missing_cells(names, found)
     return batch
 

@@ -12,8 +12,8 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin
 from wbcclf._images import StrOptions
 from wbcclf._parameters import Machine
 from wbcclf.preprocessing._base import CellTransformer
-from wbcclf.preprocessing._cells import find_cells
-from wbcclf.preprocessing._picture import GREY, choose, covered, from_bytes
+from wbcclf.preprocessing._cell import Cell
+from wbcclf.preprocessing._picture import GREY, Picture, choose, covered, from_bytes
 
 
 class BackgroundRemover(ClassNamePrefixFeaturesOutMixin, CellTransformer):
@@ -104,11 +104,9 @@ class BackgroundRemover(ClassNamePrefixFeaturesOutMixin, CellTransformer):
     def _output(self, images: np.ndarray) -> tuple[tuple[int, ...], DTypeLike]:
         return images.shape[1:], images.dtype
 
-    def _transform_one(self, image: np.ndarray) -> tuple[np.ndarray, bool]:
-        size = image.shape[:2]
-        cells = find_cells(self._picture(image))
+    def _transform_one(self, image: np.ndarray, picture: Picture, cells: list[Cell]) -> np.ndarray:
         if not cells:
-            return image, False
+            return image
         grey = from_bytes(np.array(GREY), self.value_range_, image.dtype)
-        kept = covered([choose(cells, size, self.which)], (0, 0, *size))
-        return np.where(kept[..., None], image, grey), True
+        kept = covered([choose(cells, picture.size, self.which)], (0, 0, *picture.size))
+        return np.where(kept[..., None], image, grey)

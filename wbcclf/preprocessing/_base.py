@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from numbers import Integral
 from typing import Any
 
@@ -21,9 +22,11 @@ from wbcclf._images import (
     value_range,
 )
 from wbcclf._parameters import Each, Machine, Training
-from wbcclf._threads import n_threads, run_in_threads
+from wbcclf._threads import n_threads, run_blocks_in_threads
 from wbcclf._warnings import warn
-from wbcclf.preprocessing._picture import as_bytes
+from wbcclf.preprocessing._cell import Cell
+from wbcclf.preprocessing._cells import cells_of
+from wbcclf.preprocessing._picture import Picture, as_bytes
 
 SIDE = Interval(Integral, 1, None, closed="left")  # of an image, in pixels
 
@@ -58,6 +61,16 @@ class CellEstimator(BaseEstimator):
         """
         return as_bytes(np.broadcast_to(image, (*image.shape[:2], 3)), self.value_range_)
 
+    def _look(self, images: np.ndarray, work: Callable[[int, Picture, list[Cell]], None]) -> None:
+        """Call ``work(index, picture, cells)`` for every image, in threads."""
+
+        def look(block: range) -> None:
+            pictures = [Picture(self._picture(images[index])) for index in block]
+            for index, picture, cells in zip(block, pictures, cells_of(pictures), strict=True):
+                work(index, picture, cells)
+
+        run_blocks_in_threads(look, len(images), self.n_jobs)
+
 
 class CellTransformer(TransformerMixin, CellEstimator):
     """Base of transformers that give one array for the white cell of every image."""
@@ -68,8 +81,8 @@ class CellTransformer(TransformerMixin, CellEstimator):
         """Return shape and dtype of what one of these images gives."""
         raise NotImplementedError
 
-    def _transform_one(self, image: np.ndarray) -> tuple[np.ndarray, bool]:
-        """Return what an image gives, and whether a cell was found in it."""
+    def _transform_one(self, image: np.ndarray, picture: Picture, cells: list[Cell]) -> np.ndarray:
+        """Return what an image gives, which is this picture with these cells."""
         raise NotImplementedError
 
     def fit(self, X: Any, y: Any = None):
@@ -119,10 +132,11 @@ class CellTransformer(TransformerMixin, CellEstimator):
         out = _spill.empty((len(images), *shape), dtype, getattr(self, "spill_dir", None))
         found = np.zeros(len(images), bool)
 
-        def work(index: int) -> None:
-            out[index], found[index] = self._transform_one(images[index])
+        def work(index: int, picture: Picture, cells: list[Cell]) -> None:
+            out[index] = self._transform_one(images[index], picture, cells)
+            found[index] = bool(cells)
 
-        run_in_threads(work, len(images), self.n_jobs)
+        self._look(images, work)
         if not found.all():
             missing = np.flatnonzero(~found)
             warn(

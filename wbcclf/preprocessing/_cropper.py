@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import DTypeLike
 from sklearn.base import ClassNamePrefixFeaturesOutMixin
@@ -31,6 +32,7 @@ from wbcclf.preprocessing._picture import (
 )
 
 LARGEST = 16  # sides of the picture that a square may have: beyond is nothing to see
+_SQUARE = np.ones((5, 5), np.uint8)
 _FACTORS = {"nucleus": 3.0, "cell": 1.5}
 
 
@@ -47,8 +49,8 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, CellTransformer):
         What gives the side of the square: the diameter of the nucleus, the diameter of the whole
         cell (each that of a disk of the same area), or a number of pixels, >= 1.
     factor : float or None, default=None
-        The side in these diameters, > 0. None is 3 for nuclei and 1.5 for cells. A number of pixels
-        takes no factor.
+        The side in these diameters, above 0 and at most 16. None is 3 for nuclei and 1.5 for
+        cells. A number of pixels takes no factor.
     which : {"centre", "largest"}, default="centre"
         The white cell to cut out where there are several: the one whose nucleus is nearest the
         centre of the image, or the largest one.
@@ -112,7 +114,7 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, CellTransformer):
 
     _parameter_constraints: dict = {
         "scale": [StrOptions({*_FACTORS}), SIDE],
-        "factor": [Interval(Real, 0, None, closed="neither"), None],
+        "factor": [Interval(Real, 0, LARGEST, closed="right"), None],
         "which": [StrOptions({"centre", "largest"})],
         "background": [StrOptions({"keep", "normalise", "remove"})],
         "image_size": [SIDE],
@@ -121,7 +123,7 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, CellTransformer):
     }
     _without_cell = "are cut to their central square"
     # Raised with every change of the squares that pictures give: loaders keep them in `memory`.
-    _version = 1
+    _version = 2
 
     def __init__(
         self,
@@ -167,23 +169,51 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, CellTransformer):
         """
         return super().transform(X)
 
-    def crop_picture(self, picture: Any) -> tuple[np.ndarray, bool]:
-        """Cut a square around the white cell of one picture; this needs no `fit`.
+    def check_size(self, size: tuple[int, int], name: str) -> None:
+        """Raise an error if a square of `scale` pixels shows next to nothing but background.
 
         Parameters
         ----------
-        picture : array-like of shape (height, width, 3)
-            Of any size, as :func:`find_cells` takes it: RGB, uint8.
+        size : tuple of (height, width)
+            Of the picture, in pixels.
+        name : str
+            What the error calls it.
+
+        Raises
+        ------
+        ValueError
+            If the square is more than 16 times as wide as the longer side of the picture.
+        """
+        if isinstance(self.scale, Integral) and int(self.scale) > LARGEST * max(size):
+            raise ValueError(
+                f"scale={self.scale} gives a square of {self.scale} pixels, more than {LARGEST} "
+                f"times as wide as {name}, which is {size[0]}x{size[1]}. Give a smaller scale."
+            )
+
+    def crop_pictures(self, pictures: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+        """Cut a square around the white cell of each of several pictures; this needs no `fit`.
+
+        Parameters
+        ----------
+        pictures : sequence of array-like of shape (height, width, 3)
+            Of any size, as :func:`find_cells` takes them: RGB, uint8.
 
         Returns
         -------
-        ndarray of shape (image_size, image_size, 3), uint8
-            The square around the white cell, or the central square of the picture.
-        bool
+        squares : ndarray of shape (len(pictures), image_size, image_size, 3), uint8
+            The square around the white cell, or the central square, of each picture.
+        found : ndarray of shape (len(pictures),), bool
             Whether a white cell was found.
         """
         self._validate_params()
-        return self._crop_picture(Picture(picture, "picture"))
+        checked = [Picture(each, f"pictures[{k}]") for k, each in enumerate(pictures)]
+        for picture in checked:
+            self.check_size(picture.size, picture.name)
+        squares = np.empty((len(checked), self.image_size, self.image_size, 3), np.uint8)
+        found = np.zeros(len(checked), bool)
+        for number, (picture, cells) in enumerate(zip(checked, cells_of(checked), strict=True)):
+            squares[number], found[number] = self._crop(picture, cells), bool(cells)
+        return squares, found
 
     def crop_cells(self, picture: Any, cells: Sequence[Cell]) -> np.ndarray:
         """Cut a square around each of the white cells of one picture; this needs no `fit`.
@@ -207,6 +237,7 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, CellTransformer):
         """
         self._validate_params()
         checked = Picture(picture, "picture")
+        self.check_size(checked.size, "picture")
         height, width = checked.size
         if isinstance(cells, Cell) or not all(isinstance(cell, Cell) for cell in cells):
             raise ValueError("cells must be a list of Cell, as find_cells returns it.")
@@ -223,18 +254,18 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, CellTransformer):
         return out
 
     def _output(self, images: np.ndarray) -> tuple[tuple[int, ...], DTypeLike]:
+        self.check_size(images.shape[1:3], "every image")
         return (self.image_size, self.image_size, images.shape[3]), images.dtype
 
-    def _transform_one(self, image: np.ndarray) -> tuple[np.ndarray, bool]:
-        square, found = self._crop_picture(Picture(self._picture(image)))
+    def _transform_one(self, image: np.ndarray, picture: Picture, cells: list[Cell]) -> np.ndarray:
+        square = self._crop(picture, cells)
         if image.dtype != np.uint8:
             square = from_bytes(square, self.value_range_, image.dtype)
-        return square[..., : image.shape[2]], found
+        return square[..., : image.shape[2]]
 
-    def _crop_picture(self, picture: Picture) -> tuple[np.ndarray, bool]:
-        cells = cells_of(picture)
+    def _crop(self, picture: Picture, cells: list[Cell]) -> np.ndarray:
         chosen = choose(cells, picture.size, self.which) if cells else None
-        return self._square(picture, chosen, cells), bool(cells)
+        return self._square(picture, chosen, cells)
 
     def _square(self, picture: Picture, cell: Cell | None, cells: Sequence[Cell]) -> np.ndarray:
         """Return the square around a cell, or the central one; no mirror image shows `cells`."""
@@ -242,11 +273,6 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, CellTransformer):
             centre, side = (np.array(picture.size) - 1) / 2, min(picture.size)
         else:
             centre, side = nucleus_centre(cell), self._side(cell)
-        if side > LARGEST * max(picture.size):
-            raise ValueError(
-                f"scale={self.scale!r} and factor={self.factor} give a square of {side} pixels, "
-                f"more than {LARGEST} times as wide as the picture. Give a smaller scale or factor."
-            )
         top, left = np.rint(centre - (side - 1) / 2).astype(int)
         box = (top, left, top + side, left + side)
         square, known = cut(picture, box)
@@ -254,7 +280,8 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, CellTransformer):
         if not known.all():
             # Mirrored when small, which is faster. What is known in part is not known.
             known, others = self._shrunk(known), self._shrunk(covered(cells, box))
-            mirror(square, known == 255, others == 0)
+            # Blur spreads the rim of a cell beyond its outline.
+            mirror(square, known == 255, cv2.dilate(others, _SQUARE) == 0)
         if self.background != "keep":
             square = in_one_light(square, picture.light)
             if self.background == "remove" and cell is not None:

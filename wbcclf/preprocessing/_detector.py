@@ -8,9 +8,8 @@ import numpy as np
 from sklearn.base import OutlierMixin
 
 from wbcclf._images import _fit_context
-from wbcclf._threads import run_in_threads
 from wbcclf.preprocessing._base import CellEstimator
-from wbcclf.preprocessing._cells import cells_of
+from wbcclf.preprocessing._cell import Cell
 from wbcclf.preprocessing._measures import reference_radius
 from wbcclf.preprocessing._picture import Picture
 
@@ -118,10 +117,10 @@ class MultiCellDetector(OutlierMixin, CellEstimator):
         images = self._images_like_fitted(X)
         scores = np.empty(len(images))
 
-        def work(index: int) -> None:
-            scores[index] = _exactly_one(Picture(self._picture(images[index])))
+        def work(index: int, picture: Picture, cells: list[Cell]) -> None:
+            scores[index] = _exactly_one(picture, cells)
 
-        run_in_threads(work, len(images), self.n_jobs)
+        self._look(images, work)
         return scores
 
     def decision_function(self, X: Any) -> np.ndarray:
@@ -154,9 +153,8 @@ class MultiCellDetector(OutlierMixin, CellEstimator):
         return np.where(self.decision_function(X) >= 0, 1, -1)
 
 
-def _exactly_one(picture: Picture) -> float:
-    """Return the probability that a picture shows exactly one white cell."""
-    cells = cells_of(picture)
+def _exactly_one(picture: Picture, cells: list[Cell]) -> float:
+    """Return the probability that a picture, with these cells, shows exactly one."""
     if not cells:
         return 0.0
     radius = reference_radius(picture, cells)

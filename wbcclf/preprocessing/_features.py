@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from wbcclf._images import StrOptions
 from wbcclf.preprocessing._base import CellTransformer
-from wbcclf.preprocessing._cells import cells_of
+from wbcclf.preprocessing._cell import Cell
 from wbcclf.preprocessing._measures import measure
 from wbcclf.preprocessing._picture import Picture, choose
 
@@ -213,13 +213,11 @@ class CellFeatures(CellTransformer):
     def _output(self, images: np.ndarray) -> tuple[tuple[int, ...], DTypeLike]:
         return (len(NAMES),), np.float64
 
-    def _transform_one(self, image: np.ndarray) -> tuple[np.ndarray, bool]:
-        picture = Picture(self._picture(image))
-        cells = cells_of(picture)
+    def _transform_one(self, image: np.ndarray, picture: Picture, cells: list[Cell]) -> np.ndarray:
         if not cells:
-            return np.full(len(NAMES), np.nan), False
+            return np.full(len(NAMES), np.nan)
         found = measure(picture, choose(cells, picture.size, self.which), cells)
-        return np.array([found.get(name, np.nan) for name in NAMES]), True
+        return np.array([found.get(name, np.nan) for name in NAMES])
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

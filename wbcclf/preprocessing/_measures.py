@@ -84,7 +84,7 @@ def reference_radius(picture: Picture, cells: Sequence[Cell]) -> float | None:
         return None
     level, _ = cv2.threshold(green[others], 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     dense = (green > max(level, 100 * FAINTEST)).astype(np.uint8) & seen
-    return red_cell_radius(dense, others)
+    return red_cell_radius(dense, others[::2, ::2])
 
 
 def _density(light: float) -> np.ndarray:

@@ -23,19 +23,24 @@ def red_cell_radius(stained: np.ndarray, away: np.ndarray) -> float | None:
     ----------
     stained : uint8 array of shape (height, width)
         1 in what is stained.
-    away : bool array of shape (height, width)
-        Where no white cell can be: outlines count only there.
+    away : bool array of shape (ceil(height / 2), ceil(width / 2))
+        At every second pixel, whether no white cell can be there: outlines count only there.
     """
     # A first guess, in every second pixel: half as thick as red cells are.
     distance = cv2.distanceTransform(np.ascontiguousarray(stained[::2, ::2]), cv2.DIST_L2, 3)
-    peaks = distance[(distance == cv2.dilate(distance, _SQUARE)) & (distance > 1) & away[::2, ::2]]
+    peaks = distance[(distance == cv2.dilate(distance, _SQUARE)) & (distance > 1) & away]
     if not len(peaks):
         return None
     radius = 2 * float(quantile(peaks, 0.8))
     outlines, _ = cv2.findContours(stained, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    last = 0
     for _ in range(3):
         step = max(3, round(ARC * radius))
-        radii = _bulges([outline for outline in outlines if len(outline) >= 4 * step], step, away)
+        if step == last:  # it would find the same
+            break
+        last = step
+        long = [outline for outline in outlines if len(outline) >= 4 * step]
+        radii = _bulges(long, step, away, stained.shape)
         # The sides of rolls and clumps are nearly straight.
         radii = radii[radii < STRAIGHT * radius]
         if len(radii) < ENOUGH:
@@ -44,7 +49,9 @@ def red_cell_radius(stained: np.ndarray, away: np.ndarray) -> float | None:
     return radius
 
 
-def _bulges(outlines: list[np.ndarray], step: int, away: np.ndarray) -> np.ndarray:
+def _bulges(
+    outlines: list[np.ndarray], step: int, away: np.ndarray, size: tuple[int, ...]
+) -> np.ndarray:
     """Return the radii of the circles through points `step` apart where outlines bulge."""
     if not outlines:
         return np.empty(0)
@@ -59,9 +66,9 @@ def _bulges(outlines: list[np.ndarray], step: int, away: np.ndarray) -> np.ndarr
     after = points[first + (number + step) % length] - here
     area = before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]
     # The picture's border cuts cells along straight lines.
-    inner = ((here > step) & (here < np.array(away.shape[::-1]) - 1 - step)).all(axis=1)
+    inner = ((here > step) & (here < np.array(size[::-1]) - 1 - step)).all(axis=1)
     x, y = here.astype(int).T
-    bulges = inner & away[y, x] & (area > 0)
+    bulges = inner & away[y // 2, x // 2] & (area > 0)
     before, after, area = before[bulges], after[bulges], area[bulges]
     sides = [np.hypot(side[:, 0], side[:, 1]) for side in (before, after, before - after)]
     return sides[0] * sides[1] * sides[2] / (2 * area)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from wbcclf.preprocessing._cell import Cell, overlap
-from wbcclf.preprocessing._stain import BLACK, inside, read_light
+from wbcclf.preprocessing._stain import black, inside, read_light
 
 GREY = 230  # what the empty background becomes: bright, as under a microscope, but not clipped
 SAMPLE, FEWEST = 1_000_000, 5_000  # pixels, evenly spaced, that give light and stain
@@ -76,7 +76,7 @@ class Picture:
         top, left = max(rows.start - NEAR, 0), max(columns.start - NEAR, 0)
         around = self[top : rows.stop + NEAR, left : columns.stop + NEAR]
         # `inside` bridges gaps of a few pixels, where the tips of wedges are black.
-        seen = (inside(around) > 0) & (around.max(axis=2) > BLACK)
+        seen = (inside(around) > 0) & (black(around) == 0)
         return seen[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
 
     @property
@@ -89,8 +89,10 @@ class Picture:
     def sample(self) -> np.ndarray:
         """Evenly spaced pixels (n, 3), uint8, none in or next to black ones."""
         sample = self[self._sampled]
-        black = cv2.inRange(sample, (0, 0, 0), (BLACK, BLACK, BLACK))
-        return sample[cv2.dilate(black, np.ones((3, 3), np.uint8)) == 0]
+        dark = black(sample)
+        if not dark.any():
+            return sample.reshape(-1, 3)
+        return sample[cv2.dilate(dark, np.ones((3, 3), np.uint8)) == 0]
 
     @cached_property
     def light(self) -> np.ndarray:
@@ -124,7 +126,8 @@ def choose(cells: Sequence[Cell], size: tuple[int, ...], which: str) -> Cell:
 
 def nucleus_centre(cell: Cell) -> np.ndarray:
     """Return (row, column) of the centre of gravity of a cell's nucleus, in the picture."""
-    return np.argwhere(cell.nucleus).mean(axis=0) + cell.bbox[:2]
+    moments = cv2.moments(cell.nucleus.view(np.uint8), binaryImage=True)
+    return np.array([moments["m01"], moments["m10"]]) / moments["m00"] + cell.bbox[:2]
 
 
 def diameter(mask: np.ndarray) -> float:

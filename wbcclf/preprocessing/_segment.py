@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -30,14 +31,26 @@ PLENTY = 15  # pixels of radius: as many show it well
 NUCLEUS = 1.3  # radius of a typical nucleus in those of a red cell
 CYTOPLASM = 0.6  # its width in radii of the nucleus
 EDGE = 0.5  # of the dye of nuclei: a nucleus ends where half of it is left
-ENOUGH = 20_000  # pixels for a histogram
+ENOUGH = 5_000  # pixels for a histogram
 SAME = 0.3  # outlines that share this much of the smaller one are of one cell
 
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
 
-def segment(tile: np.ndarray, stain: Stain) -> list[Cell]:
-    """Return the white cells of a uint8 picture (height, width, 3), in its coordinates."""
+class View(NamedTuple):
+    """A picture or a tile of one, and its white cells."""
+
+    tile: np.ndarray  # uint8 (height, width, 3)
+    seen: np.ndarray  # uint8 (height, width): 1 where the picture is, 0 in black corners
+    stain: Stain
+    cells: list[Cell]  # in coordinates of the tile
+
+
+def segment(tile: np.ndarray, stain: Stain, rough: bool = False) -> View:
+    """Find the white cells of a uint8 picture (height, width, 3) by the stain.
+
+    `rough` outlines are for a network that draws them again.
+    """
     seen = inside(tile)
     # Every fourth pixel tells how large the nuclei are, and so what resolution they need.
     dark = _dark(np.ascontiguousarray(tile[::4, ::4]), seen[::4, ::4], stain)
@@ -51,9 +64,8 @@ def segment(tile: np.ndarray, stain: Stain) -> list[Cell]:
         small = cv2.copyMakeBorder(tile, *rest)
         scale = 1 / factor
         small = cv2.resize(small, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    return _cells(
-        _Scene(small, np.ascontiguousarray(seen[::factor, ::factor]), seen, factor, stain)
-    )
+    shown = np.ascontiguousarray(seen[::factor, ::factor])
+    return View(tile, seen, stain, _cells(_Scene(small, shown, seen, factor, stain, rough)))
 
 
 @dataclass(frozen=True)
@@ -65,6 +77,7 @@ class _Scene:
     full: np.ndarray  # the same at the resolution of the tile
     factor: int  # pixels of the tile for one here
     stain: Stain
+    rough: bool
 
 
 def _dark(pixels: np.ndarray, seen: np.ndarray, stain: Stain) -> np.ndarray:
@@ -75,8 +88,8 @@ def _dark(pixels: np.ndarray, seen: np.ndarray, stain: Stain) -> np.ndarray:
 
 def _largest(mask: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
     """Return the radius of the largest part of a mask; the number of each pixel's part; areas."""
-    _, parts, stats, _ = cv2.connectedComponentsWithStats(mask)
-    areas = stats[:, cv2.CC_STAT_AREA]
+    _, parts = cv2.connectedComponents(mask)
+    areas = np.bincount(parts.ravel())  # cv2's own statistics take four times as long
     return float(np.sqrt(areas[1:].max(initial=0) / np.pi)), parts, areas
 
 
@@ -86,7 +99,8 @@ def _cells(scene: _Scene) -> list[Cell]:
     size, parts, areas = _largest(dark)
     if size < FEWEST:
         return []
-    away = cv2.distanceTransform(1 - dark, cv2.DIST_L2, 3)
+    # Every second pixel tells how far nuclei are, in a quarter of the time.
+    away = 2 * cv2.distanceTransform(1 - dark[::2, ::2], cv2.DIST_L2, 3)
     radius = None
     if stain.red is not None:
         dense = (stain.density(scene.pixels, 1) > max(stain.red / 2, FAINTEST)).astype(np.uint8)
@@ -102,11 +116,11 @@ def _cells(scene: _Scene) -> list[Cell]:
         return []
 
     # A tenth of a picture or more is enough of what is no white cell; else what is farthest.
-    stride = max(2, round(np.sqrt(seen.size / ENOUGH)))
-    some = np.s_[::stride, ::stride]
-    distances, pixels = away[some][seen[some] > 0], scene.pixels[some][seen[some] > 0]
-    far = distances > min(FAR * radius, float(quantile(distances, 0.75)))
-    outside = histogram(colour_bins(pixels[far][None], stain)[0])
+    stride = max(1, round(np.sqrt(away.size / ENOUGH)))
+    away, shown = away[::stride, ::stride], seen[:: 2 * stride, :: 2 * stride] > 0
+    far = shown & (away > min(FAR * radius, float(quantile(away[shown], 0.75))))
+    pixels = scene.pixels[:: 2 * stride, :: 2 * stride][far]
+    outside = histogram(colour_bins(pixels[None], stain)[0])
 
     def outlined(number: int) -> Cell:
         return _outlined(scene, nuclei, number, boxes[number], outside, radius)
@@ -143,7 +157,9 @@ def _outlined(
     window = np.s_[top : box[0].stop + pad, left : box[1].stop + pad]
     nucleus = (nuclei[window] == number).astype(np.uint8)
     seen = scene.seen[window]
-    outline = find_outline(scene.pixels[window], nucleus, seen, scene.stain, outside, radius)
+    outline = find_outline(
+        scene.pixels[window], nucleus, seen, scene.stain, outside, radius, scene.rough
+    )
     factor = scene.factor
     top, left, radius = factor * top, factor * left, factor * radius
     full = scene.full[top : top + factor * len(nucleus), left : left + factor * nucleus.shape[1]]

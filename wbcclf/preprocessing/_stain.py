@@ -46,15 +46,20 @@ class Stain:
         return self.density(pixels, 1) - np.float32(self.slope) * self.density(pixels, 2)
 
 
+def black(image: np.ndarray) -> np.ndarray:
+    """Return where there is no light, as uint8 0 or 255."""
+    return np.asarray(cv2.inRange(image, (0, 0, 0), (BLACK, BLACK, BLACK)))
+
+
 def inside(image: np.ndarray) -> np.ndarray:
     """Return where the picture is: everything but black wedges and borders, as uint8 0 or 1."""
-    black = cv2.inRange(image, (0, 0, 0), (BLACK, BLACK, BLACK))
-    if not black.any():
-        return np.ones(black.shape, np.uint8)
+    dark = black(image)
+    if not dark.any():
+        return np.ones(dark.shape, np.uint8)
     square = np.ones((5, 5), np.uint8)
     # Small black dots are dirt or pigment; resampling greys a wedge's edge over two pixels.
-    black = cv2.dilate(cv2.morphologyEx(black, cv2.MORPH_OPEN, square), square)
-    return (black == 0).astype(np.uint8)
+    dark = cv2.dilate(cv2.morphologyEx(dark, cv2.MORPH_OPEN, square), square)
+    return (dark == 0).astype(np.uint8)
 
 
 def read_light(pixels: np.ndarray) -> np.ndarray:
@@ -82,7 +87,10 @@ def read_stain(pixels: np.ndarray, light: np.ndarray) -> Stain | None:
             break
         red = _level(green[others], 0.5)
         red_cells = others & (green > red / 2)
+        last = slope
         slope = 1 / float(np.clip(quantile(blue[red_cells] / green[red_cells], 0.5), 0.4, 1.0))
+        if abs(slope - last) < 0.01:  # red cells differ more from each other
+            break
     nucleus = _level(green - slope * blue, 0.999)
     if nucleus < 2 * FAINTEST:
         return None
