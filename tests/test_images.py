@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.base import BaseEstimator
 
+from wbcclf import Augmenter, Cache, CellCropper, EarlyStopping, ImageLoader, SimpleCNNClassifier
 from wbcclf._images import (
     as_images,
     check_image_size,
@@ -26,6 +27,25 @@ shapes = st.tuples(st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 3])
 
 def noise(n, shape=(6, 5, 3), dtype=np.uint8):
     return np.random.RandomState(0).randint(0, 256, (n, *shape)).astype(dtype)
+
+
+# ------------------------------------------------------------------ Interval
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        Augmenter(n_copies=True),
+        Cache("folder", max_gb=True),
+        CellCropper(scale=True),
+        EarlyStopping(patience=True),
+        ImageLoader(max_pixels=True),
+        SimpleCNNClassifier(lr=True),
+    ],
+)
+def test_true_is_no_number(estimator):
+    with pytest.raises(ValueError, match="Got True instead"):
+        estimator._validate_params()
 
 
 # ------------------------------------------------------------------ check_image_size

@@ -15,12 +15,21 @@ import joblib
 import pytest
 
 from wbcclf import Cache
+from wbcclf._files import replacing
 from wbcclf._store import Store, make_store
 
 
 @pytest.fixture
 def store(tmp_path):
     return Store(tmp_path / "store", 1e6)
+
+
+def test_a_full_disk_names_the_file_that_has_no_room(tmp_path):
+    with pytest.raises(OSError, match=r"No space left on device: .*whole\.csv"):
+        with replacing(tmp_path / "whole.csv") as temporary:
+            temporary.write_text("a part")
+            raise OSError(errno.ENOSPC, "No space left on device")  # as a write gives it
+    assert not list(tmp_path.iterdir())
 
 
 def files(store):

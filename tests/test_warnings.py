@@ -61,6 +61,12 @@ def counting_an_empty_field():
     count_cells(model, [np.full((64, 64, 3), 230, np.uint8)])  # the caller
 
 
+def counting_cells_that_are_uncertain():
+    clf = SimpleCNNClassifier(max_epochs=1, device="cpu")
+    model = make_pipeline(CellCropper(image_size=16), clf).fit(LARGE.images, LARGE.target)
+    count_cells(model, LARGE.images[:1], min_probability=1)  # the caller
+
+
 def listing_an_intruder(install):
     install("intruder", {"vgg16": "intruder:NET"}, "")
     list_backbones()  # the caller
@@ -92,6 +98,7 @@ WARNINGS = [
     ("preprocessing/_base.py", "_transform", "No white", cropping_in_a_pipeline),
     ("fields/_fields.py", "_cutter", "whole pictures", counting_with_a_model_of_whole_pictures),
     ("fields/_count.py", "count_fields", "No white cell", counting_an_empty_field),
+    ("fields/_count.py", "count_fields", "uncertain", counting_cells_that_are_uncertain),
     ("backbones/_registry.py", "list_backbones", "taken by wbcclf", listing_an_intruder),
     ("backbones/_registry.py", "_broken", "OSError", getting_a_broken_plugin),
     ("backbones/_registry.py", "_broken", "OSError", fitting_a_broken_plugin),

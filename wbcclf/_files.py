@@ -28,7 +28,8 @@ def some(items: Sequence[str], limit: int, separator: str = ", ") -> str:
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Give a temporary name beside `path`; rename it to `path` if the block ends well.
 
-    Whatever happens, no half-written file is left, and an existing one stays until then.
+    Whatever happens, no half-written file is left, and an existing one stays until then. An OSError
+    names the file.
     """
     path = Path(path)
     if path.exists() and not path.is_file():  # a pipe or device is written to, not replaced
@@ -41,6 +42,9 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename = error.filename or os.fspath(path)  # a full disk names none
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

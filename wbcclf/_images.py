@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import _fit_context
-from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
+from sklearn.utils import _param_validation
+from sklearn.utils._param_validation import HasMethods, Options, StrOptions
 from sklearn.utils.validation import _check_sample_weight, _num_samples, validate_data
 
 __all__ = [
@@ -41,6 +42,14 @@ __all__ = [
 
 CHANNELS = (1, 3)
 LONGEST_SIDE = 2**16 - 1  # that a JPEG can have
+
+
+class Interval(_param_validation.Interval):
+    """Numbers between two bounds. True is none: to scikit-learn's own interval, it is a 1."""
+
+    def is_satisfied_by(self, val: Any) -> bool:
+        """Return whether a value is such a number."""
+        return not isinstance(val, bool) and super().is_satisfied_by(val)
 
 
 def check_image_size(image_size: Any, name: str = "image_size") -> tuple[int, int] | None:

@@ -1,5 +1,6 @@
 """`wbcclf count`: the tables, and a run that is killed and started again."""
 
+import json
 import os
 import shutil
 import signal
@@ -131,6 +132,50 @@ def test_a_killed_run_goes_on_where_it_was(smear, counted, tmp_path, monkeypatch
     assert len(list((tmp_path / "seen").rglob("*"))) == N_FIELDS + 1  # and the folder more/
 
 
+@pytest.mark.parametrize(
+    ("fails", "code"), [(RuntimeError("the model failed"), 1), (KeyboardInterrupt(), 130)]
+)
+@pytest.mark.parametrize("n_read", [0, 2])
+def test_a_run_that_failed_keeps_what_it_found_and_says_so(
+    smear, tmp_path, monkeypatch, call, fails, code, n_read
+):
+    read, blocks = _fields.FieldReader._read, []
+
+    def failing(*given):
+        blocks.append(0)
+        if len(blocks) > n_read:
+            raise fails
+        return read(*given)
+
+    command = ("count", smear / "m.wbcclf", smear / "fields", "-o", tmp_path / "count.csv")
+    parts = tmp_path / "count.csv.parts"
+    with monkeypatch.context() as patch:
+        patch.setattr(_fields.FieldReader, "_read", failing)
+        ended, _, err = call(*command)
+    assert ended == code
+    if n_read == 0:  # there is nothing to go on from
+        assert not list(tmp_path.iterdir()) and "is kept" not in err
+        return
+    assert len(list(parts.rglob("*.entry"))) == n_read
+    assert f"what was found is kept in {parts}: the same command goes on from there" in err
+    assert call(*command)[0] == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["count.csv"]
+
+
+def test_so_does_one_that_a_broken_field_stopped(smear, tmp_path, call):
+    shutil.copytree(smear / "fields" / "more", tmp_path / "fields")
+    (tmp_path / "fields" / "z.png").write_bytes(b"no image")  # in the last block
+    command = ("count", smear / "m.wbcclf", tmp_path / "fields", "-o", tmp_path / "count.csv")
+    parts = tmp_path / "count.csv.parts"
+    code, _, err = call(*command, "--on-error", "raise")
+    assert code == 1 and "z.png" in err and f"is kept in {parts}" in err
+    assert call(*command)[0] == 0 and not parts.exists()
+    for path in (tmp_path / "fields").glob("?*.png"):
+        if path.name != "z.png":
+            path.unlink()
+    assert call(*command, "--on-error", "raise")[0] == 1 and not parts.exists()
+
+
 def test_a_field_that_was_changed_is_read_again(smear, tmp_path, monkeypatch, call):
     fields = tmp_path / "fields"
     shutil.copytree(smear / "fields" / "more", fields)
@@ -138,7 +183,8 @@ def test_a_field_that_was_changed_is_read_again(smear, tmp_path, monkeypatch, ca
     command = ("count", smear / "m.wbcclf", fields, "-o", output)
     with monkeypatch.context() as patch:
         patch.setattr(count_command, "save", lambda *_: 1 / 0)  # after all was found
-        assert call(*command)[0] == 1
+        code, _, err = call(*command)
+    assert code == 1 and "what was found is kept in" in err
     n_parts = len(list((tmp_path / "count.csv.parts").rglob("*.entry")))
     assert n_parts == -(-len(list(fields.iterdir())) // _count.BLOCK)
     shutil.copy(smear / "fields" / "0.png", fields / "1.png")  # another picture, and time
@@ -152,40 +198,96 @@ def test_a_field_that_was_changed_is_read_again(smear, tmp_path, monkeypatch, ca
     assert len(blocks) == 1
 
 
-def test_what_evaluate_has_written_corrects_the_count(smear, tmp_path, call):
-    figures = tmp_path / "figures.json"
+@pytest.fixture
+def evaluated(smear, tmp_path, call):
+    """Return a folder with test/, some labelled cells, and figures.json, what is right of them."""
     for name in ("dark", "light"):
         (tmp_path / "test" / name).mkdir(parents=True)
     for number in range(8):
         label = ("light", "dark")[number % 2]
         source = smear / "fields" / ("more" if number % 2 else ".") / f"{number}.png"
         shutil.copy(source, tmp_path / "test" / label)
+    figures = tmp_path / "figures.json"
     code, _, err = call("evaluate", smear / "m.wbcclf", tmp_path / "test", "-o", figures)
     assert code == 0, err
-    output = tmp_path / "count.csv"
-    command = (
-        "count",
-        smear / "m.wbcclf",
-        tmp_path / "test",
-        "-o",
-        output,
-        "--evaluation",
-        figures,
-    )
-    code, out, err = call(*command)
-    assert code == 0, err
-    table = pd.read_csv(output)
+    return tmp_path
+
+
+def corrected(model, folder):
+    options = ("-o", folder / "count.csv", "--evaluation", folder / "figures.json")
+    return "count", model, folder / "test", *options
+
+
+def test_what_evaluate_has_written_corrects_the_count(smear, evaluated, call):
+    code, out, err = call(*corrected(smear / "m.wbcclf", evaluated))
+    assert code == 0 and "warning" not in err, err
+    table = pd.read_csv(evaluated / "count.csv")
     assert table.columns.tolist()[-3:] == ["corrected", "corrected_low", "corrected_high"]
     assert table.corrected[:2].sum() == pytest.approx(100, abs=0.02) and np.isnan(
         table.corrected[2]
     )
     assert "corrected" in out
-    figures.write_text("no JSON")
-    code, _, err = call(*command)
-    assert code == 1 and "figures.json is not a JSON file" in err and "wbcclf evaluate" in err
-    figures.write_text("[1]")
-    code, _, err = call(*command)
-    assert code == 1 and "evaluation must be what evaluate_predictions returned" in err
+
+
+def test_an_evaluation_corrects_the_counts_of_its_model_alone(smear, evaluated, call):
+    shutil.copy(smear / "m.wbcclf", evaluated / "copy.wbcclf")
+    assert call(*corrected(evaluated / "copy.wbcclf", evaluated))[0] == 0
+    model = wbcclf.load_model(smear / "m.wbcclf")
+    next(model[-1].net_.module_.parameters()).data.mul_(1.01)
+    wbcclf.save_model(model, evaluated / "other.wbcclf")
+    (evaluated / "count.csv").unlink()
+    code, _, err = call(*corrected(evaluated / "other.wbcclf", evaluated))
+    assert code == 1 and "figures.json is of another model than" in err
+    assert f"`wbcclf evaluate {evaluated / 'other.wbcclf'} IMAGES -o FILE`" in err
+    assert not (evaluated / "count.csv").exists()
+    figures = json.loads((evaluated / "figures.json").read_text())
+    del figures["model_sha256"]
+    (evaluated / "figures.json").write_text(json.dumps(figures))
+    code, _, err = call(*corrected(evaluated / "other.wbcclf", evaluated))
+    assert code == 0 and "figures.json does not say which model it is of" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("no JSON", "figures.json is not a JSON file"),
+        ("[" * 100_000, "figures.json is not a JSON file"),
+        ("[1]", "figures.json holds no confusion matrix. Write one with `wbcclf evaluate"),
+        ('{"confusion": [[1]]}', "evaluation must be what evaluate_predictions returned"),
+        ('{"classes": 5, "confusion": [[1]]}', "evaluation['classes'] must be a list of classes"),
+        ('{"classes": ["a", "b"], "confusion": [[1], [1, 2]]}', "rows of different lengths"),
+    ],
+)
+def test_a_file_that_is_no_evaluation(smear, evaluated, call, text, says):
+    (evaluated / "figures.json").write_text(text)
+    code, _, err = call(*corrected(smear / "m.wbcclf", evaluated))
+    assert code == 1 and says in err
+    assert sorted(path.name for path in evaluated.iterdir()) == ["figures.json", "test"]
+
+
+def test_classes_that_are_not_white(smear, tmp_path, call):
+    command = ("count", smear / "m.wbcclf", smear / "fields" / "more", "-o", tmp_path / "c.csv")
+    code, out, err = call(*command, "--not-white", "dark")
+    assert code == 0, err
+    table = pd.read_csv(tmp_path / "c.csv").set_index("class")
+    assert table.index.tolist() == ["light", "dark", "uncertain"]
+    assert table.percent["light"] == 100
+    assert table.percent["dark"] == pytest.approx(
+        100 * table.cells["dark"] / table.cells["light"], abs=0.01
+    )
+    assert table.low_all.isna().tolist() == [False, True, True]
+    assert "dark, per 100 white cells" in out and "light, per" not in out
+    code, _, err = call(*command, "--not-white", "erythroblast")
+    assert code == 1 and "not_white names erythroblast. The model knows dark, light" in err
+
+
+def test_a_scan_larger_than_the_limit_of_pixels(smear, tmp_path, call):
+    field = smear / "fields" / "0.png"
+    command = ("count", smear / "m.wbcclf", field, "-o", tmp_path / "c.csv", "--max-pixels")
+    code, _, err = call(*command, 160 * 220 - 1)
+    assert code == 1 and "220 x 160 pixels are more than max_pixels=35199" in err
+    assert "--max-pixels" in err
+    assert call(*command, 160 * 220)[0] == 0
 
 
 def test_files_that_cannot_be_read_are_in_the_table_of_cells(smear, tmp_path, call):
@@ -215,11 +317,25 @@ def test_wrong_options(smear, tmp_path, call):
         ((tmp_path / "nowhere",), "nowhere does not exist"),
         ((smear / "fields", "--overlay", smear / "fields" / "seen"), "is where the fields are"),
         ((smear / "fields", "--cells", tmp_path / "no" / "cells.csv"), "does not exist"),
+        ((smear / "fields", "--overlay", smear / "m.wbcclf"), "m.wbcclf' is a file"),
+        ((smear / "fields", "--evaluation", tmp_path), "is a directory"),
         ((smear / "fields", "--min-probability", 2), "--min-probability"),
+        ((smear / "fields", "--max-pixels", 0), "--max-pixels"),
     ):
         code, _, err = call("count", smear / "m.wbcclf", *given, "-o", tmp_path / "c.csv")
         assert code in (1, 2) and message in err
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+@pytest.mark.parametrize("command", ["count", "predict", "evaluate"])
+def test_model_and_images_the_wrong_way_round(smear, tmp_path, call, command):
+    fields, model = smear / "fields", smear / "m.wbcclf"
+    for images in (fields, fields / "0.png"):
+        code, _, err = call(command, images, model, "-o", tmp_path / "result")
+        assert (
+            code == 1 and f"{images} is not a model file, but {model} is. Give the model f" in err
+        )
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_table_goes_to_a_pipe(smear, tmp_path, run):

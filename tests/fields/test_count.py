@@ -2,59 +2,20 @@
 
 import os
 import weakref
+from inspect import signature
 
 import numpy as np
 import pandas as pd
 import pytest
+from fields.two_classes import DARK, PALE, SIZE, draw, fit
 from PIL import Image
-from preprocessing.fields import Field
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
 
 from wbcclf import CellCropper, ImageLoader, count_cells, find_cells
 from wbcclf.exceptions import ImageReadError, SkippedFileWarning
 from wbcclf.fields import _count, _fields
 from wbcclf.inspection import evaluate_predictions
-
-PALE, DARK = (0.1, 0.2, 0.1), (0.3, 0.65, 0.3)  # cytoplasm of the two classes
-SIZE = 24
-
-
-class ByCytoplasm(ClassifierMixin, BaseEstimator):
-    """Tell pale cells from dark ones, by the light beside their nucleus."""
-
-    def fit(self, X, y):
-        self.classes_ = np.unique(y)
-        self.image_shape_ = X.shape[1:]
-        light = self.light(X)
-        self.means_ = [light[np.array(y) == label].mean() for label in self.classes_]
-        return self
-
-    def light(self, X):
-        assert X.shape[1:] == self.image_shape_ and X.dtype == np.uint8
-        self.seen = X
-        middle, off = SIZE // 2, 5 * SIZE // 24
-        rows, columns = [middle, middle, middle - off, middle + off], [middle - off, middle + off]
-        return X[:, rows, [*columns, middle, middle]].mean(axis=(1, 2))
-
-    def predict_proba(self, X):
-        nearer_dark = (self.means_[1] - self.light(X)) / (self.means_[1] - self.means_[0])
-        dark = np.clip(nearer_dark, 0.02, 0.98)
-        return np.stack([dark, 1 - dark], axis=1)
-
-    def predict(self, X):
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
-
-
-def draw(cells, height=320, width=400, seed=0):
-    """Return a field with a cell at every (x, y, cytoplasm)."""
-    field = Field(height, width, seed)
-    field.red_cells(keep_off=[(x, y, 38) for x, y, _ in cells])
-    for x, y, cytoplasm in cells:
-        field.white_cell(x, y, cytoplasm=cytoplasm)
-    return field.picture()
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +26,6 @@ def fields():
         draw([], seed=1),
         draw([(200, 150, DARK)], height=300, width=360, seed=2),
     ]
-
-
-def fit(step):
-    """Return a pipeline that has seen single cells, cut or whole."""
-    pictures = np.array(
-        [draw([(95, 95, colour)], 190, 190, seed) for seed in range(2) for colour in (DARK, PALE)]
-    )
-    return make_pipeline(step, ByCytoplasm()).fit(pictures, ["dark", "pale"] * 2)
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +121,21 @@ def test_uncertain_cells_have_a_row_and_no_per_cent(model, fields):
     # A probability that is the threshold is enough.
     least = float(certainty.min())
     assert count_cells(model, unclear, min_probability=least).table["cells"][2] == 0
-    assert count_cells(model, unclear, min_probability=1).table["cells"].tolist() == [0, 0, 4]
+    with pytest.warns(UserWarning, match="4 of 4 cells are uncertain"):
+        assert count_cells(model, unclear, min_probability=1).table["cells"].tolist() == [0, 0, 4]
+
+
+def test_more_than_a_quarter_of_uncertain_cells_is_warned_of(model, fields):
+    between = tuple((a + b) / 2 for a, b in zip(PALE, DARK, strict=True))
+    unclear = draw([(120, 120, between)])
+    count_cells(model, [*fields, unclear], min_probability=0.8)  # one of four
+    with pytest.warns(UserWarning, match="1 of 3 cells are uncertain, more than a quarter"):
+        count_cells(model, [fields[0], unclear], min_probability=0.8)
+    # A cell that the border cuts is not counted, certain or not.
+    at_border = draw([(90, 310, DARK), (280, 310, DARK)])
+    with pytest.warns(UserWarning, match="1 of 3 cells are uncertain"):
+        count = count_cells(model, [fields[0], unclear, at_border], min_probability=0.8)
+    assert (count.cells["status"] == "border").sum() == 2
 
 
 def test_the_correction_is_of_all_that_is_counted(model, fields):
@@ -176,7 +143,8 @@ def test_the_correction_is_of_all_that_is_counted(model, fields):
     predicted = np.concatenate([np.repeat(["dark", "pale"], [40, 10]), np.repeat("pale", 50)])
     evaluation = evaluate_predictions(y, predicted)
     one = count_cells(model, fields, evaluation=evaluation).table
-    none_called = count_cells(model, fields, evaluation=evaluation, min_probability=1).table
+    with pytest.warns(UserWarning, match="uncertain"):
+        none_called = count_cells(model, fields, evaluation=evaluation, min_probability=1).table
     # Two of three were called dark, as eight in ten dark ones are: 0.8 p = 2 / 3.
     assert one["corrected"][:2] == pytest.approx([100 / 1.2, 100 - 100 / 1.2], abs=0.1)
     assert (one["corrected_low"] < one["corrected"])[:2].all()
@@ -190,26 +158,28 @@ def test_the_correction_is_of_all_that_is_counted(model, fields):
     np.testing.assert_array_equal(one["corrected_low"], again["corrected_low"])
 
 
-@pytest.mark.parametrize(
-    ("evaluation", "error", "message"),
-    [
-        (np.eye(2), TypeError, "evaluation must be what evaluate_predictions returned"),
-        ({"confusion": [[1]]}, TypeError, "with classes and confusion"),
-        ({"classes": ["dark", "pale"], "confusion": [[1, 2, 3]]}, ValueError, "2 classes.*1, 3"),
-        ({"classes": ["dark", "pale"], "confusion": [[0.5, 1], [0, 1]]}, ValueError, "float64"),
-        ({"classes": ["dark", "pale"], "confusion": [[-1, 2], [0, 1]]}, ValueError, "counts"),
-        ({"classes": ["dark", "pale"], "confusion": [[1, 2], [0, 0]]}, ValueError, "class pale"),
-        ({"classes": ["dark"], "confusion": [[1]]}, ValueError, "no cell .* class pale"),
-        (
-            {"classes": ["dark", "odd", "pale"], "confusion": np.eye(3, dtype=int)},
-            ValueError,
-            "does not know: odd.*knows dark, pale",
-        ),
-    ],
-)
-def test_an_evaluation_that_is_none(model, fields, evaluation, error, message):
-    with pytest.raises(error, match=message):
-        count_cells(model, fields, evaluation=evaluation)
+def test_classes_that_are_not_white_come_last_per_100_white_cells(model, fields):
+    count = count_cells(model, fields, not_white=["dark"])
+    assert count.table["class"].tolist() == ["pale", "dark", "uncertain"]
+    assert count.table["cells"].tolist() == [1, 2, 0]
+    assert count.table["percent"][:2].tolist() == [100, 200]
+    assert count.cells["label"].tolist() == ["dark", "pale", "dark"]
+    with pytest.raises(ValueError, match=r"not_white names odd\. The model knows dark, pale"):
+        count_cells(model, fields, not_white=["odd", "dark"])
+
+
+def test_a_class_called_uncertain_would_be_taken_for_the_uncertain_cells(model, fields):
+    other = fit(ImageLoader(SIZE, crop=CellCropper()))
+    other[-1].classes_ = np.array(["dark", "Uncertain"])
+    with pytest.raises(ValueError, match=r"The model has a class 'Uncertain'.*another name"):
+        count_cells(other, fields)
+
+
+def test_a_large_scan_is_read_if_it_is_allowed(model, files):
+    n_pixels = 320 * 400  # of the largest
+    with pytest.raises(ImageReadError, match=r"2 of 3 files.*\n.*max_pixels=127999.*raise max_pix"):
+        count_cells(model, files, max_pixels=n_pixels - 1)
+    assert count_cells(model, files, max_pixels=n_pixels).table["cells"].tolist() == [2, 1, 0]
 
 
 def test_files_that_cannot_be_read(model, files):
@@ -266,6 +236,8 @@ def test_fields_that_are_none(model, given, error, message):
     [
         ({"min_probability": 1.5}, "min_probability must be from 0 to 1"),
         ({"min_probability": "high"}, "min_probability must be"),
+        ({"min_probability": True}, "min_probability must be .* got True"),
+        ({"max_pixels": 0}, "max_pixels must be a positive int, got 0"),
         ({"on_error": "ignore"}, "on_error must be one of"),
         ({"n_jobs": 0}, "n_jobs"),
     ],
@@ -317,6 +289,12 @@ def test_overlays_do_not_lie_among_the_fields(model, files):
     assert len(list(files.iterdir())) == 3
 
 
+def test_overlays_cannot_lie_in_a_file(model, files):
+    for folder in (files / "0.png", files / "0.png" / "below"):
+        with pytest.raises(ValueError, match=r"cannot be a folder.*0\.png is a file"):
+            count_cells(model, files, overlay_dir=folder)
+
+
 def test_overlays_overwrite_no_field(model, files):
     (files / "below").mkdir()
     os.link(files / "0.png", files / "below" / "1.png")
@@ -337,11 +315,11 @@ def test_a_field_that_could_not_be_read_is_tried_again(model, files, tmp_path):
     whole = broken.read_bytes()
     status = broken.stat()
 
+    defaults = {name: each.default for name, each in signature(count_cells).parameters.items()}
+    options = defaults | {"model": model, "fields": files, "on_error": "skip"}
+
     def count():
-        options = {"min_probability": 0.5, "overlay_dir": None, "n_jobs": 1, "random_state": 0}
-        return _count.count_fields(
-            *(model, files), evaluation=None, on_error="skip", verbose=0, parts=tmp_path, **options
-        )
+        return _count.count_fields(**options, parts=tmp_path)
 
     broken.write_bytes(b"x" * len(whole))
     os.utime(broken, ns=(status.st_atime_ns, status.st_mtime_ns))

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import beta, binomtest, chi2
 
 from wbcclf.fields import _statistics
-from wbcclf.fields._statistics import correct, wilson
+from wbcclf.fields._statistics import correct, wilson, wilson_ratio
 
 # A healthy adult: neutrophils, lymphocytes, monocytes, eosinophils, basophils.
 SHARES = np.array([0.60, 0.30, 0.06, 0.03, 0.01])
@@ -64,8 +64,25 @@ def test_the_intervals_for_all_classes_hold_together(total):
     assert share_that_hold(1) < 0.87  # what they are for
 
 
+@pytest.mark.parametrize(("rate", "n_white"), [(0.01, 200), (0.1, 100), (0.5, 200), (4, 50)])
+def test_the_interval_of_cells_per_white_cell_holds_the_truth(rate, n_white):
+    """If so much blood is looked at, and if so many white cells are counted."""
+    random = np.random.default_rng(0)
+    n_times = 4000
+    drops = zip(
+        random.poisson(rate * n_white, n_times), random.poisson(n_white, n_times), strict=True
+    )
+    until = ((n, n_white) for n in random.negative_binomial(n_white, 1 / (1 + rate), n_times))
+    for counts in (drops, until):
+        limits = np.array([wilson_ratio(np.array([n]), white)[0] for n, white in counts])
+        hold = np.mean((limits[:, 0] <= rate) & (rate <= limits[:, 1]))
+        assert 0.935 < hold < 0.97  # chance alone makes 0.01 either way
+
+
 def test_no_cells_have_no_interval():
     assert np.isnan(wilson(np.zeros(3, int), 0)).all()
+    assert np.isnan(wilson_ratio(np.array([0, 5]), 0)).all()
+    assert wilson_ratio(np.zeros(0, int), 5).shape == (0, 2)
     shares, limits = correct(np.zeros(3, int), np.eye(3, dtype=int), 0)
     assert np.isnan(shares).all() and np.isnan(limits).all()
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,9 +12,10 @@ import numpy as np
 import typer
 from sklearn.utils import Bunch
 
-import wbcclf
 from wbcclf._parts import file_digest, parts_folder, remove_parts
-from wbcclf.cli._console import out, print_table
+from wbcclf._store import SUFFIX
+from wbcclf.cli._console import out, print_table, warn
+from wbcclf.cli._evaluate import read_figures
 from wbcclf.cli._output import check_not_read, check_output, save, warn_of_formulas, write_csv
 from wbcclf.cli._predict import list_images, name_of
 from wbcclf.cli._shared import (
@@ -23,8 +24,10 @@ from wbcclf.cli._shared import (
     OnErrorOption,
     Skipped,
     check_broken,
+    read_model,
     report_left_out,
 )
+from wbcclf.datasets._decode import MAX_PIXELS
 from wbcclf.fields._count import count_fields
 
 
@@ -52,6 +55,7 @@ def count(
         Path | None,
         typer.Option(
             metavar="DIR",
+            file_okay=False,
             help="Also write JPEG copies of the fields, with a box, label and probability at every "
             "cell.",
         ),
@@ -75,6 +79,24 @@ def count(
             "not trained on. The table then also has per cent corrected for the errors seen there.",
         ),
     ] = None,
+    not_white: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CLASS",
+            help="A class of the model that is not of white cells, such as erythroblast. It is no "
+            "part of the 100 per cent, but given per 100 white cells. Repeat the option for every "
+            "such class.",
+        ),
+    ] = None,
+    max_pixels: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="A field of more pixels is not read: a small file can become a picture of any "
+            "size. Raise it for large scans that you trust.",
+        ),
+    ] = MAX_PIXELS,
     on_error: OnErrorOption = OnError.warn,
 ) -> None:
     """Count the white blood cells of whole fields: a differential.
@@ -91,60 +113,71 @@ def count(
     Example: wbcclf count model.wbcclf fields/ -o count.csv --overlay seen/
 
     Example: wbcclf count model.wbcclf fields/ --evaluation figures.json
+
+    Example: wbcclf count model.wbcclf fields/ --not-white erythroblast
     """
     for path in (output, cells):
         if path is not None:
             check_output(path)
-    model = wbcclf.load_model(model_file)
+    model = read_model(model_file, fields)
     listing = list_images(fields)
     inputs = [model_file, *listing.paths, *([evaluation] if evaluation else [])]
     check_not_read(output, inputs)
     if cells is not None:
         check_not_read(cells, [*inputs, output])
     digest = file_digest(model_file)
+    figures = None if evaluation is None else read_figures(evaluation, model_file, digest)
     parts = parts_folder(output, digest)
     is_file = output.is_file() or not output.exists()  # no parts beside a pipe or device
-    found = count_fields(
-        model,
-        listing.root or listing.paths,
-        evaluation=None if evaluation is None else read_evaluation(evaluation),
-        min_probability=min_probability,
-        overlay_dir=overlay,
-        on_error="skip",
-        n_jobs=None,
-        random_state=0,
-        verbose=1,
-        parts=parts if is_file else None,
-        identity=digest,
-    )
-    others = listing.skipped
-    known = set(others)
-    broken = [item for item in found.skipped if item not in known]
-    check_broken(broken, len(listing.paths), on_error)
-    all_in = f"The column error of {cells} names all." if cells else "--cells FILE names all."
-    report_left_out(broken, others, len(listing.paths), on_error, all_in)
-    save(output, lambda path: write_csv(path, table_lines(found.table)))
-    if cells is not None:
-        root, classes, left_out = listing.root, model.classes_.tolist(), broken + others
-        save(cells, lambda path: write_csv(path, cell_lines(found, left_out, classes, root)))
-        files = [*found.fields, *(path for path, _ in left_out)]
-        warn_of_formulas(cells, [*(name_of(file, root) for file in files), *map(str, classes)])
-    remove_parts(parts)
-    print_count(found)
+    with resumable(parts):
+        found = count_fields(
+            model,
+            listing.root or listing.paths,
+            evaluation=figures,
+            not_white=not_white or (),
+            min_probability=min_probability,
+            overlay_dir=overlay,
+            max_pixels=max_pixels,
+            on_error="skip",
+            n_jobs=None,
+            random_state=0,
+            verbose=1,
+            parts=parts if is_file else None,
+            identity=digest,
+        )
+        others = listing.skipped
+        known = set(others)
+        broken = [item for item in found.skipped if item not in known]
+        check_broken(broken, len(listing.paths), on_error)
+        all_in = f"The column error of {cells} names all." if cells else "--cells FILE names all."
+        report_left_out(broken, others, len(listing.paths), on_error, all_in)
+        save(output, lambda path: write_csv(path, table_lines(found.table)))
+        if cells is not None:
+            root, classes, left_out = listing.root, model.classes_.tolist(), broken + others
+            save(cells, lambda path: write_csv(path, cell_lines(found, left_out, classes, root)))
+            files = [*found.fields, *(path for path, _ in left_out)]
+            warn_of_formulas(cells, [*(name_of(file, root) for file in files), *map(str, classes)])
+    print_count(found, not_white or [])
     for what, path in (("Table", output), ("Cells", cells), ("Overlays", overlay)):
         if path is not None:
             out.print(f"{what}: {path}")
 
 
-def read_evaluation(path: Path) -> Any:
-    """Return what `wbcclf evaluate --output` wrote."""
+@contextmanager
+def resumable(parts: Path) -> Iterator[None]:
+    """Keep what a run has found if it fails, and say so; leave nothing if it ends well."""
+    ended_well = False
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(
-            f"--evaluation {path} is not a JSON file ({error}). Write one with `wbcclf evaluate "
-            "MODEL IMAGES -o FILE`."
-        ) from error
+        yield
+        ended_well = True
+    finally:
+        if ended_well or not any(parts.rglob(f"*{SUFFIX}")):
+            remove_parts(parts)
+        else:
+            warn(
+                f"what was found is kept in {parts.parent}: the same command goes on from there. "
+                "Remove this folder if you do not want that."
+            )
 
 
 def table_lines(table: dict[str, np.ndarray]) -> list[list]:
@@ -171,7 +204,7 @@ def cell_lines(found: Bunch, left_out: Skipped, classes: list, root: Path | None
         yield [name_of(path, root), reason, *[""] * (len(header) - 1 + len(classes))]
 
 
-def print_count(found: Bunch) -> None:
+def print_count(found: Bunch, not_white: list[str]) -> None:
     """Print the table, and what is not in it."""
     table = found.table
     header = ["class", "cells", "per cent", "95% interval", "for all classes at once"]
@@ -188,7 +221,8 @@ def print_count(found: Bunch) -> None:
         ]
         if "corrected" in row:
             figures.insert(3, f"{row['corrected']:.1f}")
-        rows.append([label, row["cells"], *("" if "nan" in text else text for text in figures)])
+        name = f"{label}, per 100 white cells" if label in not_white else label
+        rows.append([name, row["cells"], *("" if "nan" in text else text for text in figures)])
     print_table(header, rows)
     status = Counter(found.cells["status"].tolist())
     n_empty = len(found.fields) - len(set(found.cells["field"].tolist()))

@@ -11,15 +11,16 @@ import numpy as np
 import typer
 from sklearn.utils import Bunch
 
-import wbcclf
 from wbcclf._files import replacing
+from wbcclf._parts import file_digest
 from wbcclf.cli._classes import match_classes, parse_map
 from wbcclf.cli._console import out, print_table, warn
 from wbcclf.cli._output import check_output, require, save
-from wbcclf.cli._shared import CHUNK, ModelFile, OnError, OnErrorOption, collect
+from wbcclf.cli._shared import CHUNK, ModelFile, OnError, OnErrorOption, collect, read_model
 from wbcclf.cli._source import LabelColumn, LabelledImages, PathColumn, Root, Source
 from wbcclf.inspection import EvaluationDisplay, evaluate_predictions, predict_files
 
+DIGEST = "model_sha256"  # in the file of figures, of the model's file
 # The figures that are not of one class.
 OVERALL = ("n_samples", "accuracy", "accuracy_interval", "balanced_accuracy", "macro_f1")
 
@@ -76,7 +77,7 @@ def evaluate(
         f"--plot {plot}: the suffix must be .png, .svg or .pdf.",
     )
     renamed = parse_map(map_ or [])
-    model = wbcclf.load_model(model_file)
+    model = read_model(model_file, [images])
     listing = Source(images, path_column, label_column, root).list()
     known = [str(label) for label in model.classes_]  # names of folders are text
     class_of = match_classes(listing.target_names, known, renamed)
@@ -95,7 +96,7 @@ def evaluate(
     print_evaluation(result)
     if output is not None:
         left_out = [{"file": path, "reason": reason} for path, reason in broken + listing.skipped]
-        figures = result | {"left_out": left_out}
+        figures = result | {DIGEST: file_digest(model_file), "left_out": left_out}
         if found.uncut is not None:
             figures["no_cell_found"] = found.uncut
         save(output, lambda path: write_json(path, figures))
@@ -103,6 +104,39 @@ def evaluate(
     if plot is not None:
         save(plot, lambda path: draw(path, result))
         out.print(f"Confusion matrix: {plot}")
+
+
+def read_figures(path: Path, model_file: Path, digest: str) -> dict[str, Any]:
+    """Return the figures of a model that `wbcclf evaluate --output` has written.
+
+    Raises
+    ------
+    ValueError
+        If there are none in the file, or if they are of another model.
+    """
+    try:
+        figures = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"--evaluation {path} is not a JSON file ({error}). Write one with `wbcclf evaluate "
+            "MODEL IMAGES -o FILE`."
+        ) from error
+    require(
+        isinstance(figures, dict) and "confusion" in figures,
+        f"--evaluation {path} holds no confusion matrix. Write one with `wbcclf evaluate MODEL "
+        "IMAGES -o FILE`.",
+    )
+    if DIGEST not in figures:
+        warn(
+            f"--evaluation {path} does not say which model it is of, since an older version wrote "
+            f"it. If it is not of {model_file}, the corrected per cent are wrong."
+        )
+    require(
+        figures.get(DIGEST, digest) == digest,
+        f"--evaluation {path} is of another model than {model_file}, or that was saved anew. "
+        f"Evaluate this one: `wbcclf evaluate {model_file} IMAGES -o FILE`.",
+    )
+    return figures
 
 
 def write_json(path: Path, figures: dict[str, Any]) -> None:

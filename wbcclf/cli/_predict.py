@@ -21,7 +21,15 @@ from wbcclf.cli._output import (
     warn_of_formulas,
     write_csv,
 )
-from wbcclf.cli._shared import CHUNK, ModelFile, OnError, OnErrorOption, collect, counts_text
+from wbcclf.cli._shared import (
+    CHUNK,
+    ModelFile,
+    OnError,
+    OnErrorOption,
+    collect,
+    counts_text,
+    read_model,
+)
 from wbcclf.inspection import predict_files
 
 
@@ -60,7 +68,7 @@ def predict(
     Example: wbcclf predict model.wbcclf a.jpg b.jpg -o predictions.csv
     """
     check_output(output)
-    model = wbcclf.load_model(model_file)
+    model = read_model(model_file, images)
     listing = list_images(images)
     paths = listing.paths
     check_not_read(output, [model_file, *paths])

@@ -6,13 +6,15 @@ from collections import Counter
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
 from sklearn.utils import Bunch
 
+import wbcclf
 from wbcclf._files import some
+from wbcclf._model_file import is_model_file
 from wbcclf._progress import progress_bar
 from wbcclf.cli._console import warn
 from wbcclf.exceptions import ImageReadError
@@ -41,6 +43,21 @@ OnErrorOption = Annotated[
         "them out and warn. skip: leave them out silently."
     ),
 ]
+
+
+def read_model(model_file: Path, images: list[Path]) -> Any:
+    """Return the model of a file; the error says so if it was given among the images."""
+
+    def is_model(path: Path) -> bool:
+        return path.is_file() and is_model_file(path)
+
+    if not is_model(model_file):
+        for path in filter(is_model, images):
+            raise ValueError(
+                f"{model_file} is not a model file, but {path} is. Give the model first, then the "
+                "images."
+            )
+    return wbcclf.load_model(model_file)
 
 
 def check_broken(broken: Skipped, n_images: int, on_error: OnError) -> None:

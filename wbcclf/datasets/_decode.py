@@ -135,7 +135,7 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageReadError(
             f"{width} x {height} pixels are more than max_pixels={max_pixels} (a decompression "
-            "bomb?); raise max_pixels if the file is to be trusted"
+            "bomb?); raise max_pixels (wbcclf count --max-pixels) if the file is to be trusted"
         )
 
 

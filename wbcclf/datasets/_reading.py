@@ -15,6 +15,7 @@ import numpy as np
 
 from wbcclf import _spill
 from wbcclf._files import some
+from wbcclf._images import Interval
 from wbcclf._store import Store, make_store
 from wbcclf._threads import n_threads, run_blocks_in_threads
 from wbcclf._warnings import warn
@@ -42,7 +43,7 @@ def check_reading(
         raise ValueError(f"on_error must be one of {', '.join(ON_ERROR)}, got {on_error!r}.")
     check_crop(crop, image_size)
     n_threads(n_jobs)
-    if not isinstance(max_pixels, Integral) or max_pixels < 1:
+    if not Interval(Integral, 1, None, closed="left").is_satisfied_by(max_pixels):
         raise ValueError(f"max_pixels must be a positive int, got {max_pixels!r}.")
     make_store(memory)
     _spill.empty((0,), np.uint8, spill_dir)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from sklearn.utils import Bunch
 
-from wbcclf._files import some
+from wbcclf._images import Interval
 from wbcclf._store import Store
-from wbcclf._threads import advancing, n_threads
+from wbcclf._threads import advancing
 from wbcclf._warnings import warn
-from wbcclf.datasets._reading import ON_ERROR, report_failures
+from wbcclf.datasets._decode import MAX_PIXELS
+from wbcclf.datasets._reading import check_reading, report_failures
 from wbcclf.fields._fields import (
     FieldReader,
     Found,
@@ -24,10 +25,14 @@ from wbcclf.fields._fields import (
     read_field,
 )
 from wbcclf.fields._overlay import BORDER, COLOURS, UNCERTAIN, draw_field
-from wbcclf.fields._statistics import correct, wilson
+from wbcclf.fields._table import find_white, make_table, read_confusion
 from wbcclf.inspection._files import model_parts
 
 BLOCK = 16  # fields that are classified together, and kept together
+# Share of uncertain cells. If all are of one class, its per cent is wrong by up to 25 points, as by
+# chance in a count of a dozen cells. A model leaves about a tenth on pictures like those that it
+# was trained on (docs/counting.md).
+MOST_UNCERTAIN = 0.25
 
 
 def count_cells(
@@ -35,8 +40,10 @@ def count_cells(
     fields: Any,
     *,
     evaluation: Mapping | None = None,
+    not_white: Iterable = (),
     min_probability: float = 0.5,
     overlay_dir: str | os.PathLike | None = None,
+    max_pixels: int = MAX_PIXELS,
     on_error: str = "raise",
     n_jobs: int | None = None,
     random_state: int | np.random.RandomState | None = 0,
@@ -57,11 +64,17 @@ def count_cells(
     evaluation : Bunch or dict, default=None
         What :func:`wbcclf.inspection.evaluate_predictions` returned for `model` on cells that it
         was not trained on. The table then also holds per cent corrected for the errors seen there.
+    not_white : list of classes, default=()
+        Classes of the model that are not white cells, such as ``["erythroblast"]``. They are no
+        part of the 100 per cent. Their rows give them per 100 white cells, as laboratories do.
     min_probability : float, default=0.5
         In [0, 1]. A cell whose predicted class is less probable than this is uncertain.
     overlay_dir : path or None, default=None
         Folder for JPEG copies of the fields, with a box, label and probability at every cell. Made
         if it does not exist. It must not be where the fields are.
+    max_pixels : int, default=89478485
+        A file with more pixels is not decoded and counts as unreadable: a small file can become a
+        picture of any size. A scan of 20,000 x 20,000 pixels needs 400 million, and some 2 GB.
     on_error : {"raise", "warn", "skip"}, default="raise"
         What to do about files that cannot be read, after all were tried: raise an error that names
         them, leave them out and warn, or leave them out.
@@ -81,7 +94,8 @@ def count_cells(
             Columns of the table, for ``pandas.DataFrame(count.table)``: `class`, `cells`,
             `percent`, its 95% interval `low` and `high`, and `low_all` and `high_all`, which hold
             for all classes at once. With `evaluation`, also `corrected`, `corrected_low` and
-            `corrected_high`. The last row counts the uncertain cells, without per cent.
+            `corrected_high`. Classes of `not_white` come after the others, without `low_all` and
+            `high_all`. The last row counts the uncertain cells, without per cent.
         cells : dict of ndarrays of shape (n_cells,)
             Columns `field`, `min_row`, `min_col`, `max_row`, `max_col` (in pixels, half-open),
             `status` ("called", "uncertain", or "border" for a cell that is not counted, since the
@@ -98,10 +112,11 @@ def count_cells(
     ------
     TypeError
         If `model` is not a classifier with `predict_proba`, if the size of its images is unknown,
-        or if `fields` holds anything but paths or pictures of uint8.
+        if `fields` holds anything but paths or pictures of uint8, or if `not_white` is no list.
     ValueError
-        If a parameter is out of range, there is no field, the model was trained on grey images,
-        `evaluation` is of other classes than the model's, or `overlay_dir` is where the fields are.
+        If a parameter is out of range, there is no field, the model was trained on grey images or
+        has a class "uncertain", `evaluation` or `not_white` is of other classes than the model's,
+        or `overlay_dir` is a file or where the fields are.
     FileNotFoundError
         If `fields` is a single path of neither a folder nor a file.
     ImageReadError
@@ -112,7 +127,8 @@ def count_cells(
     Warns
     -----
     UserWarning
-        If the model has no cropper, or no field has a white cell.
+        If the model has no cropper, no field has a white cell, or more than a quarter of the cells
+        are uncertain.
 
     See Also
     --------
@@ -120,10 +136,9 @@ def count_cells(
 
     Notes
     -----
-    **Per cent** is of the called cells. If one class is more often uncertain than others, its share
-    comes out too small: read the row of the uncertain cells first. A class of nucleated red cells
-    (erythroblasts) is part of the 100 per cent; a laboratory reports them apart, per 100 white
-    cells.
+    **Per cent** is of the called white cells. If one class is more often uncertain than others, its
+    share comes out too small: read the row of the uncertain cells first. Nucleated red cells
+    (erythroblasts) are among the white cells unless `not_white` names their class.
 
     **Intervals.** Chance decides which cells are counted. For differentials, Rümke's table gives
     the exact 95% limits; the reference method is in [1]_. `low` and `high` are Wilson's
@@ -132,8 +147,9 @@ def count_cells(
     least one is often missed. `low_all` and `high_all` are Goodman's [3]_: in about 95 of 100
     counts, they hold for all classes at once. They are Wilson's with Bonferroni's correction, so
     they suit rare classes, too. (Those of Sison and Glaz [4]_ are equally wide for all classes and
-    meant for seven or more.) All of them take the cells as drawn at random from the blood. The
-    error from an uneven smear comes on top.
+    meant for seven or more.) For a class that is not white, it is Wilson's interval of the share s
+    in its own and the white cells, as the ratio s / (1 - s). All of them take the cells as drawn at
+    random from the blood. The error from an uneven smear comes on top.
 
     **Borders.** A cell that the upper or left border cuts is counted. One that the lower or right
     border cuts is not. This is the rule for counting chambers. So a cell on a border that two
@@ -144,7 +160,8 @@ def count_cells(
     **Correction.** `corrected` holds the true per cent that are most likely, given how often the
     model takes each class for each other one. Where none is 0, it is the estimate of Rogan and
     Gladen [6]_, for many classes. It is of all cells that are counted, the uncertain ones by their
-    most probable class, because `evaluation` counts them so, too. Its interval comes from 2,000
+    most probable class, because `evaluation` counts them so, too. The true white cells are 100
+    per cent, and the true cells of `not_white` are per 100 of them. Its interval comes from 2,000
     draws of the counts and of the confusion matrix, so it also allows for the limited number of
     evaluated cells. It is true only if the model errs on these fields as it did on those cells.
 
@@ -182,8 +199,10 @@ def count_cells(
         model,
         fields,
         evaluation=evaluation,
+        not_white=not_white,
         min_probability=min_probability,
         overlay_dir=overlay_dir,
+        max_pixels=max_pixels,
         on_error=on_error,
         n_jobs=n_jobs,
         random_state=random_state,
@@ -196,8 +215,10 @@ def count_fields(
     fields: Any,
     *,
     evaluation: Mapping | None,
+    not_white: Iterable,
     min_probability: float,
     overlay_dir: str | os.PathLike | None,
+    max_pixels: int,
     on_error: str,
     n_jobs: int | None,
     random_state: int | np.random.RandomState | None,
@@ -215,41 +236,40 @@ def count_fields(
     identity : str
         A digest of the model.
     """
-    if not isinstance(min_probability, Real) or not 0 <= min_probability <= 1:
+    if not Interval(Real, 0, 1, closed="both").is_satisfied_by(min_probability):
         raise ValueError(f"min_probability must be from 0 to 1, got {min_probability!r}.")
-    if on_error not in ON_ERROR:
-        raise ValueError(f"on_error must be one of {', '.join(ON_ERROR)}, got {on_error!r}.")
-    n_threads(n_jobs)
+    check_reading(on_error, None, None, n_jobs, max_pixels, memory=None, spill_dir=None)
     steps = model_parts(getattr(model, "best_estimator_", model))
     classes = [str(label) for label in steps[-1].classes_]
-    confusion = None if evaluation is None else _confusion(evaluation, classes)
+    is_white = find_white(classes, not_white)
+    confusion = None if evaluation is None else read_confusion(evaluation, classes)
     sources, names, left_out = list_fields(fields)
     overlays = overlay_paths(overlay_dir, fields, names)
     store = None if parts is None else Store(parts, float("inf"))
-    reader = FieldReader(*steps, store, identity)
-    blocks = []
-    with advancing(len(sources), verbose, "Fields") as advance:
-        for start in range(0, len(sources), BLOCK):
-            block = range(start, min(start + BLOCK, len(sources)))
-            found = reader.read(sources[start : block.stop], n_jobs)
-            found = found._replace(field=found.field + start)
-            blocks.append(found)
-            for number in block if overlays is not None else ():
-                if not found.reasons[number - start]:
-                    picture = read_field(sources[number], reader.max_pixels)
-                    cells = found.cells_of(number)
-                    _draw(overlays[number], picture, cells, classes, min_probability)
-            advance(len(block))
-    found = Found(*map(np.concatenate, zip(*blocks, strict=True)))
+    reader = FieldReader(*steps, max_pixels, store, identity)
+
+    def overlay(number: int, cells: Found) -> None:
+        if overlays is not None:
+            picture = read_field(sources[number], max_pixels)
+            _draw(overlays[number], picture, cells, classes, min_probability)
+
+    found = _find(reader, sources, overlay, n_jobs, verbose)
     read = found.reasons == ""
     failures = [(names[number], str(found.reasons[number])) for number in np.flatnonzero(~read)]
     report_failures(failures, len(sources), on_error, 'Give on_error="warn" to leave them out.')
     if not len(found.labels):
         warn(f"No white cell was found in {read.sum()} fields.")
     status = found.status(min_probability)
+    n_counted, n_uncertain = (status != "border").sum(), (status == "uncertain").sum()
+    if n_uncertain > MOST_UNCERTAIN * n_counted:
+        warn(
+            f"{n_uncertain} of {n_counted} cells are uncertain, more than a quarter: the table is "
+            "not a result. Look at them in overlays. Stain, microscope or camera may not be "
+            "those that the model was trained on."
+        )
     sides = ("min_row", "min_col", "max_row", "max_col")
     return Bunch(
-        table=_table(found.labels, status, classes, confusion, random_state),
+        table=make_table(found.labels, status, classes, is_white, confusion, random_state),
         cells={
             "field": np.array(names, dtype=object)[found.field],  # each name is in memory once
             **dict(zip(sides, found.boxes.T, strict=True)),
@@ -263,79 +283,25 @@ def count_fields(
     )
 
 
-def _table(
-    labels: np.ndarray,
-    status: np.ndarray,
-    classes: list[str],
-    confusion: np.ndarray | None,
-    random_state: int | np.random.RandomState | None,
-) -> dict[str, np.ndarray]:
-    """Return the columns of the table of classes, with a row for the uncertain cells."""
-    called = np.bincount(labels[status == "called"], minlength=len(classes))
-    n_called = int(called.sum())
-    columns = {
-        "percent": called / n_called if n_called else np.full(len(called), np.nan),
-        **_limits("{}", wilson(called, n_called)),
-        **_limits("{}_all", wilson(called, n_called, len(classes))),
-    }
-    if confusion is not None:
-        counted = np.bincount(labels[status != "border"], minlength=len(classes))
-        columns["corrected"], limits = correct(counted, confusion, random_state)
-        columns |= _limits("corrected_{}", limits)
-    return {
-        "class": np.array([*classes, "uncertain"]),
-        "cells": np.append(called, np.count_nonzero(status == "uncertain")),
-        **{name: np.append(100 * column, np.nan) for name, column in columns.items()},
-    }
-
-
-def _limits(name: str, limits: np.ndarray) -> dict[str, np.ndarray]:
-    return {
-        name.format(side): column for side, column in zip(("low", "high"), limits.T, strict=True)
-    }
-
-
-def _confusion(evaluation: Any, classes: list[str]) -> np.ndarray:
-    """Return the confusion matrix in the order of a model's classes.
-
-    Raises
-    ------
-    TypeError
-        If `evaluation` has none.
-    ValueError
-        If it is of other classes, or a class has no cell.
-    """
-    if not isinstance(evaluation, Mapping) or not {"classes", "confusion"} <= set(evaluation):
-        raise TypeError(
-            "evaluation must be what evaluate_predictions returned, with classes and confusion, "
-            f"got {type(evaluation).__name__}."
-        )
-    names = [str(label) for label in evaluation["classes"]]
-    matrix = np.asarray(evaluation["confusion"])
-    if (
-        matrix.shape != (len(names), len(names))
-        or matrix.dtype.kind not in "iu"
-        or matrix.min() < 0
-    ):
-        raise ValueError(
-            "evaluation['confusion'] must hold counts of cells, one row and one column for each of "
-            f"its {len(names)} classes, got shape {matrix.shape} and dtype {matrix.dtype}."
-        )
-    unknown = sorted(set(names) - set(classes))
-    if unknown:
-        raise ValueError(
-            f"evaluation is of classes that the model does not know: {some(unknown, 5)}. The model "
-            f"knows {some(classes, 20)}."
-        )
-    rows = {name: row for name, row in zip(names, matrix, strict=True) if row.any()}
-    missing = [name for name in classes if name not in rows]
-    if missing:
-        raise ValueError(
-            f"evaluation has no cell that truly is of class {some(missing, 5)}, so it does not "
-            "show what the model takes such cells for. Evaluate on cells of every class."
-        )
-    column = {name: k for k, name in enumerate(names)}
-    return np.array([rows[name][[column[other] for other in classes]] for name in classes])
+def _find(
+    reader: FieldReader,
+    sources: list[Any],
+    overlay: Callable[[int, Found], object],
+    n_jobs: int | None,
+    verbose: int,
+) -> Found:
+    """Return what is in all fields; call `overlay` for each with its number and its cells."""
+    blocks = []
+    with advancing(len(sources), verbose, "Fields") as advance:
+        for start in range(0, len(sources), BLOCK):
+            found = reader.read(sources[start : start + BLOCK], n_jobs)
+            found = found._replace(field=found.field + start)
+            blocks.append(found)
+            for number, reason in enumerate(found.reasons.tolist(), start):
+                if not reason:
+                    overlay(number, found.cells_of(number))
+            advance(len(found.reasons))
+    return Found(*map(np.concatenate, zip(*blocks, strict=True)))
 
 
 def _draw(

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from wbcclf._files import shown
 from wbcclf._images import check_image_size
 from wbcclf._parts import part_key
 from wbcclf._store import Store
@@ -74,6 +75,8 @@ class FieldReader:
     ----------
     loader, transformers, classifier
         Of the model, as ``model_parts`` gives them.
+    max_pixels : int
+        Largest number of pixels of a field.
     store : Store or None
         Keeps what is found in files; then there are no pictures.
     identity : str
@@ -85,10 +88,11 @@ class FieldReader:
         loader: ImageLoader,
         transformers: list,
         classifier: Any,
+        max_pixels: int,
         store: Store | None = None,
         identity: str = "",
     ) -> None:
-        self.max_pixels = loader.max_pixels
+        self.max_pixels = max_pixels
         self.cut_out, self.transformers = _cutter(loader, transformers, classifier)
         self.classifier = classifier
         self.store = store
@@ -226,11 +230,17 @@ def overlay_paths(overlay_dir: Any, fields: Any, names: list[str]) -> list[Path]
     Raises
     ------
     ValueError
-        If overlays would lie among the fields.
+        If there can be no such folder, or overlays would lie among the fields.
     """
     if overlay_dir is None:
         return None
     folder = Path(overlay_dir)
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ValueError(
+            f"overlay_dir={str(folder)!r} cannot be a folder, since {shown(str(there))} is a file. "
+            "Name another folder."
+        )
     is_folder = isinstance(fields, (str, os.PathLike)) and os.path.isdir(fields)
     paths = [Path(name).absolute() for name in names]
     root = Path(fields) if is_folder else Path(os.path.commonpath([p.parent for p in paths]))

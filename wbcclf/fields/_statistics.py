@@ -1,4 +1,4 @@
-"""Per cent of each class with its interval, and corrected for a classifier's errors."""
+"""The share of each class with its interval, and corrected for a classifier's errors."""
 
 from __future__ import annotations
 
@@ -37,10 +37,36 @@ def wilson(counts: np.ndarray, total: int, n_intervals: int = 1) -> np.ndarray:
     return np.clip(limits, 0, 1)  # rounding
 
 
+def wilson_ratio(counts: np.ndarray, n_white: int) -> np.ndarray:
+    """Return the 95% intervals (n_classes, 2) of cells per white cell.
+
+    Parameters
+    ----------
+    counts : ndarray of shape (n_classes,), int
+        Cells that are not white, which are counted beside these.
+    n_white : int
+        White cells; without any, the intervals are NaN.
+
+    Notes
+    -----
+    Both numbers depend on how much blood was looked at. Their sum does, too, and nothing else does
+    if it is taken as given: each cell then is of the class with the probability p, so that Wilson's
+    interval holds p. The ratio is p / (1 - p), which grows with p.
+    """
+    if n_white == 0:
+        return np.full((len(counts), 2), np.nan)
+    limits = [wilson(counts[[k]], count + n_white)[0] for k, count in enumerate(counts)]
+    shares = np.reshape(limits, (-1, 2))
+    return shares / (1 - shares)
+
+
 def correct(
-    counts: np.ndarray, confusion: np.ndarray, random_state: int | np.random.RandomState | None
+    counts: np.ndarray,
+    confusion: np.ndarray,
+    random_state: int | np.random.RandomState | None,
+    white: np.ndarray | slice = np.s_[:],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the true shares (n_classes,) behind predicted labels, and 95% intervals of them.
+    """Return the true cells of each class per white cell, and 95% intervals of them.
 
     Parameters
     ----------
@@ -49,6 +75,8 @@ def correct(
     confusion : ndarray of shape (n_classes, n_classes), int
         Test cells: true classes in rows, predicted ones in columns. No row is empty.
     random_state : int, RandomState or None
+    white : ndarray of int, or slice
+        The classes whose cells are white. If all are, the result is their shares.
 
     Returns
     -------
@@ -64,16 +92,23 @@ def correct(
     Jeffreys), and the test cells plus one for a whole row. Multinomial draws would never give what
     was not seen, so that a class of none would have no interval.
     """
-    if counts.sum() == 0:
+    if counts[white].sum() == 0:
         return np.full(len(counts), np.nan), np.full((len(counts), 2), np.nan)
     random = check_random_state(random_state)
     recall = confusion / confusion.sum(axis=1, keepdims=True)
-    shares = _most_likely(counts[None] / counts.sum(), recall[None])[0]
+    shares = _most_likely(counts[None] / counts.sum(), recall[None])
     drawn = _most_likely(
         _dirichlet(counts + 0.5, random), _dirichlet(confusion + 1 / len(confusion), random)
     )
+    (ratios,), drawn = _per_white(shares, white), _per_white(drawn, white)
     low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
-    return shares, np.stack([low, high], axis=1)
+    return ratios, np.stack([low, high], axis=1)
+
+
+def _per_white(shares: np.ndarray, white: np.ndarray | slice) -> np.ndarray:
+    """Return shares (n, n_classes) as cells per white cell."""
+    # If all that were called white may be errors, there is no upper limit, but a finite number.
+    return shares / np.maximum(shares[:, white].sum(axis=1, keepdims=True), 1e-9)
 
 
 def _dirichlet(parameters: np.ndarray, random: np.random.RandomState) -> np.ndarray:
