@@ -3,7 +3,7 @@
 Inside and outside are told apart by colour, by histograms of the picture itself, as GrabCut does
 (Rother, Kolmogorov and Blake 2004, 10.1145/1015706.1015720). The outline is star-shaped: one radius
 an angle, the closed path with the largest sum of log-likelihood ratios inside, found by dynamic
-programming in polar coordinates (Baggett et al. 2005, 10.1002/cyto.a.20172).
+programming in polar coordinates (Baggett et al. 2005, Cytometry Part A 67A).
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ def _cells(scene: _Scene) -> list[Cell]:
         # Cytoplasm may be as dense as a red cell, but most of it is near the nucleus.
         radius = red_cell_radius(dense & seen, away > CYTOPLASM * size)
     if radius is None:
-        # No scale: platelets alone are told by their size in the picture and in pixels.
+        # No scale: a nucleus is at least so large, and what is smaller is a platelet.
         least = min(np.sqrt(scene.full.size) / CROP, LEAST) / scene.factor
         radius = max(size / NUCLEUS, least)
     nuclei = group_nuclei(parts, areas, GAP * radius, SMALLEST_LOBE * np.pi * radius**2)
