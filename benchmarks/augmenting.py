@@ -19,6 +19,15 @@ from wbcclf import Augmenter, list_image_folder
 from wbcclf.datasets import ImageLoader
 
 N_IMAGES, BATCH = 1024, 64
+NO_COLOURS = dict.fromkeys(["brightness", "contrast", "saturation", "hue"], 0)
+LABORATORY = NO_COLOURS | {
+    "laboratory": 1,
+    "rotation": 0,
+    "shift": 0,
+    "zoom": 0,
+    "horizontal_flip": False,
+    "vertical_flip": False,
+}
 
 
 def cells():
@@ -86,19 +95,27 @@ def by_kornia(images):
     return lambda: [change(batch) for batch in floats.split(BATCH)]
 
 
-def by_our_tensors(images):
+def by_our_tensors(images, **params):
     batches = torch.from_numpy(images).split(BATCH)
-    return lambda: [Augmenter().augment(batch) for batch in batches]
+    return lambda: [Augmenter(**params).augment(batch) for batch in batches]
 
 
 def main():
     images = cells()
-    contestants = {"wbcclf": partial(Augmenter().augment, images)}
+    contestants = {
+        "wbcclf": partial(Augmenter().augment, images),
+        "wbcclf, laboratory=1 and nothing else": partial(Augmenter(**LABORATORY).augment, images),
+        "wbcclf, laboratory=1 in place of other colours": partial(
+            Augmenter(laboratory=1, **NO_COLOURS).augment, images
+        ),
+        "wbcclf, laboratory=1 and all else": partial(Augmenter(laboratory=1).augment, images),
+    }
     makers = {
         "albumentations, per image": by_albumentations,
         "torchvision v2, per image": by_torchvision,
         f"kornia, batches of {BATCH}": by_kornia,
         f"wbcclf, tensors on the CPU, batches of {BATCH}": by_our_tensors,
+        "the same, laboratory=1 and nothing else": partial(by_our_tensors, **LABORATORY),
     }
     for name, make in makers.items():
         try:

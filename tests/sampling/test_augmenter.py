@@ -76,6 +76,7 @@ parameters = st.fixed_dictionaries(
         "saturation": fractions,
         "hue": st.floats(0, 0.5),
         "stain": fractions,
+        "laboratory": fractions,
         "fill": st.sampled_from(["reflect", "nearest", "constant"]),
         "n_copies": st.integers(0, 3),
         "random_state": st.integers(0, 99),
@@ -137,10 +138,14 @@ def test_augment_gives_one_changed_version_of_every_image(images, params):
 def test_neither_threads_nor_blocks_change_anything(n_threads, block, monkeypatch):
     images, target = noise(40), labels(40)
     monkeypatch.setattr(joblib, "cpu_count", lambda: 1)
-    one = Augmenter(stain=0.1, n_copies=3, random_state=0).fit_resample(images, target)[0]
+    one = Augmenter(stain=0.1, laboratory=1, n_copies=3, random_state=0).fit_resample(
+        images, target
+    )[0]
     monkeypatch.setattr(joblib, "cpu_count", lambda: n_threads)
     monkeypatch.setattr(_changes, "_BLOCK", block)
-    many = Augmenter(stain=0.1, n_copies=3, random_state=0).fit_resample(images, target)[0]
+    many = Augmenter(stain=0.1, laboratory=1, n_copies=3, random_state=0).fit_resample(
+        images, target
+    )[0]
     np.testing.assert_array_equal(np.asarray(one), np.asarray(many))
 
 

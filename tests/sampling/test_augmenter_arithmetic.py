@@ -53,6 +53,7 @@ everything = geometry | {
     "saturation": fractions,
     "hue": st.floats(0, 0.5),
     "stain": fractions,
+    "laboratory": fractions,
 }
 
 

@@ -230,6 +230,7 @@ BAD = {
     "saturation": [-0.1, 1.1],
     "hue": [-0.1, 0.6],
     "stain": [-0.1, 1.1],
+    "laboratory": [-0.1, 1.1],
     "fill": ["wrap", None],
     "n_copies": [-1, 1.5, "auto"],
     "sampling_strategy": ["some", 0, 1.5],

@@ -1,4 +1,4 @@
-"""Augmenter: copies of images, rotated, shifted, mirrored and differently stained."""
+"""Augmenter: copies of images, rotated, shifted, mirrored, and as other laboratories show them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sklearn.utils import check_random_state
 from wbcclf import _spill
 from wbcclf._images import Interval, StrOptions, check_images, rows_to_images, value_range
 from wbcclf._parameters import Each, Machine, Training
-from wbcclf.sampling import _changes
+from wbcclf.sampling import _changes, _laboratory
 from wbcclf.sampling._base import ImageSamplerMixin
 from wbcclf.sampling._stains import stain_matrices
 
@@ -67,6 +67,24 @@ class Augmenter(ImageSamplerMixin, BaseSampler):
         2018, https://doi.org/10.1109/TMI.2018.2820199), for methylene blue, eosin and the residual
         (vectors: Landini et al. 2021, https://doi.org/10.1093/bioinformatics/btaa847). RGB images
         only. 0.05 is light.
+    laboratory : float, default=0
+        Strength, 0 to 1, at which every image is shown as another laboratory would show that cell.
+        It changes much: train longer, or start from weights. At strength 1:
+
+        - stain: the optical density of all dyes is multiplied by 1/1.4 to 1.4, that of each channel
+          by 1/1.2 to 1.2, and each channel takes -0.1 to 0.1 of its density from each other channel
+          (optical density: Ruifrok and Johnston 2001, Anal. Quant. Cytol. Histol. 23:291);
+        - exposure and white balance: the background gets a grey level of 150 to 245, multiplied by
+          1/1.15 to 1.15 in each channel. The background is the 95% quantile of each channel;
+        - focus, in a quarter of the images: a blur whose standard deviation is at most 0.75% of the
+          shorter side;
+        - resolution, in a quarter: pixels at most 2% of the shorter side wide;
+        - JPEG, in a quarter: quality 30 to 95, with colour at half the resolution.
+
+        Less strength makes all ranges smaller, and the last three rarer. It comes before all other
+        changes, and takes the place of brightness, contrast, saturation and hue. Grey images have
+        no dyes and no white balance. The work is done in 256 grey levels; tensors become exactly
+        what arrays become.
     fill : {"reflect", "nearest", "constant"}, default="reflect"
         What fills the space outside the image: its mirror image, its edge pixels, or black.
     n_copies : int or None, default=None
@@ -109,6 +127,12 @@ class Augmenter(ImageSamplerMixin, BaseSampler):
     ... )
     >>> images.shape, (images[:20] == cells.images).all()
     ((60, 32, 32, 3), np.True_)
+
+    As other laboratories would show the first cell:
+
+    >>> elsewhere = Augmenter(laboratory=1, brightness=0, contrast=0, saturation=0, hue=0)
+    >>> elsewhere.augment(cells.images[[0] * 8], random_state=0).shape
+    (8, 32, 32, 3)
     """
 
     _sampling_type = "over-sampling"
@@ -124,6 +148,7 @@ class Augmenter(ImageSamplerMixin, BaseSampler):
         "saturation": [_FRACTION],
         "hue": [Interval(Real, 0, 0.5, closed="both")],
         "stain": [_FRACTION],
+        "laboratory": [_FRACTION],
         "fill": [StrOptions(set(_changes.BORDERS))],
         "n_copies": [Interval(Integral, 0, None, closed="left"), None],
         "sampling_strategy": Training(
@@ -154,6 +179,7 @@ class Augmenter(ImageSamplerMixin, BaseSampler):
         saturation=0.1,
         hue=0.01,
         stain=0,
+        laboratory=0,
         fill="reflect",
         n_copies=None,
         sampling_strategy=None,
@@ -172,6 +198,7 @@ class Augmenter(ImageSamplerMixin, BaseSampler):
         self.saturation = saturation
         self.hue = hue
         self.stain = stain
+        self.laboratory = laboratory
         self.fill = fill
         self.n_copies = n_copies
         self.sampling_strategy = sampling_strategy
@@ -271,7 +298,10 @@ class Augmenter(ImageSamplerMixin, BaseSampler):
         if n_channels == 3 and self.stain:
             jitter = random_state.uniform(-self.stain, self.stain, size=(2, n, 3))
             stains = stain_matrices(1 + jitter[0], jitter[1])
-        return _changes.Changes(stains, colours, warps, self.fill)
+        laboratories = None
+        if self.laboratory:
+            laboratories = _laboratory.draw(self.laboratory, n, image_shape, random_state)
+        return _changes.Changes(stains, colours, warps, self.fill, laboratories)
 
     def _draw_warps(self, n, size, random_state):
         """Return inverse affine maps (n, 2, 3), from output to input pixels; None if all identity.

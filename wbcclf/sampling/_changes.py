@@ -18,6 +18,7 @@ import joblib
 import numpy as np
 
 from wbcclf._images import integer_limits
+from wbcclf.sampling import _laboratory
 
 BORDERS = {
     "reflect": cv2.BORDER_REFLECT_101,
@@ -43,12 +44,15 @@ class Changes:
     warps : ndarray of shape (n, 2, 3) or None
         Affine maps from output to input pixels (x, y).
     fill : {"reflect", "nearest", "constant"}
+    laboratories : Laboratory or None
+        Comes first.
     """
 
     stains: np.ndarray | None
     colours: tuple[np.ndarray, np.ndarray] | None
     warps: np.ndarray | None
     fill: str
+    laboratories: _laboratory.Laboratory | None = None
 
 
 def light_scale(limits: tuple[float, float]) -> tuple[float, float]:
@@ -69,6 +73,12 @@ def quantised(affine):
     it is given. Their rounding is at most 3 * 255 / 2048 = 0.37 grey levels.
     """
     return np.rint(affine * 1024) / 1024
+
+
+def level_scale(limits: tuple[float, float]) -> tuple[float, float]:
+    """Return (dark, width) such that ``dark + level * width`` is a pixel, and level is 0 to 255."""
+    low, high = limits
+    return low, (high - low) / 255 or 1.0
 
 
 def apply(changes, images, sources, limits, out) -> None:
@@ -124,6 +134,8 @@ def _opencv_unthreaded():
 
 
 def _apply_one(changes, i, image, limits, out):
+    if changes.laboratories is not None:
+        image = _show(changes.laboratories, i, image, limits)
     if image.dtype == np.uint8 and changes.stains is None:
         _apply_to_bytes(changes, i, image, out)
         return
@@ -145,6 +157,16 @@ def _apply_one(changes, i, image, limits, out):
         if out.dtype.kind in "iu":  # a warp computes in float32, which may round beyond 32 bits
             image = np.rint(image).clip(*integer_limits(out.dtype))
         out[...] = image
+
+
+def _show(laboratories, i, image, limits):
+    if image.dtype == np.uint8:
+        return _laboratory.apply(laboratories, i, image)
+    dark, width = level_scale(limits)
+    image = image.astype(np.float32 if image.dtype == np.float32 else np.float64)
+    levels = np.rint((image - dark) / width).astype(np.uint8)
+    levels = _laboratory.apply(laboratories, i, levels)
+    return (levels.astype(image.dtype) * width + dark).clip(*limits)
 
 
 def _apply_to_bytes(changes, i, image, out):

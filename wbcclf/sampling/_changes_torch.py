@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from wbcclf.sampling._changes import DARKEST, LUMA, light_scale, quantised
+from wbcclf.sampling import _laboratory_torch
+from wbcclf.sampling._changes import DARKEST, LUMA, level_scale, light_scale, quantised
+from wbcclf.sampling._tensors import on_device
 
 
 def check_tensor(images: torch.Tensor) -> None:
@@ -51,6 +53,8 @@ def apply(changes, images: torch.Tensor, limits: tuple[float, float]) -> torch.T
     Equal to the CPU's result within 1 grey level for bytes, given images of up to about 4,000
     pixels a side: positions are float32 in both.
     """
+    if changes.laboratories is not None:
+        images = _show(changes.laboratories, images, limits)
     exact = images.dtype == torch.uint8 and changes.stains is None
     out = images.float() if images.dtype == torch.uint8 else images
     if changes.stains is not None:
@@ -67,12 +71,17 @@ def apply(changes, images: torch.Tensor, limits: tuple[float, float]) -> torch.T
     return out.clone() if out is images else out
 
 
+def _show(laboratories, images, limits):
+    if images.dtype == torch.uint8:
+        return _laboratory_torch.apply(laboratories, images)
+    dark, width = level_scale(limits)
+    levels = ((images - dark) / width).round().to(torch.uint8)
+    levels = _laboratory_torch.apply(laboratories, levels)
+    return (levels.to(images.dtype) * width + dark).clamp(*limits)
+
+
 def _like(parameters, images):
-    """Return parameters as a tensor; pinned memory lets the copy run beside the device's work."""
-    tensor = torch.as_tensor(parameters).to(images.dtype)
-    if images.is_cuda:
-        tensor = tensor.pin_memory()
-    return tensor.to(images.device, non_blocking=True)
+    return on_device(parameters, images.dtype, images.device)
 
 
 def _affine(images, linear, offset):
