@@ -80,6 +80,11 @@ ROWS = {
     "no changes of colour": {
         "augment": Augmenter(brightness=0, contrast=0, saturation=0, hue=0),
     },
+    "laboratory=0.5": {"augment": Augmenter(laboratory=0.5)},
+    "laboratory=1": {"augment": Augmenter(laboratory=1)},
+    "laboratory=1, no other changes of colour": {
+        "augment": Augmenter(laboratory=1, brightness=0, contrast=0, saturation=0, hue=0),
+    },
     "MixUp 0.2": {"mixing": Mixing(mixup=0.2)},
     "a quarter of synthetic cells": {"synthetic": True},
 }
