@@ -140,6 +140,16 @@ def test_the_black_wedges_of_a_turned_picture(field):
     assert_found(find_cells(picture), field, least=0.94)
 
 
+@pytest.mark.parametrize(("side", "corner", "width"), [(1100, 49, 24), (2000, 55, 31)])
+def test_a_few_pixels_of_picture_in_much_black(side, corner, width):
+    picture = np.zeros((side, side, 3), np.uint8)
+    shown = picture[corner : corner + width, corner : corner + width]
+    shown[...] = 235
+    shown[4 : width - 10, 4 : width - 10] = (90, 40, 130)
+    # What cells lie on is read from evenly spaced pixels: none is far from the nucleus, or shown.
+    assert find_cells(picture) == []
+
+
 def test_a_crop_without_red_cells():
     field = Field(120, 120).white_cell(60, 60)
     assert_found(find_cells(field.picture()), field)

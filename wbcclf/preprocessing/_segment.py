@@ -118,7 +118,11 @@ def _cells(scene: _Scene) -> list[Cell]:
     # A tenth of a picture or more is enough of what is no white cell; else what is farthest.
     stride = max(1, round(np.sqrt(away.size / ENOUGH)))
     away, shown = away[::stride, ::stride], seen[:: 2 * stride, :: 2 * stride] > 0
+    if not shown.any():  # a few pixels of picture in much black
+        return []
     far = shown & (away > min(FAR * radius, float(quantile(away[shown], 0.75))))
+    if not far.any():
+        return []
     pixels = scene.pixels[:: 2 * stride, :: 2 * stride][far]
     outside = histogram(colour_bins(pixels[None], stain)[0])
 
