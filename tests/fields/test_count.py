@@ -222,6 +222,7 @@ def test_fields_without_white_cells(model, picture):
         ("nowhere", FileNotFoundError, "fields='nowhere'"),
         (np.zeros((8, 8), np.uint8), TypeError, r"fields\[0\] must be .* shape .8, 8."),
         (np.zeros((2, 8, 8, 1), np.uint8), TypeError, r"fields\[0\] must be an RGB picture"),
+        (np.zeros((0, 8, 3), np.uint8), TypeError, r"fields\[0\] must be .* shape .0, 8, 3."),
         (np.zeros((8, 8, 3)), TypeError, r"fields\[0\] must be uint8 .*float64"),
         ([np.zeros((8, 8, 3), np.uint8), "x.png"], TypeError, r"fields\[1\] .* got str"),
     ],

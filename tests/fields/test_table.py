@@ -121,7 +121,7 @@ TWO = ["dark", "pale"]
         ({"classes": TWO, "confusion": [[1, 2], [3]]}, ValueError, "rows of different lengths"),
         ({"classes": TWO, "confusion": None}, ValueError, r"got shape \(\) and dtype object"),
         ({"classes": TWO, "confusion": [[0.5, 1], [0, 1]]}, ValueError, "float64"),
-        ({"classes": TWO, "confusion": [[-1, 2], [0, 1]]}, ValueError, "counts"),
+        ({"classes": TWO, "confusion": [[-1, 2], [0, 1]]}, ValueError, "counts.* got -1"),
         ({"classes": TWO, "confusion": [[1, 2], [0, 0]]}, ValueError, "class pale"),
         ({"classes": ["dark"], "confusion": [[1]]}, ValueError, "no cell .* class pale"),
         (

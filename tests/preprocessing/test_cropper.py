@@ -231,7 +231,7 @@ def test_what_is_no_picture(picture, message):
 def test_cells_of_another_picture_are_refused():
     picture = one_cell()
     cells = find_cells(picture)
-    for not_a_list in (cells[0], [1]):
+    for not_a_list in (cells[0], [1], None, iter(cells)):
         with pytest.raises(ValueError, match="cells must be a list of Cell"):
             CellCropper().crop_cells(picture, not_a_list)
     with pytest.raises(ValueError, match=r"100x100 pixels, got bbox=\(.*\) of cells\[0\]"):

@@ -212,8 +212,9 @@ def list_fields(fields: Any) -> tuple[list[Any], list[str], list[tuple[str, str]
 
 
 def _check_picture(field: Any, number: int) -> None:
-    if not isinstance(field, np.ndarray) or field.ndim != 3 or field.shape[2] != 3:
-        got = f"shape {field.shape}" if isinstance(field, np.ndarray) else type(field).__name__
+    is_array = isinstance(field, np.ndarray)
+    if not is_array or field.ndim != 3 or field.shape[2] != 3 or 0 in field.shape:
+        got = f"shape {field.shape}" if is_array else type(field).__name__
         raise TypeError(
             f"fields[{number}] must be an RGB picture of shape (height, width, 3), got {got}."
         )

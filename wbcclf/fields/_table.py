@@ -153,10 +153,8 @@ def _counts(confusion: Any, n_classes: int) -> np.ndarray:
         matrix = np.asarray(confusion)
     except ValueError as error:  # NumPy makes no array of these
         raise ValueError(f"{expected}rows of different lengths.") from error
-    if (
-        matrix.shape != (n_classes, n_classes)
-        or matrix.dtype.kind not in "iu"
-        or (matrix < 0).any()
-    ):
+    if matrix.shape != (n_classes, n_classes) or matrix.dtype.kind not in "iu":
         raise ValueError(f"{expected}shape {matrix.shape} and dtype {matrix.dtype}.")
+    if matrix.min() < 0:
+        raise ValueError(f"{expected}{matrix.min()}.")
     return matrix

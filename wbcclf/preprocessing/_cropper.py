@@ -239,7 +239,7 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, CellTransformer):
         checked = Picture(picture, "picture")
         self.check_size(checked.size, "picture")
         height, width = checked.size
-        if isinstance(cells, Cell) or not all(isinstance(cell, Cell) for cell in cells):
+        if not isinstance(cells, Sequence) or not all(isinstance(cell, Cell) for cell in cells):
             raise ValueError("cells must be a list of Cell, as find_cells returns it.")
         for number, cell in enumerate(cells):
             top, left, bottom, right = cell.bbox
