@@ -13,6 +13,8 @@ from preprocessing.fields import CYTOPLASM, RED_CELL, Field, dice, whole
 from wbcclf import find_cells, make_blood_cells
 from wbcclf._threads import run_in_threads
 from wbcclf.preprocessing import _network
+from wbcclf.preprocessing._cells import cells_of
+from wbcclf.preprocessing._picture import Picture
 
 LOBES = ((-14, -10, 12), (14, -10, 12), (0, 14, 12))
 
@@ -29,6 +31,12 @@ def scores(picture, truths, method="network"):
     cells = find_cells(picture, method=method)
     assert len(cells) == len(truths)
     return [max(dice(whole(cell, truth.shape), truth) for cell in cells) for truth in truths]
+
+
+def assert_same(before, after):
+    assert [cell.bbox for cell in before] == [cell.bbox for cell in after]
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one.cell, other.cell)
 
 
 def boxes_in_a_process(picture):
@@ -138,9 +146,31 @@ def test_threads_change_nothing():
 
     run_in_threads(find, len(pictures), n_jobs=3)
     for before, after in zip(alone, together, strict=True):
-        assert [cell.bbox for cell in before] == [cell.bbox for cell in after]
-        for one, other in zip(before, after, strict=True):
-            np.testing.assert_array_equal(one.cell, other.cell)
+        assert_same(before, after)
+
+
+def test_a_picture_among_others_gives_what_it_gives_alone():
+    pictures = [*make_blood_cells(5, image_size=128, random_state=0).images, two_cells().picture()]
+    together = cells_of([Picture(picture) for picture in pictures])
+    for picture, cells in zip(pictures, together, strict=True):
+        assert_same(find_cells(picture), cells)
+
+
+def test_settings_of_torch_neither_matter_nor_change(monkeypatch):
+    picture = two_cells().picture()
+    expected = find_cells(picture)
+    monkeypatch.setattr(_network, "shipped", _network.shipped.__wrapped__)  # read anew
+    random = torch.get_rng_state()
+    with torch.device("meta"):
+        assert_same(expected, find_cells(picture))
+    assert torch.equal(torch.get_rng_state(), random)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert_same(expected, find_cells(picture))
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert_same(expected, find_cells(picture))
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_weights_are_small_and_finite():

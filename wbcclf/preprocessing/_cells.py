@@ -128,7 +128,7 @@ def _views(pictures: Sequence[Picture], rough: bool) -> Iterator[_Place]:
 def _batches(places: Iterable[_Place]) -> Iterator[list[_Place]]:
     """Put small tiles together until they have as many pixels as a large one.
 
-    The network draws the outlines of all cells of a batch at once, which is faster.
+    The outlines of all cells of a batch are drawn together, which is faster.
     """
     batch: list[_Place] = []
     for place in places:

@@ -85,8 +85,10 @@ class OutlineNet(nn.Module):
 @cache
 def shipped() -> OutlineNet:
     """Return the network of this package."""
-    net = OutlineNet().eval()
-    net.load_state_dict({name: value.float() for name, value in load_file(WEIGHTS).items()})
+    with torch.device("meta"):  # no random numbers of the caller, nor default device or dtype
+        net = OutlineNet().eval()
+    weights = {name: value.float() for name, value in load_file(WEIGHTS).items()}
+    net.load_state_dict(weights, assign=True)
     for block in net.modules():
         if isinstance(block, Block):
             block.conv = fuse_conv_bn_eval(block.conv, block.norm)
@@ -104,7 +106,8 @@ def redrawn(
     channels = np.stack(
         [samples(view, cell, rays(centre, reach), reach) for view, cell, centre, reach in every]
     )
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.autocast("cpu", enabled=False):
+        # One by one: the sums of a convolution are rounded differently in batches of other sizes.
         batch = torch.from_numpy(channels)
         odds = torch.cat([(net or shipped())(one[None]) for one in batch]).numpy()
     paths = best_paths(_gain(odds, channels, vote))

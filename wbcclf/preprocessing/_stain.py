@@ -18,9 +18,8 @@ import cv2
 import numpy as np
 
 BLACK = 16  # of 255: darker in all channels is no stain but the edge of a turned picture
-SLOPE = (
-    1.8  # green / blue density of red cells until some are seen (1.0 to 2.5 at four laboratories)
-)
+# Green over blue density of red cells until some are seen: 1.0 to 2.5 at four laboratories.
+SLOPE = 1.8
 FAINTEST = 0.1  # density: less than a tenth of the light taken away is not a stain
 
 
