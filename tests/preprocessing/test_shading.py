@@ -1,4 +1,4 @@
-"""Uneven light: cells, squares and measures as in even light; even pictures stay as they are."""
+"""Uneven light and noise: cells, squares and measures as without; other pictures stay the same."""
 
 import cv2
 import numpy as np
@@ -102,13 +102,40 @@ def test_the_blurred_edge_of_an_eyepiece_is_no_shading(field):
     assert Picture(field.picture(LIGHT * seen)).shading is None
 
 
-def test_every_part_is_the_same_part(field, tmp_path):
-    pixels = field.picture(LIGHT * fall("one corner"))
+@pytest.mark.parametrize("noise", [2, 15])
+def test_every_part_is_the_same_part(field, noise, tmp_path):
+    pixels = field.picture(LIGHT * fall("one corner"), noise)
     scan = np.memmap(tmp_path / "scan", np.uint8, "w+", shape=pixels.shape)
     scan[:] = pixels
     picture = Picture(scan)
+    assert (picture.blur > 0) == (noise > 8)
     for part in (np.s_[100:300, 250:600], np.s_[400:480, 0:9], np.s_[::7, ::7]):
         np.testing.assert_array_equal(picture[part], picture[:, :][part])
+
+
+@pytest.mark.parametrize("noise", [15, 25])
+def test_a_small_cell_in_noise(noise):
+    field = Field(120, 120).white_cell(60, 60, radius=20, lobes=((0, 0, 12),))
+    (cell,) = find_cells(field.picture(noise=noise))
+    assert dice(whole(cell, (120, 120)), field.cells[0]) > 0.9
+
+
+def test_noise_is_measured(field):
+    """A blur of this width leaves 3 grey levels of it."""
+    for noise in (10, 20):
+        expected = noise / (2 * np.sqrt(np.pi) * 3)
+        assert Picture(field.picture(noise=noise)).blur == pytest.approx(expected, rel=0.1)
+    assert Picture(field.picture(noise=3)).blur == 0
+
+
+def test_squares_keep_their_noise(field):
+    picture = field.picture(noise=20)
+    cells = find_cells(picture)
+    cropper = CellCropper(100, image_size=100, background="normalise")
+    spread = [
+        square[:8, :8].std(axis=(0, 1)).min() for square in cropper.crop_cells(picture, cells)
+    ]
+    assert min(spread) > 10
 
 
 def test_tiles_of_a_large_picture():

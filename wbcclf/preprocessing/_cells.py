@@ -51,9 +51,10 @@ def find_cells(image: np.ndarray, *, method: str = "network") -> list[Cell]:
 
     Notes
     -----
-    Pictures are turned into optical density, which takes out light and exposure [1]_. A nucleus
-    absorbs much more green light than blue light; a red cell absorbs both. Their ratio in red cells
-    is estimated from the picture, as stain vectors are in [2]_, and the threshold is that of [3]_.
+    Light that falls smoothly by more than a fifth is made even, and much noise is blurred. Pictures
+    are turned into optical density, which takes out light and exposure [1]_. A nucleus absorbs much
+    more green light than blue light; a red cell absorbs both. Their ratio in red cells is estimated
+    from the picture, as stain vectors are in [2]_, and the threshold is that of [3]_.
     Lobes near each other count as one nucleus. Nuclei are told from platelets by their size against
     that of the red cells. Around the nucleus, colour histograms of the picture separate the cell
     from its surroundings, as in [4]_. The outline is found by dynamic programming [5]_: every ray
