@@ -16,7 +16,7 @@ from wbcclf.preprocessing._stain import black, inside, read_light
 
 GREY = 230  # what the empty background becomes: bright, as under a microscope, but not clipped
 SAMPLE, FEWEST = 1_000_000, 5_000  # pixels, evenly spaced, that give light and stain
-NOISY, LEFT = 7.5, 3  # grey levels of noise: sharp small pictures show less; what a blur leaves
+NOISY, LEFT = 6, 3  # grey levels of noise: less does no harm; what a blur leaves of more
 NEAR = 6  # pixels: how far off a black dot may be to matter in `inside`
 
 
