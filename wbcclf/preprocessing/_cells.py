@@ -51,13 +51,14 @@ def find_cells(image: np.ndarray, *, method: str = "network") -> list[Cell]:
 
     Notes
     -----
-    Pictures are turned into optical density, which takes out light and exposure [1]_. A nucleus
-    absorbs much more green light than blue light; a red cell absorbs both. Their ratio in red cells
-    is estimated from the picture, as stain vectors are in [2]_, and the threshold is that of [3]_.
-    Lobes near each other count as one nucleus. What is small against the red cells is a platelet.
-    A giant platelet, as large as a red cell, may be taken for a cell. Around the nucleus, colour
-    histograms of the picture separate the cell from its surroundings, as in [4]_. The outline is
-    found by dynamic programming [5]_: every ray from the centre of the nucleus crosses it once.
+    Light that falls smoothly by more than a fifth is made even, and much noise is blurred. Pictures
+    are turned into optical density, which takes out light and exposure [1]_. A nucleus absorbs much
+    more green light than blue light; a red cell absorbs both. Their ratio in red cells is estimated
+    from the picture, as stain vectors are in [2]_, and the threshold is that of [3]_. Lobes near
+    each other count as one nucleus. What is small against the red cells is a platelet. A giant
+    platelet, as large as a red cell, may be taken for a cell. Around the nucleus, colour histograms
+    of the picture separate the cell from its surroundings, as in [4]_. The outline is found by
+    dynamic programming [5]_: every ray from the centre of the nucleus crosses it once.
 
     The network is a U-Net [6]_ with 70,000 weights. It sees the picture along these rays. It was
     trained on synthetic cells and on the public set BCISC (268 cells with masks, Apache-2.0).

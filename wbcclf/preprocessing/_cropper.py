@@ -123,7 +123,7 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, CellTransformer):
     }
     _without_cell = "are cut to their central square"
     # Raised with every change of the squares that pictures give: loaders keep them in `memory`.
-    _version = 2
+    _version = 3
 
     def __init__(
         self,
@@ -275,7 +275,7 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, CellTransformer):
             centre, side = nucleus_centre(cell), self._side(cell)
         top, left = np.rint(centre - (side - 1) / 2).astype(int)
         box = (top, left, top + side, left + side)
-        square, known = cut(picture, box)
+        square, known = cut(picture, box, even=self.background != "keep")
         square = resized(square, self.image_size)
         if not known.all():
             # Mirrored when small, which is faster. What is known in part is not known.

@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from wbcclf.preprocessing._cell import Cell, overlap
+from wbcclf.preprocessing._shading import Shading, read_shading
 from wbcclf.preprocessing._stain import black, inside, read_light
 
 GREY = 230  # what the empty background becomes: bright, as under a microscope, but not clipped
 SAMPLE, FEWEST = 1_000_000, 5_000  # pixels, evenly spaced, that give light and stain
+NOISY, LEFT = 6, 3  # grey levels of noise: less does no harm; what a blur leaves of more
 NEAR = 6  # pixels: how far off a black dot may be to matter in `inside`
 
 
@@ -64,7 +66,31 @@ class Picture:
             )
         return pixels
 
-    def __getitem__(self, part: Any) -> np.ndarray:
+    def __getitem__(self, part: tuple[slice, slice]) -> np.ndarray:
+        """Return a part as contiguous uint8, in even light and without noise: to find cells in."""
+        return self._evened(self._smooth(part), part)
+
+    def evenly_lit(self, part: tuple[slice, slice]) -> np.ndarray:
+        """Return a part as contiguous uint8, in even light, with its noise."""
+        return self._evened(self.as_lit(part), part)
+
+    def _evened(self, pixels: np.ndarray, part: tuple[slice, slice]) -> np.ndarray:
+        return pixels if self.shading is None else self.shading.removed(pixels, part)
+
+    def _smooth(self, part: tuple[slice, slice]) -> np.ndarray:
+        """Return a part as it is lit, blurred if there is noise."""
+        if not self.blur:
+            return self.as_lit(part)
+        pad = int(3 * self.blur) + 1
+        rows, columns = (slice(*each.indices(n)) for each, n in zip(part, self.size, strict=True))
+        top, left = max(rows.start - pad, 0), max(columns.start - pad, 0)
+        around = self.as_lit(np.s_[top : rows.stop + pad, left : columns.stop + pad])
+        blurred = cv2.GaussianBlur(around, (2 * pad + 1, 2 * pad + 1), self.blur)
+        blurred = blurred[rows.start - top : rows.stop - top, columns.start - left :]
+        blurred = blurred[:: rows.step, : columns.stop - columns.start : columns.step]
+        return np.ascontiguousarray(blurred)
+
+    def as_lit(self, part: tuple[slice, slice]) -> np.ndarray:
         """Return a part as contiguous uint8. Only ratios of light count, whatever the scale was."""
         if self.pixels.dtype == np.uint8:
             return np.ascontiguousarray(self.pixels[part])
@@ -74,7 +100,7 @@ class Picture:
     def seen(self, rows: slice, columns: slice) -> np.ndarray:
         """Return where a part shows the picture, as bool: everything but black wedges, borders."""
         top, left = max(rows.start - NEAR, 0), max(columns.start - NEAR, 0)
-        around = self[top : rows.stop + NEAR, left : columns.stop + NEAR]
+        around = self.as_lit(np.s_[top : rows.stop + NEAR, left : columns.stop + NEAR])
         # `inside` bridges gaps of a few pixels, where the tips of wedges are black.
         seen = (inside(around) > 0) & (black(around) == 0)
         return seen[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
@@ -86,18 +112,67 @@ class Picture:
         return np.s_[::step, ::step]
 
     @cached_property
-    def sample(self) -> np.ndarray:
-        """Evenly spaced pixels (n, 3), uint8, none in or next to black ones."""
-        sample = self[self._sampled]
-        dark = black(sample)
-        if not dark.any():
-            return sample.reshape(-1, 3)
-        return sample[cv2.dilate(dark, np.ones((3, 3), np.uint8)) == 0]
+    def blur(self) -> float:
+        """The width of the blur, in pixels, that takes out the noise; 0 where there is little."""
+        rows, columns = self._sampled
+        here, beside = (
+            self.as_lit((rows, slice(start, None, columns.step)))[..., 1] for start in (0, 1)
+        )
+        if not beside.size:
+            return 0.0
+        apart = np.abs(np.subtract(here[:, : beside.shape[1]], beside, dtype=np.int16))
+        # Most neighbours show the same, so they differ by noise: by sqrt(2) of its standard
+        # deviation, the median of the amount being 0.6745 of that.
+        unit = np.sqrt(2) * 0.6745
+        if 2 * np.count_nonzero(apart > NOISY * unit) < apart.size:
+            return 0.0
+        # A Gaussian of this width divides noise by 2 sqrt(pi) of it.
+        return float(np.median(apart) / unit / (2 * np.sqrt(np.pi) * LEFT))
 
     @cached_property
+    def _read(self) -> tuple[Shading | None, np.ndarray, np.ndarray]:
+        """Shading, sample and light: all that is read before any part is looked at."""
+        pixels = self._sample()
+        bright = _without_black(pixels)
+        if not len(bright):
+            return None, bright, np.zeros(3, np.float32)
+        light = read_light(bright)
+        shading = read_shading(pixels, light, self.size)
+        if shading is None:
+            return None, bright, light
+        bright = _without_black(shading.removed(pixels, self._sampled))
+        return shading, bright, read_light(bright)
+
+    def _sample(self) -> np.ndarray:
+        rows, columns = self._sampled
+        if not self.blur:
+            return self.as_lit((rows, columns))
+        # Row by row: a scan is larger than memory.
+        lines = range(0, self.size[0], rows.step)
+        return np.concatenate([self._smooth((slice(row, row + 1), columns)) for row in lines])
+
+    @property
+    def shading(self) -> Shading | None:
+        """What makes the light even; None where it is."""
+        return self._read[0]
+
+    @property
+    def sample(self) -> np.ndarray:
+        """Evenly spaced pixels (n, 3), uint8, in even light, none in or next to black ones."""
+        return self._read[1]
+
+    @property
     def light(self) -> np.ndarray:
         """The light (3,) of the empty background, float32; black in a black picture."""
-        return read_light(self.sample) if len(self.sample) else np.zeros(3, np.float32)
+        return self._read[2]
+
+
+def _without_black(sample: np.ndarray) -> np.ndarray:
+    """Return the pixels (n, 3) of a sample that are neither black nor next to black ones."""
+    dark = black(sample)
+    if not dark.any():
+        return sample.reshape(-1, 3)
+    return sample[cv2.dilate(dark, np.ones((3, 3), np.uint8)) == 0]
 
 
 def as_bytes(image: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
@@ -154,13 +229,18 @@ def in_one_light(pixels: np.ndarray, light: np.ndarray) -> np.ndarray:
     return np.asarray(cv2.LUT(pixels, table[None]))
 
 
-def cut(picture: Picture, box: tuple[int, int, int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return a box of a picture, uint8, and where it shows the picture, bool; the rest is light."""
+def cut(
+    picture: Picture, box: tuple[int, int, int, int], even: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a box of a picture, uint8, and where it shows the picture, bool; the rest is light.
+
+    The box is in `even` light, or as it is.
+    """
     place, part = overlap(box, (0, 0, *picture.size))
     known = np.zeros((box[2] - box[0], box[3] - box[1]), bool)
     known[place] = picture.seen(*part)
     out = np.empty((*known.shape, 3), np.uint8)
-    out[place] = picture[part]
+    out[place] = picture.evenly_lit(part) if even else picture.as_lit(part)
     if not known.all():
         out[~known] = np.rint(picture.light)
     return out, known
