@@ -16,6 +16,7 @@ import numpy as np
 from wbcclf.preprocessing._stain import FAINTEST, black
 
 PLACES = 8  # a side, the light of which is read
+ENOUGH = 6  # pixels of the sample along a side of a place
 EMPTY = 0.1  # share of a place that must be background
 UNEVEN = 2.5 * FAINTEST  # fall of the light over a picture as a density: less does no harm
 ERROR = 0.005  # the least error of the light at a place as a density: one of 200 levels
@@ -60,6 +61,8 @@ def read_shading(sample: np.ndarray, light: np.ndarray, size: tuple[int, int]) -
     size : tuple of (height, width)
         Of the picture.
     """
+    step = max(1, min(sample.shape[:2]) // (ENOUGH * PLACES))
+    sample = np.ascontiguousarray(sample[::step, ::step])
     logs = cv2.LUT(sample, _LOGS)
     red, green, blue = cv2.split(logs)
     white = np.log(light + 1)
