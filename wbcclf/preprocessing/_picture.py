@@ -12,12 +12,12 @@ from numpy.typing import DTypeLike
 
 from wbcclf.preprocessing._cell import Cell, overlap
 from wbcclf.preprocessing._shading import Shading, read_shading
-from wbcclf.preprocessing._stain import black, inside, read_light
+from wbcclf.preprocessing._stain import black, read_light, without_corners
 
 GREY = 230  # what the empty background becomes: bright, as under a microscope, but not clipped
 SAMPLE, FEWEST = 1_000_000, 5_000  # pixels, evenly spaced, that give light and stain
 NOISY, LEFT = 6, 3  # grey levels of noise: less does no harm; what a blur leaves of more
-NEAR = 6  # pixels: how far off a black dot may be to matter in `inside`
+NEAR = 6  # pixels: how far off a black dot may be to matter in `without_corners`
 
 
 class Picture:
@@ -101,8 +101,9 @@ class Picture:
         """Return where a part shows the picture, as bool: everything but black wedges, borders."""
         top, left = max(rows.start - NEAR, 0), max(columns.start - NEAR, 0)
         around = self.as_lit(np.s_[top : rows.stop + NEAR, left : columns.stop + NEAR])
-        # `inside` bridges gaps of a few pixels, where the tips of wedges are black.
-        seen = (inside(around) > 0) & (black(around) == 0)
+        dark = black(around)
+        # Gaps of a few pixels are bridged, where the tips of wedges are black.
+        seen = (without_corners(dark) > 0) & (dark == 0)
         return seen[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
 
     @property

@@ -52,7 +52,11 @@ def black(image: np.ndarray) -> np.ndarray:
 
 def inside(image: np.ndarray) -> np.ndarray:
     """Return where the picture is: everything but black wedges and borders, as uint8 0 or 1."""
-    dark = black(image)
+    return without_corners(black(image))
+
+
+def without_corners(dark: np.ndarray) -> np.ndarray:
+    """Return the same from where the picture is black."""
     if not dark.any():
         return np.ones(dark.shape, np.uint8)
     square = np.ones((5, 5), np.uint8)
