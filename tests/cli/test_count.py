@@ -278,7 +278,10 @@ def test_classes_that_are_not_white(smear, tmp_path, call):
     assert table.low_all.isna().tolist() == [False, True, True]
     assert "dark, per 100 white cells" in out and "light, per" not in out
     code, _, err = call(*command, "--not-white", "erythroblast")
-    assert code == 1 and "not_white names erythroblast. The model knows dark, light" in err
+    assert (
+        code == 1
+        and "erythroblast, unknown to the model. The model's classes are dark, light" in err
+    )
 
 
 def test_a_scan_larger_than_the_limit_of_pixels(smear, tmp_path, call):

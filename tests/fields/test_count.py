@@ -164,7 +164,7 @@ def test_classes_that_are_not_white_come_last_per_100_white_cells(model, fields)
     assert count.table["cells"].tolist() == [1, 2, 0]
     assert count.table["percent"][:2].tolist() == [100, 200]
     assert count.cells["label"].tolist() == ["dark", "pale", "dark"]
-    with pytest.raises(ValueError, match=r"not_white names odd\. The model knows dark, pale"):
+    with pytest.raises(ValueError, match=r"not_white names odd, unknown .* classes are dark, pale"):
         count_cells(model, fields, not_white=["odd", "dark"])
 
 
@@ -205,7 +205,7 @@ def test_fields_without_white_cells(model, picture):
     field = {"grey": grey, "red cells": draw([])}.get(picture)
     if field is None:
         field = np.full((120, 160, 3), colours[picture], np.uint8)
-    with pytest.warns(UserWarning, match="No white cell was found in 1 fields"):
+    with pytest.warns(UserWarning, match="No white cell was found in any of 1 field"):
         count = count_cells(model, [field])
     assert count.table["cells"].tolist() == [0, 0, 0]
     assert np.isnan(count.table["percent"]).all() and np.isnan(count.table["high_all"]).all()

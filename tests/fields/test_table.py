@@ -92,7 +92,11 @@ def test_which_classes_are_white():
     [
         ("smudge", TypeError, "not_white must be a list of classes, got 'smudge'"),
         (None, TypeError, "must be a list"),
-        (["smudge", "b", "a"], ValueError, "not_white names a, b. The model knows basophil, ery"),
+        (
+            ["smudge", "b", "a"],
+            ValueError,
+            "not_white names a, b, unknown to the model. The model's classes are basophil, ery",
+        ),
         (CLASSES, ValueError, "not_white leaves no class of white cells"),
     ],
 )

@@ -258,7 +258,7 @@ def count_fields(
     failures = [(names[number], str(found.reasons[number])) for number in np.flatnonzero(~read)]
     report_failures(failures, len(sources), on_error, 'Give on_error="warn" to leave them out.')
     if not len(found.labels):
-        warn(f"No white cell was found in {read.sum()} fields.")
+        warn(f"No white cell was found in any of {read.sum()} field(s).")
     status = found.status(min_probability)
     n_counted, n_uncertain = (status != "border").sum(), (status == "uncertain").sum()
     if n_uncertain > MOST_UNCERTAIN * n_counted:

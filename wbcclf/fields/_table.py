@@ -37,8 +37,12 @@ def find_white(classes: list[str], not_white: Any) -> np.ndarray:
     apart = {str(label) for label in not_white}
     unknown = sorted(apart - set(classes))
     if unknown or len(apart) == len(classes):
-        what = f"names {some(unknown, 5)}" if unknown else "leaves no class of white cells"
-        raise ValueError(f"not_white {what}. The model knows {some(classes, 20)}.")
+        what = (
+            f"names {some(unknown, 5)}, unknown to the model"
+            if unknown
+            else "leaves no class of white cells"
+        )
+        raise ValueError(f"not_white {what}. The model's classes are {some(classes, 20)}.")
     return np.array([name not in apart for name in classes])
 
 

@@ -41,8 +41,8 @@ class Picture:
         if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
             raise ValueError(
                 f"{name} must be one RGB picture of shape (height, width, 3), got an array of "
-                f"shape {pixels.shape}. Give pictures of a batch one by one; a grey picture has "
-                "no stain to find cells by."
+                f"shape {pixels.shape}. Give pictures of a batch one by one, and leave out an "
+                "alpha channel. A grey picture has no stain to find cells by."
             )
         if pixels.dtype.kind not in "uif":
             raise ValueError(f"{name} must hold numbers (uint8, 0-255), got dtype {pixels.dtype}.")
