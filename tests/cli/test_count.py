@@ -157,7 +157,7 @@ def test_a_run_that_failed_keeps_what_it_found_and_says_so(
         assert not list(tmp_path.iterdir()) and "is kept" not in err
         return
     assert len(list(parts.rglob("*.entry"))) == n_read
-    assert f"what was found is kept in {parts}: the same command goes on from there" in err
+    assert f"what was found is kept in {parts}. Run the same command again to resume" in err
     assert call(*command)[0] == 0
     assert [path.name for path in tmp_path.iterdir()] == ["count.csv"]
 

@@ -175,8 +175,8 @@ def resumable(parts: Path) -> Iterator[None]:
             remove_parts(parts)
         else:
             warn(
-                f"what was found is kept in {parts.parent}: the same command goes on from there. "
-                "Remove this folder if you do not want that."
+                f"what was found is kept in {parts.parent}. Run the same command again to resume, "
+                "or remove this folder to start anew."
             )
 
 

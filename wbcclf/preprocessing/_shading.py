@@ -1,9 +1,9 @@
 """The light of a picture, if it is not the same everywhere.
 
 Lamp and lens leave corners darker (vignetting), or one side. The logarithm of the light is a smooth
-function of place: here a parabola along each side, which holds a ramp as well as a bright spot
-anywhere. Its fall takes the same share of all colours; a stain does not. So empty background is
-told from cells by its colour, whatever the light at its place.
+function of place: here a parabola along each side, which fits a ramp as well as a bright spot
+anywhere. Shading dims all colours by the same share, and a stain does not. So the colour of a
+pixel tells whether it is empty background, however dark it is there.
 """
 
 from __future__ import annotations
