@@ -204,6 +204,12 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, CellTransformer):
             The square around the white cell, or the central square, of each picture.
         found : ndarray of shape (len(pictures),), bool
             Whether a white cell was found.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of its range, one of `pictures` is no RGB picture, or a square of
+            `scale` pixels is more than 16 times as wide as one of them.
         """
         self._validate_params()
         checked = [Picture(each, f"pictures[{k}]") for k, each in enumerate(pictures)]
