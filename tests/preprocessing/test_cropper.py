@@ -11,6 +11,7 @@ from sklearn.base import clone
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
 from wbcclf import CellCropper, CNNClassifier, find_cells
+from wbcclf.preprocessing._stain import NUCLEUS, RED_CELL
 
 SMALL_CELL = {"radius": 30, "lobes": ((0, 0, 20),)}
 
@@ -81,6 +82,60 @@ def test_all_backgrounds_come_to_one_grey():
     assert max(apart(out[0], out[1]), apart(out[0], out[2])) < 4
 
 
+def stained(matrix, red_cells=True, light=LIGHT):
+    """Return a field with one cell, its densities changed as another stain or camera would."""
+    field = Field().white_cell(200, 160, lobes=((-12, 0, 16), (12, 0, 16)))
+    if red_cells:
+        field.red_cells(keep_off=[(200, 160, 38)])
+    field.density = field.density @ np.array(matrix, np.float32).T
+    return field.picture(light, noise=0.3)
+
+
+STAINS = {
+    "as it is": np.eye(3),
+    "pale": np.eye(3) * 0.4,
+    "more eosin": np.array([[1, 0.1, 0], [0, 1.1, 0.1], [0, -0.1, 1.3]]),
+    "a camera that mixes channels": np.array([[0.6, 0.3, 0.1], [0, 0.8, 0], [0, 0.3, 0.5]]),
+}
+
+
+def test_all_stains_come_to_one():
+    pictures = [
+        stained(matrix, light=light)
+        for matrix, light in zip(
+            STAINS.values(), [LIGHT, (200, 190, 160), LIGHT, (150, 170, 190)], strict=True
+        )
+    ]
+    kept = crops(pictures, background="normalise")
+    ours = crops(pictures, background="normalise", stain="normalise")
+    for number in range(1, len(pictures)):
+        assert apart(ours[0], ours[number]) < apart(kept[0], kept[number]) / 2
+
+
+@pytest.mark.parametrize("red_cells", [True, False])
+def test_nucleus_and_red_cells_get_their_colours(red_cells):
+    picture = stained(STAINS["more eosin"], red_cells)
+    (cell,) = find_cells(picture)
+    (ours,) = crops([picture], 200, background="normalise", stain="normalise", image_size=200)
+    density = np.log(231 / (ours + 1.0))
+    top, left = 160 - 100, 200 - 100
+    nucleus = np.zeros((320, 400), bool)
+    nucleus[cell.bbox[0] : cell.bbox[2], cell.bbox[1] : cell.bbox[3]] = cell.nucleus
+    nucleus = cv2.erode(nucleus[top:, left:][:200, :200].astype(np.uint8), np.ones((9, 9))) > 0
+    np.testing.assert_allclose(np.median(density[nucleus], axis=0), NUCLEUS, atol=0.1)
+    if red_cells:
+        is_red = (density[..., 1] > 0.3) & (density[..., 1] < 0.6) & (density[..., 0] < 0.35)
+        is_red[50:150, 50:150] = False  # cytoplasm
+        np.testing.assert_allclose(np.median(density[is_red], axis=0), RED_CELL, atol=0.05)
+
+
+def test_one_stain_in_its_own_light():
+    lights = LIGHT, (150, 170, 190)
+    ours = crops([stained(np.eye(3), light=light) for light in lights], stain="normalise")
+    brightest = np.sort(ours.reshape(2, -1, 3), axis=1)[:, -2000:]
+    np.testing.assert_allclose(np.median(brightest, axis=1), lights, atol=4)
+
+
 def test_only_the_cell_remains():
     picture = one_cell()
     (cell,) = find_cells(picture)
@@ -128,8 +183,9 @@ def nothing(height=120, width=160):
     ids=["empty", "black", "white", "red cells", "platelet"],
 )
 @pytest.mark.parametrize("background", ["keep", "normalise", "remove"])
-def test_an_image_without_a_cell_passes_and_is_flagged(picture, background):
-    cropper = CellCropper(background=background, image_size=120)
+@pytest.mark.parametrize("stain", ["keep", "normalise"])
+def test_an_image_without_a_cell_passes_and_is_flagged(picture, background, stain):
+    cropper = CellCropper(background=background, stain=stain, image_size=120)
     with pytest.warns(UserWarning, match=r"No white cell was found in 1 of 1 images \(first in im"):
         (ours,) = cropper.fit_transform(picture[None])
     assert cropper.found_.tolist() == [False]
@@ -149,8 +205,9 @@ def test_flags_are_in_the_order_of_the_images():
 
 
 @pytest.mark.parametrize("background", ["keep", "normalise", "remove"])
-def test_a_picture_alone_gives_what_a_batch_gives(background):
-    cropper = CellCropper(background=background, image_size=40)
+@pytest.mark.parametrize("stain", ["keep", "normalise"])
+def test_a_picture_alone_gives_what_a_batch_gives(background, stain):
+    cropper = CellCropper(background=background, stain=stain, image_size=40)
     for picture in (one_cell(), one_cell(x=30)[:, :250]):
         (square,), (found,) = cropper.crop_pictures([picture])
         assert found
@@ -300,6 +357,7 @@ def test_it_is_the_first_step_of_a_pipeline():
         ({"scale": 50, "factor": 2}, "factor must be None .* got factor=2 and scale=50"),
         ({"which": "first"}, "'which' parameter"),
         ({"background": "black"}, "'background' parameter"),
+        ({"stain": "azure"}, "'stain' parameter"),
         ({"image_size": 0}, "'image_size' parameter"),
         ({"n_jobs": 0}, "n_jobs must be None or an int other than 0"),
         ({"spill_dir": "no such folder"}, "is not a folder"),

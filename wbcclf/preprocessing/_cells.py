@@ -11,7 +11,6 @@ import numpy as np
 from wbcclf.preprocessing._cell import Cell
 from wbcclf.preprocessing._picture import Picture
 from wbcclf.preprocessing._segment import View, segment
-from wbcclf.preprocessing._stain import read_stain
 
 TILE = 2048  # pixels a side, so that a tile's arrays take some 200 MB
 MARGIN = 512  # that neighbouring tiles share: no cell is wider
@@ -119,11 +118,10 @@ _Place = tuple[int, slice, slice, View]  # of a tile: number of the picture, row
 def _views(pictures: Sequence[Picture], rough: bool) -> Iterator[_Place]:
     """Give every tile of some pictures in which there may be a cell."""
     for number, picture in enumerate(pictures):
-        stain = read_stain(picture.sample, picture.light)
-        if stain is None:
+        if picture.stain is None:
             continue
         for rows, columns in product(*map(_tiles, picture.size)):
-            yield number, rows, columns, segment(picture[rows, columns], stain, rough)
+            yield number, rows, columns, segment(picture[rows, columns], picture.stain, rough)
 
 
 def _batches(places: Iterable[_Place]) -> Iterator[list[_Place]]:

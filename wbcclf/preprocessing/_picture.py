@@ -12,7 +12,15 @@ from numpy.typing import DTypeLike
 
 from wbcclf.preprocessing._cell import Cell, overlap
 from wbcclf.preprocessing._shading import Shading, read_shading
-from wbcclf.preprocessing._stain import black, read_light, without_corners
+from wbcclf.preprocessing._stain import (
+    Stain,
+    black,
+    read_light,
+    read_stain,
+    red_cell_densities,
+    to_one_stain,
+    without_corners,
+)
 
 GREY = 230  # what the empty background becomes: bright, as under a microscope, but not clipped
 SAMPLE, FEWEST = 1_000_000, 5_000  # pixels, evenly spaced, that give light and stain
@@ -168,6 +176,11 @@ class Picture:
         """The light (3,) of the empty background, float32; black in a black picture."""
         return self._read[2]
 
+    @cached_property
+    def stain(self) -> Stain | None:
+        """How the picture is stained; None if no nucleus can be in it."""
+        return read_stain(self.sample, self.light)
+
 
 def _without_black(sample: np.ndarray) -> np.ndarray:
     """Return the pixels (n, 3) of a sample that are neither black nor next to black ones."""
@@ -229,6 +242,23 @@ def in_one_light(pixels: np.ndarray, light: np.ndarray) -> np.ndarray:
     factor = GREY / np.maximum(light, 1)
     table = np.minimum(np.rint(np.arange(256)[:, None] * factor), 255).astype(np.uint8)
     return np.asarray(cv2.LUT(pixels, table[None]))
+
+
+def in_one_stain(pixels: np.ndarray, picture: Picture, cell: Cell) -> np.ndarray:
+    """Return uint8 `pixels` of a picture in the same light, as if its stain were the usual one.
+
+    The nucleus of `cell` and the red cells get the same two densities in every picture.
+    """
+    top, left, bottom, right = cell.bbox
+    light = (picture.light + 1).astype(np.float32)
+    tables = np.log(light / np.arange(1, 257, dtype=np.float32)[:, None])[None]  # of densities
+    nucleus = picture.evenly_lit(np.s_[top:bottom, left:right])[cell.nucleus]
+    matrix = to_one_stain(
+        cv2.LUT(nucleus[None], tables)[0].mean(axis=0),
+        red_cell_densities(picture.sample, picture.stain),
+    )
+    density = cv2.transform(cv2.LUT(pixels, tables), matrix.astype(np.float32))
+    return np.rint(np.clip(light * np.exp(-density) - 1, 0, 255)).astype(np.uint8)
 
 
 def cut(
