@@ -19,12 +19,16 @@ from wbcclf import _saved, backbones
 from wbcclf._images import check_image_size
 from wbcclf._model_file import open_model_file, write_model_file
 from wbcclf._version import __version__
+from wbcclf.backbones._compact import BLOOD_CELLS
 from wbcclf.backbones._registry import backbone_package, draft_backbones
 from wbcclf.classifiers import CNNClassifier
 from wbcclf.classifiers.options._settings import Settings
 from wbcclf.datasets import ImageLoader
 from wbcclf.datasets._cropping import check_crop
 from wbcclf.exceptions import ModelFormatError
+
+# The models of this package, by the name that load_model takes.
+PACKAGED = {"wbcclf:blood-cells": BLOOD_CELLS.path}
 
 _NETWORK = "network/"
 # What format 1 called tensors of the network.
@@ -155,6 +159,7 @@ def load_model(path: str | os.PathLike) -> BaseEstimator:
     Parameters
     ----------
     path : str or path
+        A file, or ``"wbcclf:blood-cells"``: the model that comes with this package.
 
     Returns
     -------
@@ -169,6 +174,7 @@ def load_model(path: str | os.PathLike) -> BaseEstimator:
     OSError
         If the file cannot be opened or read (FileNotFoundError, PermissionError and the like).
     """
+    path = find_model(path)
     try:
         with open_model_file(path) as (document, arrays):
             steps = _read_model(document, arrays.headers, arrays)
@@ -183,6 +189,24 @@ def load_model(path: str | os.PathLike) -> BaseEstimator:
             f"({type(error).__name__}: {error!s:.300}). Files of joblib.dump are read with "
             "joblib.load, and only if you trust who made them."
         ) from error
+
+
+def find_model(path: str | os.PathLike) -> str | os.PathLike:
+    """Return the file of a model of this package, or a path as it is.
+
+    Raises
+    ------
+    ValueError
+        If it names a model of this package that there is not.
+    """
+    name = os.fspath(path)
+    if name in PACKAGED:
+        return PACKAGED[name]
+    if name.startswith("wbcclf:"):
+        raise ValueError(
+            f"This version of wbcclf has no model {name!r}, but {', '.join(map(repr, PACKAGED))}."
+        )
+    return path
 
 
 def _read_model(

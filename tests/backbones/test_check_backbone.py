@@ -10,6 +10,7 @@ from wbcclf.backbones import BackboneSpec, check_backbone, get_backbone
 
 CHEAP = [
     *("simple_cnn", "mlp", "cnn_3block", "wide_deep", "sepconv", "field_cnn", "nine_class_cnn"),
+    "compact_cnn",
     *("squeezenet1_1", "mobilenet_v3_small", "timm:test_convnext", "timm:test_vit"),
 ]
 

@@ -1,6 +1,11 @@
 """Networks without their heads, as chains of named blocks."""
 
-from wbcclf.backbones._base import BackboneSpec, WeightsReport, WeightsSource
+from wbcclf.backbones._base import (
+    BackboneSpec,
+    PackagedWeights,
+    WeightsReport,
+    WeightsSource,
+)
 from wbcclf.backbones._checks import check_backbone
 from wbcclf.backbones._describe import BackboneDescription, BlockDescription, describe
 from wbcclf.backbones._head import Head
@@ -13,6 +18,7 @@ __all__ = [
     "BlockDescription",
     "ConvNet",
     "Head",
+    "PackagedWeights",
     "WeightsReport",
     "WeightsSource",
     "check_backbone",

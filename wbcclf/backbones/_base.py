@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wbcclf.backbones._head import Head
@@ -44,6 +45,22 @@ class WeightsSource:
             repository, _, file = path.partition("/resolve/")
             return "_".join([*repository.split("/")[-2:], file.rsplit("/", 1)[-1]])
         return path.rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True)
+class PackagedWeights:
+    """Pretrained weights that come with a package.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        A file as ``CNNClassifier(weights=path)`` takes it.
+    licence : str
+        The terms the weights are published under, and whose pictures they were trained on.
+    """
+
+    path: Path
+    licence: str
 
 
 @dataclass(frozen=True)
@@ -92,7 +109,7 @@ class BackboneSpec:
     paper : str
         Where the network was published.
     weights : dict
-        Tag (``"imagenet"``) to :class:`WeightsSource`.
+        Tag (``"imagenet"``) to :class:`WeightsSource`, or to :class:`PackagedWeights`.
     convert : callable or None
         ``(state, network) -> state``: converts weights that were published in another layout to the
         network's own keys and shapes (a vision transformer's positions for another image size).
@@ -120,7 +137,7 @@ class BackboneSpec:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     paper: str
-    weights: dict[str, WeightsSource] = field(default_factory=dict)
+    weights: dict[str, WeightsSource | PackagedWeights] = field(default_factory=dict)
     convert: Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]] | None = None
     head: Head = field(default_factory=Head)
     lr: float = 1e-3

@@ -10,7 +10,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wbcclf.backbones._base import BackboneSpec, WeightsSource
+from wbcclf.backbones._base import BackboneSpec, PackagedWeights, WeightsSource
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -74,7 +74,7 @@ def _check_fields(spec: BackboneSpec) -> None:
         ("smallest_size", _is_size, "a positive int (pixels)"),
         ("mean", _is_triple, "a tuple of 3 numbers from 0 to 1, the scale of the pixels"),
         ("std", lambda v: _is_triple(v) and min(v) > 0, "a tuple of 3 numbers above 0, up to 1"),
-        ("weights", _is_sources, "a dict of tags (strings) to WeightsSource"),
+        ("weights", _is_sources, "a dict of tags (strings) to WeightsSource or PackagedWeights"),
     ]
     for name, is_valid, allowed in fields:
         value = getattr(spec, name)
@@ -112,7 +112,8 @@ def _is_triple(value: object) -> bool:
 
 def _is_sources(value: object) -> bool:
     return isinstance(value, dict) and all(
-        isinstance(tag, str) and isinstance(source, WeightsSource) for tag, source in value.items()
+        isinstance(tag, str) and isinstance(source, WeightsSource | PackagedWeights)
+        for tag, source in value.items()
     )
 
 

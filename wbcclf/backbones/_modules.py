@@ -44,3 +44,36 @@ class Branches(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the branches' channels one after the other."""
         return torch.cat([branch(images) for branch in self.children()], dim=1)
+
+
+class InvertedResidual(nn.Module):
+    """Wider by a 1x1 convolution, filtered channel by channel, narrower again; added to its input.
+
+    The addition is left out where size or channels change (Sandler et al. 2018, arXiv 1801.04381).
+    """
+
+    def __init__(
+        self, n_in: int, n_out: int, kernel_size: int, stride: int, expansion: int
+    ) -> None:
+        super().__init__()
+        n_wide = n_in * expansion
+        layers = [] if expansion == 1 else normalised_convolution(n_in, n_wide, 1)
+        layers += normalised_convolution(n_wide, n_wide, kernel_size, stride, groups=n_wide)
+        *narrow, _ = normalised_convolution(n_wide, n_out, 1)  # no ReLU: it would lose information
+        self.layers = nn.Sequential(*layers, *narrow)
+        self.adds = stride == 1 and n_in == n_out
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Return maps (n, n_out, height / stride, width / stride)."""
+        out = self.layers(maps)
+        return maps + out if self.adds else out
+
+
+def normalised_convolution(
+    n_in: int, n_out: int, kernel_size: int, stride: int = 1, groups: int = 1
+) -> list[nn.Module]:
+    """Return a convolution that keeps the image's size but for its stride, BatchNorm and ReLU6."""
+    convolution = nn.Conv2d(
+        n_in, n_out, kernel_size, stride, kernel_size // 2, groups=groups, bias=False
+    )
+    return [he_normal(convolution), nn.BatchNorm2d(n_out, eps=1e-3), nn.ReLU6()]

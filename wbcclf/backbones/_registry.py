@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from wbcclf._warnings import warn
 from wbcclf.backbones._base import BackboneSpec
+from wbcclf.backbones._compact import COMPACT
 from wbcclf.backbones._scratch import SCRATCH
 from wbcclf.backbones._torchvision import TORCHVISION
 from wbcclf.exceptions import BrokenPluginWarning
@@ -226,5 +227,5 @@ def _origin(point: EntryPoint) -> str:
     return f"{package} (entry point {point.name} = {point.value})"
 
 
-for _spec in (*SCRATCH, *TORCHVISION):
+for _spec in (*SCRATCH, COMPACT, *TORCHVISION):
     register_backbone(_spec)

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from wbcclf._model_file import open_archive, open_model_file
-from wbcclf.backbones._base import BackboneSpec, WeightsSource
+from wbcclf.backbones._base import BackboneSpec, PackagedWeights, WeightsSource
 from wbcclf.exceptions import WeightsMismatchError, WeightsNotFoundError
 
 
@@ -33,6 +33,8 @@ def find_weights(spec: BackboneSpec, weights: str | os.PathLike) -> Path:
         If a downloaded file's SHA-256 is not the published one.
     """
     source = spec.weights.get(str(weights))
+    if isinstance(source, PackagedWeights):
+        return source.path
     if source is not None:
         return _fetch(spec, str(weights), source)
     path = Path(weights).expanduser()
@@ -148,7 +150,8 @@ def read_model_weights(path: Path, backbone: str) -> dict[str, torch.Tensor]:
     try:
         with open_model_file(path) as (document, arrays):
             state = {
-                name.removeprefix("network/"): torch.from_numpy(arrays[name])
+                # The model of this package is in half precision.
+                name.removeprefix("network/"): torch.from_numpy(arrays[name]).float()
                 for name in arrays
                 if name.startswith("network/")
             }

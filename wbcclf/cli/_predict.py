@@ -23,21 +23,26 @@ from wbcclf.cli._output import (
 )
 from wbcclf.cli._shared import (
     CHUNK,
-    ModelFile,
+    DEFAULT_MODEL,
     OnError,
     OnErrorOption,
     collect,
     counts_text,
     read_model,
+    split_model,
 )
 from wbcclf.inspection import predict_files
 
 
 def predict(
-    model_file: ModelFile,
-    images: Annotated[
+    model_and_images: Annotated[
         list[Path],
-        typer.Argument(metavar="IMAGES", help="A folder with images at any depth, or image files."),
+        typer.Argument(
+            metavar="[MODEL] IMAGES",
+            help="Model file written by `wbcclf train`; without one, the model that comes with "
+            f"wbcclf ({DEFAULT_MODEL}). Then a folder with images at any depth, or image files.",
+            show_default=False,
+        ),
     ],
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="FILE", help="CSV file to write.")
@@ -63,11 +68,14 @@ def predict(
     Names are written as they are. A spreadsheet may take one that begins with
     =, +, - or @ for a formula: import the column as text.
 
+    Example: wbcclf predict unlabelled/
+
     Example: wbcclf predict model.wbcclf unlabelled/ -o predictions.csv
 
     Example: wbcclf predict model.wbcclf a.jpg b.jpg -o predictions.csv
     """
     check_output(output)
+    model_file, images = split_model(model_and_images)
     model = read_model(model_file, images)
     listing = list_images(images)
     paths = listing.paths

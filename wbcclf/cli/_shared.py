@@ -17,10 +17,14 @@ from wbcclf._files import some
 from wbcclf._model_file import is_model_file
 from wbcclf._progress import progress_bar
 from wbcclf.cli._console import warn
+from wbcclf.datasets._files import SUFFIXES
 from wbcclf.exceptions import ImageReadError
+from wbcclf.persistence import find_model
 
 CHUNK = 256  # files that are in memory at a time, or are a worker's part of a prediction
 N_NAMED = 20  # files that a message names
+
+DEFAULT_MODEL = "wbcclf:blood-cells"
 
 Skipped = list[tuple[str, str]]  # (path, reason)
 
@@ -34,7 +38,12 @@ class OnError(StrEnum):
 
 
 ModelFile = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="Model file written by `wbcclf train`.")
+    Path,
+    typer.Argument(
+        metavar="MODEL",
+        help=f"Model file written by `wbcclf train`, or {DEFAULT_MODEL}, which comes with wbcclf.",
+        callback=lambda path: Path(find_model(path)),
+    ),
 ]
 OnErrorOption = Annotated[
     OnError,
@@ -58,6 +67,16 @@ def read_model(model_file: Path, images: list[Path]) -> Any:
                 "images."
             )
     return wbcclf.load_model(model_file)
+
+
+def split_model(given: list[Path]) -> tuple[Path, list[Path]]:
+    """Return the model file and the images of ``[MODEL] IMAGES...``; without MODEL, our own."""
+    first, *rest = given
+    if first.is_dir() or first.suffix.lower() in SUFFIXES:
+        return Path(find_model(DEFAULT_MODEL)), given
+    if not rest:
+        raise ValueError(f"{first}: give images after the model.")
+    return Path(find_model(first)), rest
 
 
 def check_broken(broken: Skipped, n_images: int, on_error: OnError) -> None:

@@ -141,13 +141,16 @@ def _runs_on_meta(spec: BackboneSpec) -> bool:
 
 
 def _difference(module: nn.Module, headers: Headers, prefix: str = "") -> str | None:
-    """Return how the tensors of a file differ from a module's; those with the prefix alone."""
+    """Return how the tensors of a file differ from a module's; those with the prefix alone.
+
+    A file may hold them in half the precision, as the one of this package does.
+    """
     ours = {
         f"{prefix}{name}": (tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
         for name, tensor in module.state_dict().items()
     }
     theirs = {
-        name: (shape, dtype.name)
+        name: (shape, dtype.name.replace("float16", "float32"))
         for name, (shape, dtype) in headers.items()
         if name.startswith(prefix)
     }

@@ -1,0 +1,230 @@
+"""Make the model that comes with the package, and measure it.
+
+Run: WBCCLF_DATA=... python benchmarks/pretrain.py train MODEL CACHE
+then: python benchmarks/pretrain.py score MODEL CACHE
+and: python benchmarks/pretrain.py start MODEL CACHE
+
+`train` fits `compact_cnn`, from ImageNet's weights of EfficientNet-Lite0, to eight classes of three
+laboratories whose pictures are openly licensed: four fifths of PBC, BCCD (the photographs behind
+blood-cells/TRAIN, but none of a cell that TEST shows, too), and BCISC. It saves its state in CACHE
+after every epoch: killed, the same command goes on. It writes the weights in half precision.
+
+`score` classifies what it has never seen: the rest of PBC, the cells of TEST, and a fourth
+laboratory, Raabin. `start` compares it as the start of other trainings with ImageNet's weights and
+a random start: four classes (TRAIN, scored on TEST) and nine (421 pictures of PBC, as unequal as
+the published ones, drawn from the fifth that was held back, and scored on the rest of it).
+"""
+
+import argparse
+import csv
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+from _data import DATA
+from imblearn.pipeline import Pipeline
+from other_laboratory import LITE0, ONE_CELL, bccd, figures, laboratory
+from reproduce import COUNTS
+from shell_defaults import pbc
+from sklearn.metrics import accuracy_score, f1_score
+from sklearn.model_selection import StratifiedGroupKFold
+
+from wbcclf import (
+    Augmenter,
+    CNNClassifier,
+    CrossEntropy,
+    ImageLoader,
+    Optimizer,
+    list_image_folder,
+    load_model,
+    save_model,
+)
+from wbcclf._model_file import open_model_file, write_model_file
+
+SIZE, STEPS, SEEDS = 96, 9000, range(5)
+SHARES = {"PBC": 1 / 2, "BCCD": 1 / 4, "BCISC": 1 / 4}  # of the training pictures
+OPTIONS = {
+    "backbone": "compact_cnn",
+    "optimizer": Optimizer(weight_decay=0.05),
+    "loss": CrossEntropy(label_smoothing=0.05),
+    "augment": Augmenter(laboratory=1, zoom=0.25),
+    "averaging": 0.999,
+    "batch_size": 32,
+    "verbose": 1,
+}
+
+
+def split_pbc():
+    """Return files and classes of PBC that are trained on, and those of the fifth held back."""
+    paths, target, cells = map(np.asarray, pbc(DATA))
+    folds = StratifiedGroupKFold(5, shuffle=True, random_state=0)
+    train, held = next(folds.split(paths, target, cells))
+    # Of pictures that are there twice, also under another class, the first counts.
+    _, first = np.unique(cells[held], return_index=True)
+    held = held[np.sort(first)]
+    return (paths[train], target[train]), (paths[held], target[held])
+
+
+def of_test():
+    """Return the cells of blood-cells/TEST."""
+    with (DATA / "blood-cells" / "cells.csv").open() as file:
+        return {row["cell_id"] for row in csv.DictReader(file) if row["split"] != "TRAIN"}
+
+
+def training_pictures(seed=0):
+    """Return files and classes; laboratories in their shares, classes of each equally frequent."""
+    (paths, target), _ = split_pbc()
+    bccd_paths, bccd_target, bccd_cells = map(np.asarray, bccd(copies=12))
+    seen = ~np.isin(bccd_cells, list(of_test()))
+    pools = {
+        "PBC": (paths, target),
+        "BCCD": (bccd_paths[seen], bccd_target[seen]),
+        "BCISC": laboratory("BCISC")[:2],
+    }
+    rng = np.random.RandomState(seed)
+    drawn = []
+    for name, (paths, target) in pools.items():
+        n_drawn = round(2 * len(pools["PBC"][0]) * SHARES[name])
+        for label in np.unique(target):
+            members = rng.permutation(np.flatnonzero(target == label))
+            rows = np.resize(members, round(n_drawn / len(np.unique(target))))
+            drawn.append((paths[rows], target[rows]))
+    paths, target = map(np.concatenate, zip(*drawn, strict=True))
+    return paths, target
+
+
+def train(model, cache, steps):
+    paths, target = training_pictures()
+    loader = ImageLoader(SIZE, crop=ONE_CELL, memory=cache)
+    classifier = CNNClassifier(
+        **OPTIONS,
+        weights=LITE0,
+        lr=1e-3,
+        max_steps=steps,
+        checkpoint_dir=cache / "checkpoints",
+        random_state=0,
+    )
+    start = time.perf_counter()
+    images = loader.transform(paths)
+    print(f"{len(paths)} pictures, {time.perf_counter() - start:.0f} s", flush=True)
+    classifier.fit(images, target)
+    print(f"trained for {time.perf_counter() - start:.0f} s, {classifier.history_[-1]}")
+    classifier.set_params(verbose=0)
+    save_model(
+        Pipeline([("loader", ImageLoader(SIZE, crop=ONE_CELL)), ("classifier", classifier)]), model
+    )
+    halve(model)
+
+
+def halve(path):
+    """Write the weights of a model in half precision."""
+    with open_model_file(path) as (document, arrays):
+        halved = {
+            name: array.astype(np.float16)
+            if array.dtype == np.float32 and array.ndim > 1
+            else array
+            for name, array in arrays.items()
+        }
+    write_model_file(path, document, halved)
+
+
+def score(model, cache):
+    loader, classifier = (step for _, step in load_model(model).steps)
+    loader.set_params(memory=cache)
+    _, (paths, target) = split_pbc()
+    bccd_paths, bccd_target, cells = map(np.asarray, bccd(copies=1))
+    seen = np.isin(cells, list(of_test()))
+    sets = {
+        "PBC, held back, eight classes": (paths, target),
+        "BCCD, cells of TEST": (bccd_paths[seen], bccd_target[seen]),
+        "Raabin, never trained on": laboratory("Raabin")[:2],
+    }
+    for name, (paths, target) in sets.items():
+        found = figures(
+            target, classifier.predict_proba(loader.transform(paths)), classifier.classes_, 0
+        )
+        print(json.dumps({"set": name} | found), flush=True)
+
+
+def start(model, cache, results):
+    """Compare starts of other trainings."""
+    for task in (four_classes, nine_classes):
+        for seed in SEEDS:
+            for weights in ("blood-cells", "ImageNet", "random"):
+                done = results.read_text().splitlines() if results.exists() else []
+                key = {"task": task.__name__, "seed": seed, "weights": weights}
+                if any(key.items() <= json.loads(line).items() for line in done):
+                    continue
+                train, test = task(cache, seed)
+                classifier = CNNClassifier(
+                    **OPTIONS | {"verbose": 0, "averaging": False, "augment": Augmenter()},
+                    weights={"blood-cells": model, "ImageNet": LITE0, "random": None}[weights],
+                    lr=3e-4 if weights == "blood-cells" else 1e-3,
+                    max_steps=300,
+                    random_state=seed,
+                ).fit(*train)
+                predicted = classifier.predict(test[0])
+                line = key | {
+                    "accuracy": accuracy_score(test[1], predicted),
+                    "macro_f1": f1_score(test[1], predicted, average="macro"),
+                }
+                with results.open("a") as file:
+                    print(json.dumps(line), file=file)
+                print(line, flush=True)
+
+
+def four_classes(cache, seed):
+    """Return the pictures and classes of blood-cells/TRAIN and TEST."""
+    del seed  # the split is the published one
+    loader = ImageLoader(SIZE, crop=ONE_CELL, memory=cache)
+    sets = []
+    for name in ("TRAIN", "TEST"):
+        listing = list_image_folder(DATA / "blood-cells" / name)
+        sets.append((loader.transform(listing.paths), listing.target))
+    return sets
+
+
+def nine_classes(cache, seed):
+    """Return 421 pictures of PBC and their finer classes, and those of the rest that is held."""
+    _, (paths, _) = split_pbc()
+    prefix = np.array([Path(path).name.split("_")[0] for path in paths])
+    random_state = np.random.RandomState(seed)
+    train, test = [], []
+    for label, count in COUNTS.items():
+        rows = random_state.permutation(np.flatnonzero(prefix == label))
+        train.append(rows[:count])
+        test.append(rows[count : count + 100])
+    images = ImageLoader(SIZE, crop=ONE_CELL, memory=cache).transform(paths)
+    return [(images[rows], prefix[rows]) for rows in map(np.concatenate, (train, test))]
+
+
+def print_starts(results):
+    lines = [json.loads(line) for line in results.read_text().splitlines()]
+    print("| start | four classes, accuracy | nine classes, macro F1 |")
+    print("|---|---|---|")
+    for weights in ("blood-cells", "ImageNet", "random"):
+        cells = []
+        for task, figure in (("four_classes", "accuracy"), ("nine_classes", "macro_f1")):
+            values = [d[figure] for d in lines if (d["task"], d["weights"]) == (task, weights)]
+            cells.append(
+                f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+            )
+        print(f"| {weights} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("command", choices=["train", "score", "start"])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("cache", type=Path, help="folder for cut pictures and states of training")
+    parser.add_argument("--steps", type=int, default=STEPS)
+    arguments = parser.parse_args()
+    if arguments.command == "train":
+        train(arguments.model, arguments.cache, arguments.steps)
+    elif arguments.command == "score":
+        score(arguments.model, arguments.cache)
+    else:
+        results = arguments.cache / "starts.jsonl"
+        start(arguments.model, arguments.cache, results)
+        print_starts(results)
