@@ -42,7 +42,7 @@ from wbcclf import (
 )
 from wbcclf._model_file import open_model_file, write_model_file
 
-SIZE, STEPS, SEEDS = 96, 9000, range(5)
+SIZE, STEPS, SEEDS = 96, 6000, range(5)
 SHARES = {"PBC": 1 / 2, "BCCD": 1 / 4, "BCISC": 1 / 4}  # of the training pictures
 OPTIONS = {
     "backbone": "compact_cnn",
