@@ -15,3 +15,6 @@ STEPS = 3000
 EPOCHS = 10
 BATCH_SIZE = 32
 WEIGHT_DECAY = 0.05
+# What is printed with the results of the model that comes with the package. Figures of
+# benchmarks/pretrain.py score.
+LIMITS = "LIMITS"

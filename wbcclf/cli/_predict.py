@@ -12,6 +12,7 @@ from sklearn.utils import Bunch
 import wbcclf
 from wbcclf._cluster import predict_on_cluster
 from wbcclf._parts import file_digest, parts_folder, remove_parts
+from wbcclf.cli import _defaults
 from wbcclf.cli._console import out
 from wbcclf.cli._output import (
     check_not_read,
@@ -32,6 +33,7 @@ from wbcclf.cli._shared import (
     split_model,
 )
 from wbcclf.inspection import predict_files
+from wbcclf.persistence import find_model
 
 
 def predict(
@@ -102,6 +104,8 @@ def predict(
     if scheduler is not None:
         remove_parts(parts)
     warn_of_formulas(output, [*names, *map(str, classes)])
+    if model_file == find_model(DEFAULT_MODEL):
+        out.print(f"Model: {DEFAULT_MODEL}. Classes: {', '.join(classes)}. {_defaults.LIMITS}")
     counts = Counter(found.labels.tolist())
     out.print(f"Images predicted: {len(found.paths)} ({counts_text(counts)})")
     out.print(f"Predictions: {output}")
