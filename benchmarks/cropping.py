@@ -79,7 +79,7 @@ def bcisc_folds(root):
 
 
 SCRATCH = {
-    "backbone": _defaults.BACKBONE,
+    "backbone": "simple_cnn",
     "lr": _defaults.LR,
     "optimizer": Optimizer(weight_decay=_defaults.WEIGHT_DECAY),
 }
@@ -109,7 +109,7 @@ def one_training(cache, name, way, seed):
         clf = CNNClassifier(
             **network,
             batch_size=_defaults.BATCH_SIZE,
-            max_steps=steps or default_steps(len(train), _defaults.BATCH_SIZE),
+            max_steps=steps or default_steps(len(train), _defaults.BATCH_SIZE, is_random=True),
             augment=Augmenter(),
             precision="bfloat16",
             random_state=seed,

@@ -117,7 +117,7 @@ BASE = {
     "augment": Augmenter(),
     "only": NAMES,
     "synthetic": False,
-    "backbone": _defaults.BACKBONE,
+    "backbone": "simple_cnn",
     "lr": _defaults.LR,
     "size": SIZE,
     "precision": "bfloat16",

@@ -180,7 +180,8 @@ def test_the_learning_rate_is_lower_where_training_begins_with_weights(backbone,
 def test_a_training_is_3000_steps_or_ten_passes_long(
     given, expected, trained, tmp_path, call, monkeypatch
 ):
-    assert (default_steps(20_000, 32), default_steps(9_600, 32)) == (10 * 625, 3000)
+    assert (default_steps(20_000, 32, True), default_steps(9_600, 32, True)) == (10 * 625, 3000)
+    assert (default_steps(20_000, 32, False), default_steps(9_600, 32, False)) == (2 * 625, 600)
     monkeypatch.setattr(_defaults, "STEPS", 25)  # the test has no minutes
     code, out, err = call(
         *("train", trained / "train", "-o", tmp_path / "m.wbcclf", "--image-size", 8),

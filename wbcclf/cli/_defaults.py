@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-BACKBONE = "simple_cnn"
+BACKBONE = "compact_cnn"  # from its own weights: docs/other-laboratories.md
 IMAGE_SIZE = 96
 CROP = "cell"  # the best mean over three data sets: docs/cells.md
 AUGMENT = "full"  # at this length the best mean over three data sets: docs/training.md
@@ -10,9 +10,10 @@ LR = 3e-3
 LR_WITH_WEIGHTS = 3e-4  # pretrained features are easily unlearnt
 SEED = 0
 # A training has so many steps, three minutes or so on 2 CPU cores, or so many passes over the
-# images if that is longer: ten passes over a few hundred images teach a network little.
-STEPS = 3000
-EPOCHS = 10
+# images if that is longer: ten passes over a few hundred images teach a network little. With
+# weights there is less to learn, and every step of such networks takes longer.
+STEPS, EPOCHS = 3000, 10
+STEPS_WITH_WEIGHTS, EPOCHS_WITH_WEIGHTS = 600, 2
 BATCH_SIZE = 32
 WEIGHT_DECAY = 0.05
 # What is printed with the results of the model that comes with the package. Figures of

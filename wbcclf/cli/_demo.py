@@ -46,4 +46,4 @@ def demo(
         warn("no confusion matrix is drawn without matplotlib: pip install 'wbcclf[plot]'.")
         plot = None
     evaluate(model, output / "test", output=output / "evaluation.json", plot=plot)
-    predict(model, [output / "unlabelled"], output=output / "predictions.csv")
+    predict([model, output / "unlabelled"], output=output / "predictions.csv")

@@ -92,7 +92,7 @@ def train(
         str | None,
         _option(
             "the network's own",
-            "'imagenet', 'random', or a .pth, .safetensors, .npz or .wbcclf file.",
+            "'blood-cells', 'imagenet', 'random', or a .pth, .safetensors, .npz or .wbcclf file.",
             metavar="WEIGHTS",
         ),
     ] = None,
@@ -117,15 +117,16 @@ def train(
         Crop | None,
         _option(
             _defaults.CROP,
-            "Cut a square around the white cell of every picture, and bring the background to "
-            "one grey. cell: the square is one and a half cell diameters wide. nucleus: three "
-            "nucleus diameters. The model also cuts the pictures that it is given later.",
+            "Cut a square around the white cell of every picture, and give all pictures the same "
+            "light and stain. cell: the square is one and a half cell diameters wide. nucleus: "
+            "three nucleus diameters. The model also cuts the pictures that it is given later.",
         ),
     ] = None,
     epochs: Annotated[
         int | None,
         _option(
-            f"{_defaults.EPOCHS}, or {_defaults.STEPS} steps if that is more",
+            f"{_defaults.EPOCHS_WITH_WEIGHTS}, or {_defaults.STEPS_WITH_WEIGHTS} steps if that is "
+            f"more; from random weights {_defaults.EPOCHS}, or {_defaults.STEPS} steps",
             "Passes over all images, including the copies that --balance adds.",
             metavar="N",
             min=1,
@@ -267,9 +268,10 @@ def train(
         )
     cropper = None
     if crop not in (None, Crop.none):
-        cropper = wbcclf.CellCropper(crop.value, background="normalise")
+        cropper = wbcclf.CellCropper(crop.value, background="normalise", stain="normalise")
     loader = wbcclf.ImageLoader(image_size, crop=cropper)
     classifier = pipeline[-1]
+    out.print(start_text(classifier))
     listing = source.list()
     names = listing.target_names
     require(len(names) > 1, f"{images} holds only one class, {names[0]}; give at least two.")
@@ -289,7 +291,8 @@ def train(
     counts = Counter(cells.target.tolist())
     out.print(f"{len(cells.target)} images of {len(counts)} classes: {counts_text(counts)}")
     if recipe is None and epochs is None and steps is None:
-        steps = default_steps(len(cells.target), classifier.batch_size)
+        is_random = Settings.of(classifier).weights is None
+        steps = default_steps(len(cells.target), classifier.batch_size, is_random)
         classifier.set_params(max_steps=steps)
     # Before the rest, so that they act on the images that validate, too.
     transformers = [item for item in pipeline.steps if hasattr(item[1], "transform")]
@@ -315,9 +318,23 @@ def train(
     out.print(f"Model: {output}")
 
 
-def default_steps(n_images: int, batch_size: int) -> int:
+def start_text(classifier: wbcclf.CNNClassifier) -> str:
+    """Return what a training starts from, as a line."""
+    settings = Settings.of(classifier)
+    if settings.weights is None:
+        return f"Network: {settings.backbone.name}, from random weights"
+    return (
+        f"Network: {settings.backbone.name}, from the weights {str(settings.weights)!r} "
+        "(--weights random: without them)"
+    )
+
+
+def default_steps(n_images: int, batch_size: int, is_random: bool) -> int:
     """Return the steps of a training, which copies that --balance adds do not change."""
-    return max(_defaults.STEPS, _defaults.EPOCHS * math.ceil(n_images / batch_size))
+    steps, epochs = _defaults.STEPS_WITH_WEIGHTS, _defaults.EPOCHS_WITH_WEIGHTS
+    if is_random:
+        steps, epochs = _defaults.STEPS, _defaults.EPOCHS
+    return max(steps, epochs * math.ceil(n_images / batch_size))
 
 
 def make_pipeline(
