@@ -7,7 +7,9 @@ predicted, with one covariance for all classes (Lee et al. 2018, https://arxiv.o
 so that a batch of another mixture of classes is no further away.
 
 Distances are compared with those of images from home that the network was not trained on, if `fit`
-was given some; else with those of training images, to means and covariance of the others.
+was given some. Else they are compared with those of training images, to means and covariance of the
+others. Then the style alone counts: what the head is given lies closer together for images that the
+network has learnt by heart than for new ones, whose distance would be taken for another laboratory.
 """
 
 from __future__ import annotations
@@ -53,9 +55,9 @@ class Description:
     ----------
     tap : ndarray of shape (1,), int64
         Number of the network's stages below the first part of the features.
-    means : ndarray of shape (n_classes, 2 * WIDTH), float32
-        Of the features of each predicted class.
-    whitening : ndarray of shape (2 * WIDTH, 2 * WIDTH), float32
+    means : ndarray of shape (n_classes, n_used), float32
+        Of the features of each predicted class: of both parts, or of the style alone.
+    whitening : ndarray of shape (n_used, n_used), float32
         Makes the features' covariance within classes the identity.
     centres : ndarray of shape (n_classes,), float32
         The median logarithm of the distances at home, of each predicted class.
@@ -108,10 +110,11 @@ class Description:
 
         The bound holds with a confidence of 95% for images like those that were validated on, if
         more certain predictions are not wrong more often. Thresholds are tried from strict to
-        lenient, from the first on that calls enough images to tell, until the upper bound of
-        Clopper and Pearson (1934, https://doi.org/10.1093/biomet/26.4.404) exceeds the share: fixed
-        sequence testing (Angelopoulos et al. 2021, https://arxiv.org/abs/2110.01052), which pays
-        nothing for trying many.
+        lenient until the upper bound of Clopper and Pearson (1934,
+        https://doi.org/10.1093/biomet/26.4.404) exceeds the share: fixed sequence testing
+        (Angelopoulos et al. 2021, https://arxiv.org/abs/2110.01052), which pays nothing for trying
+        many. The first one calls a quarter of the images, so that one error among the surest does
+        not end it.
 
         Raises
         ------
@@ -124,16 +127,16 @@ class Description:
             raise ValueError(too_few_for(share, most))
         found = None
         for threshold, called, wrong in zip(THRESHOLDS, *self.calls.tolist(), strict=True):
-            if called < fewest:
+            if called < max(fewest, most // 4):
                 continue
-            if beta.ppf(CONFIDENCE, wrong + 1, called - wrong) > share:
+            if wrong == called or beta.ppf(CONFIDENCE, wrong + 1, called - wrong) > share:
                 break
             found = float(threshold)
         if found is None:
             raise ValueError(
-                f"rejection={share:g} cannot be kept: even of the {fewest} surest validation "
-                "images too many were wrong. Give a larger rejection, train longer, or validate on "
-                "more images."
+                f"rejection={share:g} cannot be kept: even among the surest of the {most} "
+                "validation images too many are wrong. Give a larger rejection, train longer, or "
+                "validate on more images."
             )
         return found
 
@@ -172,11 +175,13 @@ def describe(
     if len(features) < FEWEST:
         return None
     predicted = logits.argmax(1)
-    means, whitening = _home(features, predicted, n_classes)
     if validation is not None and len(validation[0]) >= FEWEST:
+        means, whitening = _home(features, predicted, n_classes)
         compared = validation[0].argmax(1)
         distances = _log_distances(validation[1], compared, means, whitening)
     else:
+        features = features[:, :WIDTH]
+        means, whitening = _home(features, predicted, n_classes)
         compared = predicted
         distances = np.empty(len(features))
         halves = np.arange(len(features)) % 2
@@ -232,7 +237,8 @@ def _home(
 def _log_distances(
     features: np.ndarray, predicted: np.ndarray, means: np.ndarray, whitening: np.ndarray
 ) -> np.ndarray:
-    rest = (features - means[predicted]).astype(np.float64) @ whitening
+    rest = features[:, : len(whitening)].astype(np.float64) - means[predicted]
+    rest = rest @ whitening
     return np.log((rest**2).sum(1) + 1e-12)
 
 
@@ -244,7 +250,7 @@ def restored(arrays: Mapping[str, np.ndarray], n_classes: int, n_stages: int) ->
     ValueError, KeyError
         If they are anything that :func:`describe` does not make.
     """
-    width = 2 * WIDTH
+    width = WIDTH if len(arrays["whitening"]) == WIDTH else 2 * WIDTH
     layout: dict[str, tuple[tuple[int, ...], Any]] = {
         "tap": ((1,), np.int64),
         "means": ((n_classes, width), np.float32),

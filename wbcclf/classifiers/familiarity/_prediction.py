@@ -23,12 +23,15 @@ class Prediction:
     probabilities : ndarray of shape (n, n_classes), float32
     familiarity : ndarray of shape (n,), float, or None
         None without a description.
+    certainty : ndarray of shape (n,), float, or None
+        What `rejection` goes by: log-odds, lowered for images that look unfamiliar.
     is_uncertain : ndarray of shape (n,), bool
         False everywhere without `rejection`.
     """
 
     probabilities: np.ndarray
     familiarity: np.ndarray | None
+    certainty: np.ndarray | None
     is_uncertain: np.ndarray
 
     def labels(self, classes: np.ndarray) -> np.ndarray:

@@ -33,7 +33,7 @@ def predict_images(
     ValueError
         If the settings ask for a rejection that the description cannot give.
     """
-    threshold = None
+    threshold = -np.inf
     if settings.rejection is not None:
         if description is None:
             raise ValueError(NO_DESCRIPTION)
@@ -43,13 +43,11 @@ def predict_images(
     logits, features = _predict_views(net, settings, views, tap)
     shares = softmax(logits.astype(np.float64), axis=2).mean(axis=0).astype(np.float32)
     if description is None:
-        return Prediction(shares, None, np.zeros(len(shares), bool))
+        return Prediction(shares, None, None, np.zeros(len(shares), bool))
     strangeness = description.strangeness(logits[0], features)
-    familiarity = description.familiarity(strangeness)
-    if threshold is None:
-        return Prediction(shares, familiarity, np.zeros(len(shares), bool))
     certainty = description.certainty(logits[0], strangeness)
-    return Prediction(shares, familiarity, certainty < threshold)
+    familiarity = description.familiarity(strangeness)
+    return Prediction(shares, familiarity, certainty, certainty < threshold)
 
 
 def _eight_views(images: np.ndarray) -> Iterator[np.ndarray]:
@@ -120,11 +118,12 @@ def _predict_view(
 
 def _run(net: CellNet, kind: str, X: Any, batch_size: int, tap: int | None) -> np.ndarray:
     network = net.module_.eval()
+    tapped = {} if tap is None else {"tap": tap}
 
     def run(batch: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode():
             with arithmetic(net.device, net.precision):
-                given = network(**{kind: batch.to(net.device)}, tap=tap)
+                given = network(**{kind: batch.to(net.device)}, **tapped)
             return given if tap is None else joined(*given)
 
     with keeping_freed_memory():
