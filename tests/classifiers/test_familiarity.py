@@ -67,7 +67,7 @@ def test_another_stain_and_noise_are_not_familiar(home, alone):
     noise = np.random.RandomState(0).randint(256, size=BLUE.shape).astype(np.uint8)
     for clf in (home, alone):
         assert clf.familiarity(BLUE).mean() < 0.15
-        assert clf.familiarity(noise).max() < STRANGE
+        assert clf.familiarity(noise).mean() < STRANGE
 
 
 def test_without_validation_new_images_are_familiar_still(alone):
