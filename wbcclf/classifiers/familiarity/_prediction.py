@@ -64,7 +64,7 @@ def unfamiliar(familiarity: np.ndarray) -> str | None:
     return (
         f"These {n_images} images do not look like those that the model was trained on (stain, "
         f"scale, focus): their mean familiarity is {familiarity.mean():.2f}, where images from the "
-        "same laboratory have 0.50. Expect it to be wrong; try wbcclf adapt."
+        "same laboratory have 0.50. Expect the model to be wrong; try wbcclf adapt."
     )
 
 

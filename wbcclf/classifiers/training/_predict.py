@@ -91,7 +91,13 @@ def predict_data(
     net: CellNet, data: ImageData, positions: np.ndarray, tap: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return logits (n, n_classes) and features (n, 2 * WIDTH) of what a net was trained on."""
-    given = _run(net, data.kind, gather(data.X, data.rows[positions]), net.batch_size, tap)
+    rows = data.rows[positions]
+    parts = []
+    with keeping_freed_memory():
+        for start in range(0, len(rows), net.batch_size):  # activations may be large
+            batch = gather(data.X, rows[start : start + net.batch_size])
+            parts.append(_run(net, data.kind, batch, net.batch_size, tap))
+    given = np.concatenate(parts)
     return given[:, : -2 * WIDTH], given[:, -2 * WIDTH :]
 
 
