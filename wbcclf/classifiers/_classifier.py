@@ -491,6 +491,13 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_samples,)
+            With `rejection`, ``"uncertain"`` or -1 where no label can be called.
+
+        Raises
+        ------
+        ValueError
+            If the validation images of `fit` were too few for `rejection`, if too many of them were
+            wrong, or if labels leave no room for what is uncertain.
         """
         prediction = self._predict(X)
         prediction.warn_of_unfamiliar()
