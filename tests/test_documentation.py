@@ -33,6 +33,7 @@ def python_blocks(name):
                 "guide",
                 "cells",
                 "counting",
+                "familiarity",
                 "training",
                 "search",
                 "recipes",

@@ -21,9 +21,10 @@ from wbcclf._files import read_regular
 from wbcclf._parts import file_digest, part_key
 from wbcclf._store import Store
 from wbcclf.inspection import predict_files
+from wbcclf.inspection._files import last_step
 
 # Raised whenever the content of a part changes its meaning.
-FORMAT = 2
+FORMAT = 3
 SECONDS_TO_CONNECT = 10
 ADDRESS = re.compile(r"((tcp|tls|ucx|ws|wss)://)?[^/\s]+:\d+")
 
@@ -35,6 +36,7 @@ def predict_on_cluster(
     folder: Path,
     *,
     chunk_size: int,
+    rejection: float | None = None,
 ) -> Iterator[Bunch]:
     """Predict the classes of image files as `predict_files` does, on a cluster.
 
@@ -52,6 +54,8 @@ def predict_on_cluster(
         For the parts; made if it is not there.
     chunk_size : int
         Files in a part.
+    rejection : float or None
+        For the model instead of its own; None leaves that.
 
     Yields
     ------
@@ -77,9 +81,9 @@ def predict_on_cluster(
     # Its traceback of a lost connection says no more than our error.
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     digest = file_digest(model_file)
-    classes = wbcclf.load_model(model_file).classes_
     chunks = [paths[start : start + chunk_size] for start in range(0, len(paths), chunk_size)]
-    chunk_of = {part_key(f"prediction {FORMAT} {digest}", chunk): chunk for chunk in chunks}
+    what = f"prediction {FORMAT} {digest} {rejection}"
+    chunk_of = {part_key(what, chunk): chunk for chunk in chunks}
     parts = Store(folder, float("inf"))
     with ExitStack() as stack:
         client = None
@@ -101,12 +105,12 @@ def predict_on_cluster(
                         ) from error
                     stack.enter_context(client)
                 todo = {name: paths for name, paths in chunk_of.items() if name not in parts}
-                done = _run(client, str(model_file.resolve()), digest, todo)
-            yield _bunch(part, chunk, classes)
+                done = _run(client, (str(model_file.resolve()), digest, rejection), todo)
+            yield _bunch(part, chunk)
 
 
 def _run(
-    client: Any, model_file: str, digest: str, todo: dict[str, list[str]]
+    client: Any, model: tuple[str, str, float | None], todo: dict[str, list[str]]
 ) -> Iterator[tuple[str, bytes]]:
     """Yield the parts as they are done; at most two of each thread of the cluster are under way.
 
@@ -136,7 +140,7 @@ def _run(
             key, chunk = waiting.pop()
             # Absolute, since a worker has its own working directory.
             absolute = [os.path.abspath(path) for path in chunk]
-            future = client.submit(_predict_part, model_file, digest, absolute, pure=False)
+            future = client.submit(_predict_part, *model, absolute, pure=False)
             key_of[future] = key
             running.add(future)
 
@@ -156,26 +160,28 @@ def _run(
         ) from error
 
 
-def _predict_part(model_file: str, digest: str, paths: list[str]) -> bytes:
-    """Run on a worker: return the probabilities of the readable files, and why others are not."""
+def _predict_part(model_file: str, digest: str, rejection: float | None, paths: list[str]) -> bytes:
+    """Run on a worker: return what is predicted of the readable files, and why others are not."""
     for path in (model_file, os.path.dirname(paths[0])):
         if not os.path.exists(path):
             raise FileNotFoundError(
                 f"The worker on {socket.gethostname()} does not see {path}: workers need the model "
                 "and the images under the same names, on a shared file system."
             )
-    [found] = predict_files(_model(model_file, digest), paths, chunk_size=len(paths))
+    model = _model(model_file, digest, rejection)
+    [found] = predict_files(model, paths, chunk_size=len(paths))
     place = {path: number for number, path in enumerate(paths)}
     file = io.BytesIO()
     np.savez(
         file,
         read=np.array([place[path] for path in found.paths], dtype=int),
+        labels=found.labels,
         probabilities=found.probabilities,
         skipped=np.array([place[path] for path, _ in found.skipped], dtype=int),
         reasons=np.array([reason for _, reason in found.skipped], dtype=str),
         unread=np.array([not _can_be_read(path) for path, _ in found.skipped], dtype=bool),
         host=socket.gethostname(),
-        **({} if found.found is None else {"found": found.found}),
+        **{name: found[name] for name in ("familiarity", "found") if found[name] is not None},
     )
     return file.getvalue()
 
@@ -201,22 +207,26 @@ def _check_read(part: bytes, chunk: list[str]) -> None:
 
 
 @lru_cache(maxsize=1)
-def _model(path: str, digest: str) -> Any:
+def _model(path: str, digest: str, rejection: float | None) -> Any:
     if file_digest(Path(path)) != digest:
         raise OSError(
             f"The worker on {socket.gethostname()} has a different model at {path}: workers "
             "must read it from a shared file system."
         )
-    return wbcclf.load_model(path)
+    model = wbcclf.load_model(path)
+    if rejection is not None:
+        last_step(model).set_params(rejection=rejection)
+    return model
 
 
-def _bunch(part: Any, chunk: list[str], classes: np.ndarray) -> Bunch:
+def _bunch(part: Any, chunk: list[str]) -> Bunch:
     with np.load(io.BytesIO(part)) as arrays:
         return Bunch(
             paths=[chunk[number] for number in arrays["read"]],
-            labels=classes[arrays["probabilities"].argmax(axis=1)],
+            labels=arrays["labels"],
             probabilities=arrays["probabilities"],
-            found=arrays["found"] if "found" in arrays else None,
+            familiarity=arrays.get("familiarity"),
+            found=arrays.get("found"),
             skipped=[
                 (chunk[number], str(reason))
                 for number, reason in zip(arrays["skipped"], arrays["reasons"], strict=True)

@@ -41,5 +41,9 @@ class PartialWeightsWarning(UserWarning):
     """A weights file lacks tensors of the network; those start at random and are trained."""
 
 
+class UnfamiliarImagesWarning(UserWarning):
+    """Images do not look like those that the model was trained on; the message has the figure."""
+
+
 class BrokenPluginWarning(UserWarning):
     """A backbone that another package offers cannot be used; names entry point and package."""

@@ -22,6 +22,7 @@ from wbcclf._version import __version__
 from wbcclf.backbones._compact import BLOOD_CELLS
 from wbcclf.backbones._registry import backbone_package, draft_backbones
 from wbcclf.classifiers import CNNClassifier
+from wbcclf.classifiers.familiarity._description import restored
 from wbcclf.classifiers.options._settings import Settings
 from wbcclf.datasets import ImageLoader
 from wbcclf.datasets._cropping import check_crop
@@ -31,6 +32,7 @@ from wbcclf.exceptions import ModelFormatError
 PACKAGED = {"wbcclf:blood-cells": BLOOD_CELLS.path}
 
 _NETWORK = "network/"
+_DESCRIPTION = "description/"  # of the training images; a file of format 4 or less has none
 # What format 1 called tensors of the network.
 _RENAMED = {"scale": "preprocessing.scale", "offset": "preprocessing.offset"}
 
@@ -112,6 +114,9 @@ def save_model(model: BaseEstimator, path: str | os.PathLike) -> None:
     _, first = [*transformers, kept[-1]][0]
     if hasattr(first, "feature_names_in_"):
         arrays["feature_names"] = _plain(first.feature_names_in_, "feature_names_in_")
+    if classifier._description is not None:
+        for name, array in classifier._description.arrays().items():
+            arrays[_DESCRIPTION + name] = array
     for name, tensor in classifier.net_.module_.state_dict().items():
         arrays[_NETWORK + name] = tensor.cpu().numpy()
         if not np.isfinite(arrays[_NETWORK + name]).all():
@@ -247,12 +252,15 @@ def _restore(
     headers: dict[str, Any],
     arrays: Mapping[str, np.ndarray],
 ) -> None:
-    """Give a classifier its network."""
+    """Give a classifier its network, and the description of its images if there is one."""
     theirs = {}  # the network's names for tensors, and the file's
+    described = []
     for name in headers:
         if name.startswith(_NETWORK):
             ours = name.removeprefix(_NETWORK)
             theirs[_RENAMED.get(ours, ours)] = name
+        elif name.startswith(_DESCRIPTION):
+            described.append(name)
         elif name not in ("classes", "feature_names"):
             raise ValueError(f"{name!r:.80} is no part of a model")
 
@@ -264,6 +272,12 @@ def _restore(
 
     _check_backbone(classifier, document)
     classifier._restore_net({ours: headers[name] for ours, name in theirs.items()}, read)
+    if described:
+        classifier._description = restored(
+            {name.removeprefix(_DESCRIPTION): arrays[name] for name in described},
+            len(classifier.classes_),
+            len(classifier.net_.module_.stages()),
+        )
     # Without input_size, a backbone of many blocks enlarges small images, twofold for each block.
     seen = classifier.net_.module_.preprocessing.input_size
     for side, given in zip(seen, classifier.image_shape_, strict=False):

@@ -63,7 +63,7 @@ TRAINING = {
 MACHINE = {"checkpoint_dir", "device", "compile", "cache_gb", "memory", "verbose"}
 MODEL = {
     *("backbone", "unfrozen_layers", "head", "input_size", "test_time_augmentation"),
-    *("batch_size", "precision"),
+    *("rejection", "batch_size", "precision"),
 }
 
 
@@ -82,7 +82,7 @@ def documented(cls):
 
 
 def test_the_constructor_fits_on_a_screen():
-    assert len(inspect.signature(CNNClassifier).parameters) <= 30
+    assert len(inspect.signature(CNNClassifier).parameters) <= 31
 
 
 def test_every_object_with_options_is_known_here():

@@ -12,7 +12,7 @@ from imblearn.pipeline import Pipeline
 from sklearn.model_selection import cross_val_score
 from skorch.callbacks import Callback
 
-from wbcclf import CNNClassifier, DeepFeatures, GradualUnfreezing
+from wbcclf import CNNClassifier, DeepFeatures, GradualUnfreezing, make_blood_cells
 from wbcclf.backbones import get_backbone
 
 SITUATIONS = {}
@@ -219,6 +219,13 @@ def predicting_without_the_folder(place):
     clf = place.frozen(memory=place.folder / "memory").fit(*place.data)
     (place.folder / "file").touch()
     return clf.set_params(memory=place.folder / "file" / "memory").predict, place.data[0]
+
+
+@situation("do not look like those that the model was trained on")
+def predicting_another_laboratory(place):
+    home = make_blood_cells(60, classes=2, image_size=16, random_state=0)
+    clf = place.simple(max_epochs=1).fit(home.images, home.target)
+    return clf.predict, 255 - home.images
 
 
 @pytest.mark.parametrize("name", SITUATIONS)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from numbers import Integral, Real
 from typing import Any
 
-import numpy as np
-from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
@@ -23,6 +21,7 @@ from wbcclf._store import MEMORY_CONSTRAINT
 from wbcclf.backbones import Head
 from wbcclf.backbones._registry import A_BACKBONE
 from wbcclf.classifiers.data._domain import Domain
+from wbcclf.classifiers.familiarity._description import NO_DESCRIPTION, Description
 from wbcclf.classifiers.options import (
     Averaging,
     EarlyStopping,
@@ -90,6 +89,12 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     test_time_augmentation : bool, default=False
         Predict the mean over the eight flips and quarter turns of each image (four for images that
         are not square), which takes eight times as long.
+    rejection : float or None, default=None
+        The share of calls that may be wrong, in (0, 1). Where a label is too likely to be wrong,
+        `predict` gives ``"uncertain"`` instead, or -1 if labels are numbers; so it does for images
+        that look like none of the training images. The bound holds with a confidence of 95% for
+        images like the validation images, which it needs: give `fit` `X_val` and `y_val`, or use
+        `early_stopping`. Scores count what is uncertain as wrong.
 
         **How long to train, and how fast**
     max_epochs : int, default=20
@@ -228,6 +233,9 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     sklearn.exceptions.ConvergenceWarning
         When `fit` has taken 50 steps or more and learnt nothing: the gain of the last epoch (with
         early stopping, of the best one) is below 0.01.
+    wbcclf.exceptions.UnfamiliarImagesWarning
+        When 20 images or more are predicted that do not look like the training images: their mean
+        :meth:`familiarity` is below 0.3.
 
     See Also
     --------
@@ -244,6 +252,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     """
 
     backbone: Any  # an attribute of the class where that is named after it
+    # Of the training images: models of older versions have none, nor have those of partial_fit.
+    _description: Description | None = None
 
     _parameter_constraints: dict = {
         "backbone": [_Backbone()],
@@ -253,6 +263,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         "input_size": [_POSITIVE_INT, Each(_POSITIVE_INT), None],
         "image_shape": Training([Each(_POSITIVE_INT), None]),
         "test_time_augmentation": ["boolean"],
+        "rejection": [Interval(Real, 0, 1, closed="neither"), None],
         "max_epochs": Training([_POSITIVE_INT]),
         "max_steps": Training([_POSITIVE_INT, None]),
         "batch_size": [_POSITIVE_INT],
@@ -288,6 +299,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         input_size=None,
         image_shape=None,
         test_time_augmentation=False,
+        rejection=None,
         max_epochs=20,
         max_steps=None,
         batch_size=32,
@@ -319,6 +331,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         self.input_size = input_size
         self.image_shape = image_shape
         self.test_time_augmentation = test_time_augmentation
+        self.rejection = rejection
         self.max_epochs = max_epochs
         self.max_steps = max_steps
         self.batch_size = batch_size
@@ -464,13 +477,9 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         ndarray of shape (n_samples, n_classes), float32
             Columns in the order of ``classes_``; rows sum to 1.
         """
-        from wbcclf.classifiers.training._predict import predict_logits
-
-        check_is_fitted(self)
-        images = self._check_images(X, self._domain())
-        views = _eight_views(images) if self.test_time_augmentation else [images]
-        logits = predict_logits(self.net_, Settings.of(self), views)
-        return softmax(logits.astype(np.float64), axis=2).mean(axis=0).astype(np.float32)
+        prediction = self._predict(X)
+        prediction.warn_of_unfamiliar()
+        return prediction.probabilities
 
     def predict(self, X):
         """Return the most probable label of each image.
@@ -482,17 +491,58 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_samples,)
+            With `rejection`, ``"uncertain"`` or -1 where no label can be called.
+
+        Raises
+        ------
+        ValueError
+            If the validation images of `fit` were too few for `rejection`, if too many of them were
+            wrong, or if labels leave no room for what is uncertain.
         """
-        winners = self.predict_proba(X).argmax(axis=1)
-        return self.classes_[winners]
+        prediction = self._predict(X)
+        prediction.warn_of_unfamiliar()
+        return prediction.labels(self.classes_)
 
+    def familiarity(self, X):
+        """Return how much images are like those that the network was trained on.
 
-def _eight_views(images):
-    """Yield the batch under the symmetries of the square that keep its shape, as views.
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, height, width, channels) or (n_samples, n_features)
 
-    The microscope has no up and down: a cell is as likely to lie one way as another.
-    """
-    turns = range(4) if images.shape[1] == images.shape[2] else (0, 2)
-    for flipped in (images, images[:, :, ::-1]):
-        for quarter_turns in turns:
-            yield np.rot90(flipped, quarter_turns, axes=(1, 2))
+        Returns
+        -------
+        ndarray of shape (n_samples,), float in [0, 1]
+            The share of images from home that look less familiar: 0.5 on the mean for new images
+            of the same laboratory, near 0 for another stain, scale or focus, and for what is no
+            cell. `fit` compares with validation images if there are 50 or more, else with training
+            images. The distance is that of Lee et al. 2018, https://arxiv.org/abs/1807.03888.
+
+        Raises
+        ------
+        ValueError
+            If the model keeps no description of its training images.
+
+        Examples
+        --------
+        >>> from wbcclf import SimpleCNNClassifier, make_blood_cells
+        >>> cells = make_blood_cells(80, classes=2, image_size=32, random_state=0)
+        >>> clf = SimpleCNNClassifier(max_epochs=3, device="cpu", random_state=0)
+        >>> clf = clf.fit(cells.images, cells.target)
+        >>> bool(clf.familiarity(cells.images).mean() > 0.4)
+        True
+        >>> clf.familiarity(255 - cells.images[:3])
+        array([0., 0., 0.])
+        """
+        prediction = self._predict(X)
+        if prediction.familiarity is None:
+            raise ValueError(NO_DESCRIPTION)
+        return prediction.familiarity
+
+    def _predict(self, X):
+        """Return all that is predicted of images, from one pass of the network."""
+        from wbcclf.classifiers.training._predict import predict_images
+
+        check_is_fitted(self)
+        images = self._check_images(X, self._domain())
+        return predict_images(self.net_, Settings.of(self), images, self._description)

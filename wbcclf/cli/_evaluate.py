@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from scipy.stats import binomtest
 from sklearn.utils import Bunch
 
 from wbcclf._files import replacing
@@ -16,9 +17,18 @@ from wbcclf._parts import file_digest
 from wbcclf.cli._classes import match_classes, parse_map
 from wbcclf.cli._console import out, print_table, warn
 from wbcclf.cli._output import check_output, require, save
-from wbcclf.cli._shared import CHUNK, ModelFile, OnError, OnErrorOption, collect, read_model
+from wbcclf.cli._shared import (
+    CHUNK,
+    ModelFile,
+    OnError,
+    OnErrorOption,
+    Reject,
+    collect,
+    read_model,
+)
 from wbcclf.cli._source import LabelColumn, LabelledImages, PathColumn, Root, Source
 from wbcclf.inspection import EvaluationDisplay, evaluate_predictions, predict_files
+from wbcclf.inspection._files import last_step
 
 DIGEST = "model_sha256"  # in the file of figures, of the model's file
 # The figures that are not of one class.
@@ -57,9 +67,14 @@ def evaluate(
     path_column: PathColumn = None,
     label_column: LabelColumn = None,
     root: Root = None,
+    reject: Reject = None,
     on_error: OnErrorOption = OnError.stop,
 ) -> None:
     """Compare a model's predictions with the labels of images.
+
+    With --reject, or a model with a rejection, the scores are still of all
+    images; the last lines then say how many were left uncertain, and how many
+    of the others are right: what the bound is worth on these images.
 
     Example: wbcclf evaluate model.wbcclf cells/test --plot confusion.png
 
@@ -77,7 +92,7 @@ def evaluate(
         f"--plot {plot}: the suffix must be .png, .svg or .pdf.",
     )
     renamed = parse_map(map_ or [])
-    model = read_model(model_file, [images])
+    model = read_model(model_file, [images], reject)
     listing = Source(images, path_column, label_column, root).list()
     known = [str(label) for label in model.classes_]  # names of folders are text
     class_of = match_classes(listing.target_names, known, renamed)
@@ -86,13 +101,18 @@ def evaluate(
     found, broken = collect(chunks, listing, on_error, all_in)
     label_of = dict(zip(listing.paths.tolist(), listing.target.tolist(), strict=True))
     y_true = np.array([class_of[label_of[path]] for path in found.paths])
-    y_pred = found.labels.astype(str)
+    # The most probable ones, of uncertain images, too.
+    y_pred = model.classes_[found.probabilities.argmax(axis=1)].astype(str)
     is_known = np.isin(y_true, known)
     result = evaluate_predictions(y_true, y_pred)
     result.unknown_classes = sorted(set(y_true[~is_known].tolist()))
     if result.unknown_classes and is_known.any():  # their images may all be broken
         known_only = evaluate_predictions(y_true[is_known], y_pred[is_known])
         result.known_classes_only = {name: known_only[name] for name in OVERALL}
+    result.familiarity = None if found.familiarity is None else float(found.familiarity.mean())
+    result.unfamiliar = found.is_unfamiliar
+    if last_step(model).rejection is not None:
+        result.rejection = score_calls(y_true == y_pred, found.labels.astype(str) == y_pred)
     print_evaluation(result)
     if output is not None:
         left_out = [{"file": path, "reason": reason} for path, reason in broken + listing.skipped]
@@ -104,6 +124,21 @@ def evaluate(
     if plot is not None:
         save(plot, lambda path: draw(path, result))
         out.print(f"Confusion matrix: {plot}")
+
+
+def score_calls(is_right: np.ndarray, is_called: np.ndarray) -> dict[str, Any]:
+    """Return how many images were called and how many of these are right, with an interval."""
+    n_called, n_right = int(is_called.sum()), int((is_right & is_called).sum())
+    figures: dict[str, Any] = {
+        "declined": 1 - n_called / len(is_called),
+        "n_called": n_called,
+        "accuracy": None,
+        "accuracy_interval": None,
+    }
+    if n_called:
+        low, high = binomtest(n_right, n_called).proportion_ci(method="wilson")
+        figures |= {"accuracy": n_right / n_called, "accuracy_interval": (low, high)}
+    return figures
 
 
 def read_figures(path: Path, model_file: Path, digest: str) -> dict[str, Any]:
@@ -178,6 +213,22 @@ def print_evaluation(result: Bunch) -> None:
         [label, *counts] for label, counts in zip(result.classes, result.confusion, strict=True)
     ]
     print_table(["true \\ predicted", *result.classes], rows)
+    if result.familiarity is not None:
+        out.print(f"Mean familiarity: {result.familiarity:.2f} (0.50 at home)")
+    if "rejection" in result:
+        print_calls(result.rejection)
+
+
+def print_calls(calls: dict[str, Any]) -> None:
+    declined = f"Left uncertain: {calls['declined']:.1%} of the images"
+    if not calls["n_called"]:
+        out.print(f"{declined}; none was called.")
+        return
+    low, high = calls["accuracy_interval"]
+    out.print(
+        f"{declined}. Of the {calls['n_called']} others, {calls['accuracy']:.1%} are right (95% "
+        f"interval {low:.1%} to {high:.1%} if every image shows a different cell)."
+    )
 
 
 def print_overall(of: str, figures: dict[str, Any]) -> None:

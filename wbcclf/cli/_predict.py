@@ -27,6 +27,7 @@ from wbcclf.cli._shared import (
     DEFAULT_MODEL,
     OnError,
     OnErrorOption,
+    Reject,
     collect,
     counts_text,
     read_model,
@@ -58,14 +59,19 @@ def predict(
             "the end; after a crash, the same command resumes from them.",
         ),
     ] = None,
+    reject: Reject = None,
     on_error: OnErrorOption = OnError.warn,
 ) -> None:
     """Predict the classes of images and write them to a CSV file.
 
-    Columns: file, label, error, and one probability per class. A file that
-    was left out has no label; the column error says why. It also marks
-    pictures in which a model of train --crop found no white cell: their
+    Columns: file, label, error, familiarity, and one probability per class. A
+    file that was left out has no label; the column error says why. It also
+    marks pictures in which a model of train --crop found no white cell: their
     label is that of their central square.
+
+    The familiarity is the share of images from the model's laboratory that
+    look less like its training images. Near 0, expect a wrong label. Models
+    of older versions leave the column empty.
 
     Names are written as they are. A spreadsheet may take one that begins with
     =, +, - or @ for a formula: import the column as text.
@@ -75,10 +81,12 @@ def predict(
     Example: wbcclf predict model.wbcclf unlabelled/ -o predictions.csv
 
     Example: wbcclf predict model.wbcclf a.jpg b.jpg -o predictions.csv
+
+    Example: wbcclf predict model.wbcclf unlabelled/ --reject 0.05
     """
     check_output(output)
     model_file, images = split_model(model_and_images)
-    model = read_model(model_file, images)
+    model = read_model(model_file, images, reject)
     listing = list_images(images)
     paths = listing.paths
     check_not_read(output, [model_file, *paths])
@@ -86,19 +94,25 @@ def predict(
     if scheduler is None:
         chunks = predict_files(model, paths, chunk_size=CHUNK)
     else:
-        chunks = predict_on_cluster(scheduler, model_file, paths, parts, chunk_size=CHUNK)
+        chunks = predict_on_cluster(
+            scheduler, model_file, paths, parts, chunk_size=CHUNK, rejection=reject
+        )
     found, broken = collect(chunks, listing, on_error, f"The column error of {output} names all.")
     classes = model.classes_.tolist()
     uncut = dict.fromkeys(found.uncut or [], "no white cell found; the central square was used")
+    looks = [""] * len(found.paths)
+    if found.familiarity is not None:
+        looks = [f"{share:.3f}" for share in found.familiarity]
+    columns = (found.paths, found.labels, looks, found.probabilities)
     row_of = {
-        path: [label, uncut.get(path, ""), *(f"{share:.6f}" for share in shares)]
-        for path, label, shares in zip(found.paths, found.labels, found.probabilities, strict=True)
+        path: [label, uncut.get(path, ""), look, *(f"{share:.6f}" for share in shares)]
+        for path, label, look, shares in zip(*columns, strict=True)
     }
-    nothing = [""] * len(classes)
+    nothing = [""] * (1 + len(classes))
     row_of |= {path: ["", reason, *nothing] for path, reason in broken + listing.skipped}
     files = paths + [path for path, _ in listing.skipped]
     names = [name_of(path, listing.root) for path in files]
-    lines = [["file", "label", "error", *classes]]
+    lines = [["file", "label", "error", "familiarity", *classes]]
     lines += [[name, *row_of[path]] for name, path in zip(names, files, strict=True)]
     save(output, lambda path: write_csv(path, lines))
     if scheduler is not None:

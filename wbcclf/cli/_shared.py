@@ -16,9 +16,12 @@ import wbcclf
 from wbcclf._files import some
 from wbcclf._model_file import is_model_file
 from wbcclf._progress import progress_bar
+from wbcclf.classifiers.familiarity._prediction import unfamiliar
 from wbcclf.cli._console import warn
+from wbcclf.cli._output import require
 from wbcclf.datasets._files import SUFFIXES
 from wbcclf.exceptions import ImageReadError
+from wbcclf.inspection._files import last_step
 from wbcclf.persistence import find_model
 
 CHUNK = 256  # files that are in memory at a time, or are a worker's part of a prediction
@@ -52,10 +55,24 @@ OnErrorOption = Annotated[
         "them out and warn. skip: leave them out silently."
     ),
 ]
+Reject = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        min=0,
+        max=1,
+        help="Leave images uncertain so that at most this share of the others is wrong, such as "
+        "0.05, with 95% confidence, on images like those that the training validated on. Needs a "
+        "model of `wbcclf train --early-stopping`.",
+    ),
+]
 
 
-def read_model(model_file: Path, images: list[Path]) -> Any:
-    """Return the model of a file; the error says so if it was given among the images."""
+def read_model(model_file: Path, images: list[Path], reject: float | None = None) -> Any:
+    """Return the model of a file, with `reject` as its rejection if that is given.
+
+    The error says so if the model was given among the images.
+    """
 
     def is_model(path: Path) -> bool:
         return path.is_file() and is_model_file(path)
@@ -66,7 +83,11 @@ def read_model(model_file: Path, images: list[Path]) -> Any:
                 f"{model_file} is not a model file, but {path} is. Give the model first, then the "
                 "images."
             )
-    return wbcclf.load_model(model_file)
+    model = wbcclf.load_model(model_file)
+    if reject is not None:
+        require(0 < reject < 1, f"--reject {reject:g}: give a share between 0 and 1, such as 0.05.")
+        last_step(model).set_params(rejection=reject)
+    return model
 
 
 def split_model(given: list[Path]) -> tuple[Path, list[Path]]:
@@ -114,7 +135,9 @@ def collect(
     """Return the predictions of all readable images, and the others as `on_error` says.
 
     Warns of images in which the model's cropper found no white cell; `uncut` of the predictions
-    lists them, or is None for a model without a cropper.
+    lists them, or is None for a model without a cropper. Warns, too, of images that do not look
+    like those that the model was trained on; `is_unfamiliar` says if, and is None for a model that
+    does not know its training images, as `familiarity` then is.
     """
     n_images = len(listing.paths) + len(listing.missing)
     if listing.missing:
@@ -135,9 +158,17 @@ def collect(
             f"no white cell was found in {len(uncut)} of {len(paths)} images; their central square "
             f"was used: {some(uncut, N_NAMED)}."
         )
+    familiarity = message = None
+    if done[0].familiarity is not None:
+        familiarity = np.concatenate([chunk.familiarity for chunk in done])
+        message = unfamiliar(familiarity)
+    if message:
+        warn(message)
     found = Bunch(
         paths=paths,
         uncut=uncut,
+        familiarity=familiarity,
+        is_unfamiliar=None if familiarity is None else message is not None,
         labels=np.concatenate([chunk.labels for chunk in done]),
         probabilities=np.concatenate([chunk.probabilities for chunk in done]),
     )

@@ -136,14 +136,18 @@ class FieldReader:
         boxes, at_border, crops = np.empty((0, 4), int), np.empty(0, bool), np.empty(0)
         if field:
             boxes, at_border, crops = map(np.concatenate, zip(*filter(None, results), strict=True))
-        labels, probabilities = predict_images(self.transformers, self.classifier, crops)
+        labels, probabilities, _ = predict_images(self.transformers, self.classifier, crops)
         place = {label: k for k, label in enumerate(self.classifier.classes_.tolist())}
+        # What a model with `rejection` leaves uncertain has its likeliest class here: what is
+        # uncertain in a count, `min_probability` says.
+        likeliest = probabilities.argmax(axis=1).tolist()
+        pairs = zip(labels.tolist(), likeliest, strict=True)
         return Found(
             reasons=np.array(reasons),
             field=np.array(field, int),
             boxes=boxes,
             at_border=at_border,
-            labels=np.array([place[label] for label in labels.tolist()], int),
+            labels=np.array([place.get(label, number) for label, number in pairs], int),
             probabilities=probabilities,
         )
 

@@ -47,7 +47,11 @@ def predict_files(
         paths : list of str
             The files that could be read.
         labels : ndarray of shape (n_read,)
+            As `predict` gives them: some may be uncertain for a model with `rejection`.
         probabilities : ndarray of shape (n_read, n_classes), float
+        familiarity : ndarray of shape (n_read,), float, or None
+            As :meth:`CNNClassifier.familiarity` gives it; None for other classifiers, and for those
+            without a description. Nothing warns here: look at the mean over all chunks.
         found : ndarray of shape (n_read,), bool, or None
             Where the loader's `crop` found a white cell; None without `crop`.
         skipped : list of (path, reason)
@@ -119,6 +123,11 @@ def model_parts(model: Any) -> tuple[ImageLoader, list, Any]:
     return ImageLoader(image_size=shape[:2]), transformers, classifier
 
 
+def last_step(model: Any) -> Any:
+    """Return the classifier of a pipeline, or the classifier itself."""
+    return model.steps[-1][1] if isinstance(model, Pipeline) else model
+
+
 def list_files(
     paths: Any, name: str = "paths", in_memory: str = "are predicted by model.predict(images)"
 ) -> tuple[list[str], list[tuple[str, str]]]:
@@ -178,11 +187,12 @@ def _predict(
             crop=loader.crop,
             on_error=None,
         )
-        labels, probabilities = predict_images(transformers, classifier, read.images)
+        labels, probabilities, familiarity = predict_images(transformers, classifier, read.images)
         yield Bunch(
             paths=[chunk[k] for k in read.kept],
             labels=labels,
             probabilities=probabilities,
+            familiarity=familiarity,
             found=read.found,
             skipped=left_out + read.failures,
         )
@@ -191,16 +201,19 @@ def _predict(
 
 def predict_images(
     transformers: list, classifier: Any, X: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return labels (n_samples,) and probabilities (n_samples, n_classes) of an image batch."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Return labels (n_samples,), probabilities (n_samples, n_classes), and familiarity or None."""
     classes = classifier.classes_
+    # The label of a network comes from its probabilities: it need not run twice. That of others may
+    # differ from the most probable (a threshold, an SVM).
+    is_network = isinstance(classifier, CNNClassifier)
     if not len(X):
-        return classes[:0], np.empty((0, len(classes)), dtype=np.float32)
+        is_described = is_network and classifier._description is not None
+        nothing = np.empty((0, len(classes)), dtype=np.float32)
+        return classes[:0], nothing, np.empty(0) if is_described else None
     for step in transformers:
         X = step.transform(X)
-    probabilities = classifier.predict_proba(X)
-    # The label of a network is its most probable class: it need not run twice. That of others may
-    # differ from it (a threshold, an SVM).
-    is_network = isinstance(classifier, CNNClassifier)
-    labels = classes[probabilities.argmax(axis=1)] if is_network else classifier.predict(X)
-    return labels, probabilities
+    if is_network:
+        prediction = classifier._predict(X)
+        return prediction.labels(classes), prediction.probabilities, prediction.familiarity
+    return classifier.predict(X), classifier.predict_proba(X), None

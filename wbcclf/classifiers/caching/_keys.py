@@ -25,7 +25,7 @@ from wbcclf.classifiers.options._values import exact_digest
 # Raise it when activations or trainings of the same version of this package become others: when
 # the arithmetic of preprocessing, blocks, heads or training changes between two releases. Entries
 # under an older number are then not found, and go when the folder is full.
-KEYS_FORMAT = 1
+KEYS_FORMAT = 2
 
 
 def image_key(image: np.ndarray) -> str:

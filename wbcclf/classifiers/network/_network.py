@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,7 +11,7 @@ from torch import nn
 from wbcclf.backbones import Head
 from wbcclf.backbones._chain import feature_shape
 from wbcclf.classifiers.network._device import as_channels_last
-from wbcclf.classifiers.network._layers import build_head
+from wbcclf.classifiers.network._layers import build_head, summary
 from wbcclf.classifiers.network._preprocessing import Preprocessing
 
 
@@ -109,11 +110,14 @@ class CellNetwork(nn.Module):
         images: torch.Tensor | None = None,
         sample_weight: torch.Tensor | None = None,
         activations: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+        tap: int | None = None,
+    ) -> Any:
         """Return logits (n, n_classes), float32.
 
         Takes images (n, height, width, channels), or what the stages up to the cut made of them.
         `sample_weight` is for the loss alone: skorch hands every part of a batch to the module.
+        With `tap`, a number of stages that is no lower than the cut, the result is a tuple of the
+        logits, a summary of what so many stages gave, and what the head was given.
         """
         stages = self.stages()
         if activations is None:
@@ -122,9 +126,15 @@ class CellNetwork(nn.Module):
                 for stage in stages[: self.cut]:
                     activations = stage(activations)
         x = as_channels_last(activations)
-        with torch.no_grad():
-            for stage in stages[self.cut : self._n_fixed()]:
+        # At once: the next stage may change its input in place.
+        tapped = summary(x) if tap == self.cut else None
+        for number, stage in enumerate(stages[self.cut :], start=self.cut + 1):
+            if number <= self._n_fixed():
+                with torch.no_grad():
+                    x = stage(x)
+            else:
                 x = stage(x)
-        for stage in stages[max(self.cut, self._n_fixed()) :]:
-            x = stage(x)
-        return self.head[1:](x).float()
+            if number == tap:
+                tapped = summary(x)
+        logits = self.head[1:](x).float()
+        return logits if tap is None else (logits, tapped, x.float())

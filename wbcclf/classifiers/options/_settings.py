@@ -58,6 +58,8 @@ class Settings:
     epochs_per_layer: int | None  # of gradual unfreezing
     head: Head
     input_size: Any
+    test_time_augmentation: bool
+    rejection: float | None
     max_epochs: int
     max_steps: int | None
     batch_size: int

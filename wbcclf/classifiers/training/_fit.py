@@ -27,6 +27,11 @@ from wbcclf.classifiers.data._domain import Domain
 from wbcclf.classifiers.data._labels import encode_labels, total_weight
 from wbcclf.classifiers.data._samples import Samples, check_samples
 from wbcclf.classifiers.data._split import validation_split, warn_of_doubles
+from wbcclf.classifiers.familiarity._description import (
+    Description,
+    fewest_calls,
+    too_few_for,
+)
 from wbcclf.classifiers.network._building import (
     build_network,
     check_built,
@@ -37,6 +42,7 @@ from wbcclf.classifiers.network._network import CellNetwork
 from wbcclf.classifiers.options._settings import Settings
 from wbcclf.classifiers.training._callbacks import make_callbacks, make_step_callbacks
 from wbcclf.classifiers.training._checkpoint import Checkpoint, checkpoint_file
+from wbcclf.classifiers.training._describing import describe_training
 from wbcclf.classifiers.training._kept import find_kept_fit
 from wbcclf.classifiers.training._net import CellNet, make_net, train
 from wbcclf.classifiers.training._schedules import Budget
@@ -58,6 +64,7 @@ class Learnt:
     epochs: list[dict]  # their figures
     train_rows: np.ndarray
     validation_rows: np.ndarray
+    description: Description | None
 
 
 def fit(
@@ -80,6 +87,7 @@ def fit(
     samples = check_samples(classifier, X, y, sample_weight, known=known)
 
     split = _split(classifier, settings, samples, X, y, X_val, y_val, random_state)
+    _check_rejection(settings, split.valid_data)
     train_data = _training_data(settings, samples, split.train_rows)
     valid_data = split.valid_data
 
@@ -99,18 +107,31 @@ def fit(
     kept = None
     if is_new:
         kept = find_kept_fit(classifier, settings, net, train_data, valid_data, store)
-    epochs = None if kept is None else kept.read()
-    if epochs is None:
-        epochs = train(net, *_prepare(settings, net, train_data, valid_data, store))
+    outcome = None if kept is None else kept.read()
+    if outcome is None:
+        originals = _originals(X, y, samples, train_data.rows)
+        data = _prepare(settings, net, train_data, valid_data, store)
+        epochs = train(net, *data)
+        n_seen = settings.batch_size * sum(epoch["steps"] for epoch in epochs)
+        outcome = epochs, describe_training(net, *data, originals, n_seen)
         if kept is not None and not net.interrupted:
-            kept.write(epochs)
+            kept.write(*outcome)
+    epochs, description = outcome
     if not net.interrupted:
         if checkpoint is not None:
             checkpoint.path.unlink(missing_ok=True)
         _warn_if_nothing_was_learnt(settings, samples.domain, epochs)
     return _learn(
         classifier,
-        Learnt(samples.domain, net, report, epochs, train_data.rows, split.validation_rows),
+        Learnt(
+            samples.domain,
+            net,
+            report,
+            epochs,
+            train_data.rows,
+            split.validation_rows,
+            description,
+        ),
         past=[] if is_new else classifier.history_,
     )
 
@@ -140,7 +161,8 @@ def partial_fit(
     epochs = train(net, *_prepare(settings, net, train_data, None, store))
     return _learn(
         classifier,
-        Learnt(samples.domain, net, report, epochs, train_data.rows, samples.used[:0]),
+        # Its images are a few of those that it was trained on: they describe nothing.
+        Learnt(samples.domain, net, report, epochs, train_data.rows, samples.used[:0], None),
         past=[] if known is None else classifier.history_,
     )
 
@@ -219,6 +241,19 @@ def _split(
     )
     valid_data = ImageData(samples.images, samples.target, rows=validation_rows)
     return _Split(train_rows, validation_rows, valid_data)
+
+
+def _check_rejection(settings: Settings, valid_data: ImageData | None) -> None:
+    """Fail before the training if its validation images will be too few for `rejection`."""
+    share, n_images = settings.rejection, 0 if valid_data is None else len(valid_data)
+    if share is not None and n_images < fewest_calls(share):
+        raise ValueError(too_few_for(share, n_images))
+
+
+def _originals(X: Any, y: Any, samples: Samples, rows: np.ndarray) -> np.ndarray:
+    """Return positions in `rows` of images that are no copies, as far as the record tells."""
+    sources = sources_of(X, samples.images, y)
+    return np.arange(len(rows)) if sources is None else np.flatnonzero(sources.original[rows])
 
 
 def _training_data(settings: Settings, samples: Samples, rows: np.ndarray) -> ImageData:
@@ -354,6 +389,7 @@ def _learn(classifier: CNNClassifier, learnt: Learnt, past: list[dict]) -> CNNCl
     classifier.weights_report_ = learnt.weights_report
     classifier.train_indices_ = learnt.train_rows
     classifier.validation_indices_ = learnt.validation_rows
+    classifier._description = learnt.description
     classifier.history_ = [
         *past,
         *(epoch | {"epoch": number} for number, epoch in enumerate(learnt.epochs, len(past) + 1)),

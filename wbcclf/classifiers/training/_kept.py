@@ -19,6 +19,7 @@ from wbcclf._store import Store
 from wbcclf._warnings import warn
 from wbcclf.classifiers.caching._keys import conditions, fit_digest
 from wbcclf.classifiers.data._batches import ImageData
+from wbcclf.classifiers.familiarity._description import Description
 from wbcclf.classifiers.options._settings import Settings
 from wbcclf.classifiers.training._net import CellNet
 
@@ -41,8 +42,8 @@ class KeptFit:
         text = f"{digest} {versions} {conditions(net.module_, net.device, net.precision)}"
         self.key = f"fits/{hashlib.sha256(text.encode()).hexdigest()[:40]}"
 
-    def read(self) -> list[dict] | None:
-        """Give the net the weights that the fit ended with, and return its figures.
+    def read(self) -> tuple[list[dict], Description | None] | None:
+        """Give the net the weights that the fit ended with; return its figures and description.
 
         None without an entry.
         """
@@ -57,12 +58,19 @@ class KeptFit:
             return None
         self.net.module_.load_state_dict(state["network"], strict=False)  # the frozen part is there
         self.net.history_ = History(state["history"])
-        return state["history"]
+        arrays = {name: tensor.cpu().numpy() for name, tensor in state["description"].items()}
+        return state["history"], Description(**arrays) if arrays else None
 
-    def write(self, epochs: list[dict]) -> None:
-        """Keep the trained weights and the figures of the epochs."""
+    def write(self, epochs: list[dict], description: Description | None) -> None:
+        """Keep the trained weights, the figures of the epochs, and the images' description."""
         file = io.BytesIO()
-        torch.save({"network": self.net.module_.trained_state(), "history": epochs}, file)
+        arrays = {} if description is None else description.arrays()
+        state = {
+            "network": self.net.module_.trained_state(),
+            "history": epochs,
+            "description": {name: torch.from_numpy(array) for name, array in arrays.items()},
+        }
+        torch.save(state, file)
         try:
             self.store.write(self.key, file.getbuffer())
         except OSError as error:

@@ -1,0 +1,358 @@
+"""What a classifier remembers of its training images, and when it warns of others."""
+
+import pickle
+
+import joblib
+import numpy as np
+import pytest
+import torch
+
+from wbcclf import (
+    Augmenter,
+    CNNClassifier,
+    ConvNet,
+    SimpleCNNClassifier,
+    load_model,
+    make_blood_cells,
+    save_model,
+)
+from wbcclf.classifiers.familiarity import _prediction
+from wbcclf.classifiers.familiarity._description import (
+    FEWEST,
+    STRANGE,
+    THRESHOLDS,
+    WIDTH,
+    Description,
+    describe,
+    fewest_calls,
+    restored,
+)
+from wbcclf.classifiers.network._layers import summary
+from wbcclf.exceptions import UnfamiliarImagesWarning
+
+HOME = make_blood_cells(160, classes=2, image_size=32, random_state=0)
+NEW = make_blood_cells(160, classes=2, image_size=32, random_state=1)
+BLUE = (NEW.images * np.array([0.6, 0.7, 1.0])).astype(np.uint8)  # another light
+
+
+def quick(**params):
+    return SimpleCNNClassifier(
+        **({"device": "cpu", "max_epochs": 6, "batch_size": 16, "random_state": 0} | params)
+    )
+
+
+@pytest.fixture(scope="module")
+def home():
+    return quick().fit(HOME.images, HOME.target, X_val=NEW.images, y_val=NEW.target)
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """Fitted without validation images."""
+    return quick().fit(HOME.images, HOME.target)
+
+
+# ---------------------------------------------------------------- familiarity
+
+
+def test_images_of_the_same_laboratory_are_as_familiar_as_each_other(home):
+    others = make_blood_cells(160, classes=2, image_size=32, random_state=2)
+    familiarity = home.familiarity(others.images)
+    assert familiarity.shape == (160,)
+    assert 0 <= familiarity.min() and familiarity.max() <= 1
+    assert 0.4 < familiarity.mean() < 0.6
+
+
+def test_another_stain_and_noise_are_not_familiar(home, alone):
+    noise = np.random.RandomState(0).randint(256, size=BLUE.shape).astype(np.uint8)
+    for clf in (home, alone):
+        assert clf.familiarity(BLUE).mean() < 0.15
+        assert clf.familiarity(noise).mean() < STRANGE
+
+
+def test_without_validation_new_images_are_familiar_still(alone):
+    assert 0.35 < alone.familiarity(NEW.images).mean() < 0.65
+
+
+def test_one_class_alone_is_as_familiar_as_both(home):
+    for label in home.classes_:
+        others = make_blood_cells(160, classes=2, image_size=32, random_state=3)
+        assert home.familiarity(others.images[others.target == label]).mean() > 0.35
+
+
+def test_familiarity_does_not_depend_on_the_other_images(home):
+    whole = home.familiarity(BLUE[:40])
+    assert np.allclose(home.familiarity(BLUE[5:9]), whole[5:9], atol=1e-5)
+
+
+def test_familiarity_is_of_the_images_as_they_are(home):
+    flipped = quick(test_time_augmentation=True)
+    flipped.__dict__.update({k: v for k, v in vars(home).items() if k.endswith("_") or k[0] == "_"})
+    assert np.allclose(flipped.familiarity(NEW.images), home.familiarity(NEW.images))
+
+
+def test_a_model_without_a_description_says_so(home):
+    few = quick().fit(HOME.images[: FEWEST - 1], HOME.target[: FEWEST - 1])
+    partial = quick().partial_fit(HOME.images, HOME.target)
+    older = pickle.loads(pickle.dumps(home))
+    del older.__dict__["_description"]
+    for clf in (few, partial, older):
+        with pytest.raises(ValueError, match=r"no description .* fit again"):
+            clf.familiarity(NEW.images)
+        clf.predict(BLUE)  # no warning: these are errors here
+
+
+def test_partial_fit_forgets_the_description():
+    clf = quick(max_epochs=1).fit(HOME.images, HOME.target)
+    clf.partial_fit(HOME.images[:20], HOME.target[:20])
+    with pytest.raises(ValueError, match="no description"):
+        clf.familiarity(NEW.images)
+
+
+def test_grey_images_and_strips_have_a_description():
+    grey = HOME.images.mean(axis=3, keepdims=True).astype(np.uint8)
+    assert quick(max_epochs=1).fit(grey, HOME.target).familiarity(grey).mean() > 0.3
+    strips = np.random.RandomState(0).normal(size=(60, 7))
+    clf = quick(max_epochs=1).fit(strips, strips[:, 0] > 0)
+    assert clf.familiarity(strips).mean() > 0.3
+
+
+def test_images_that_are_all_the_same_have_one():
+    images = np.full((60, 16, 16, 3), 9, np.uint8)
+    familiarity = quick(max_epochs=1).fit(images, [0, 1] * 30).familiarity(images)
+    assert np.isfinite(familiarity).all()
+
+
+def test_copies_are_not_described():
+    copied = Augmenter(n_copies=2, random_state=0).fit_resample(HOME.images[:30], HOME.target[:30])
+    clf = quick(max_epochs=1).fit(*copied)  # 90 images, of which 30 are originals
+    assert clf._description is None
+
+
+# ---------------------------------------------------------------- the fit stays what it was
+
+
+def test_describing_changes_neither_network_nor_random_state(monkeypatch):
+    from wbcclf.classifiers.training import _fit
+
+    def fitted():
+        state = np.random.RandomState(3)
+        torch.manual_seed(7)
+        clf = quick(max_epochs=2, random_state=state).fit(HOME.images, HOME.target)
+        return clf, state.randint(2**31), torch.rand(1).item()
+
+    described, *numbers = fitted()
+    monkeypatch.setattr(_fit, "describe_training", lambda *_: None)
+    plain, *same = fitted()
+    assert plain._description is None and described._description is not None
+    assert numbers == same
+    assert np.array_equal(plain.predict_proba(NEW.images), described.predict_proba(NEW.images))
+
+
+def test_few_images_are_looked_at(monkeypatch):
+    from wbcclf.classifiers.training import _describing
+
+    looked = []
+    whole = _describing.predict_data
+    monkeypatch.setattr(
+        _describing,
+        "predict_data",
+        lambda net, data, places, tap: looked.append(len(places)) or whole(net, data, places, tap),
+    )
+    many = np.repeat(HOME.images, 5, axis=0)
+    quick(max_epochs=1).fit(many, np.repeat(HOME.target, 5))
+    quick(max_epochs=6).fit(many, np.repeat(HOME.target, 5))
+    assert looked == [100, 160]  # of 800 and of 4,800 that training has looked at
+
+
+def test_one_pass_of_the_network_gives_all(home):
+    n_images = []
+    hook = home.net_.module_.register_forward_pre_hook(
+        lambda _, __, given: n_images.append(len(given["images"])), with_kwargs=True
+    )
+    home.predict(NEW.images)
+    hook.remove()
+    assert sum(n_images) == len(NEW.images)
+
+
+@pytest.mark.parametrize("layers", [0, 1, 2, "all"])
+def test_kept_activations_give_the_same_familiarity(layers, tmp_path):
+    start = CNNClassifier(ConvNet(filters=(4, 4)), max_epochs=1, device="cpu", random_state=0)
+    save_model(start.fit(HOME.images, HOME.target), tmp_path / "m.wbcclf")
+
+    def fitted(**params):
+        return CNNClassifier(
+            ConvNet(filters=(4, 4)),
+            weights=tmp_path / "m.wbcclf",
+            unfrozen_layers=layers,
+            max_epochs=2,
+            device="cpu",
+            random_state=0,
+            **params,
+        ).fit(HOME.images, HOME.target)
+
+    plain, cached = fitted(cache_gb=0), fitted(memory=tmp_path / "store")
+    assert np.allclose(plain.familiarity(NEW.images), cached.familiarity(NEW.images), atol=1e-4)
+    again = fitted(memory=tmp_path / "store")  # a kept fit
+    for name, array in cached._description.arrays().items():
+        assert np.array_equal(array, again._description.arrays()[name])
+
+
+def test_the_style_is_the_mean_and_spread_of_each_channel():
+    maps = torch.rand(3, 5, 4, 6)
+    for x in (maps, maps.contiguous(memory_format=torch.channels_last)):
+        expected = torch.cat([maps.mean((2, 3)), maps.std((2, 3), correction=0)], 1)
+        assert torch.allclose(summary(x), expected, atol=1e-6)
+    tokens = maps.flatten(2).transpose(1, 2)
+    assert torch.allclose(summary(tokens), expected, atol=1e-6)
+    assert torch.equal(summary(maps[:, :, 0, 0]), maps[:, :, 0, 0])
+
+
+# ---------------------------------------------------------------- the warning
+
+
+def test_a_batch_of_another_laboratory_raises_the_warning(home):
+    says = r"These 20 images do not look like .* familiarity is 0\.0\d, .* wbcclf adapt"
+    for method in (home.predict, home.predict_proba):
+        with pytest.warns(UnfamiliarImagesWarning, match=says):
+            method(BLUE[:20])
+
+
+def test_nothing_else_raises_it(home):
+    for images in (BLUE[:19], NEW.images, HOME.images, np.concatenate([BLUE[:10], NEW.images])):
+        home.predict(images)  # warnings are errors here
+    home.score(HOME.images, HOME.target)
+
+
+def test_the_test_is_of_the_mean():
+    assert _prediction.unfamiliar(np.full(20, 0.29)) is not None
+    assert _prediction.unfamiliar(np.full(20, 0.31)) is None
+    assert _prediction.unfamiliar(np.zeros(19)) is None
+    draws = np.random.RandomState(0).uniform(size=(20_000, 20))
+    assert np.mean([_prediction.unfamiliar(draw) is not None for draw in draws]) < 0.002
+
+
+# ---------------------------------------------------------------- rejection
+
+
+def normal(n, seed=0, shift=0.0):
+    """Return logits, features and classes of two classes that overlap."""
+    rng = np.random.RandomState(seed)
+    target = rng.randint(2, size=n)
+    features = rng.normal(size=(n, 2 * WIDTH)) + shift
+    evidence = rng.normal(2 * (2 * target - 1), 1.5)
+    return np.stack([-evidence, evidence], 1), features.astype(np.float32), target
+
+
+def test_the_bound_holds_as_often_as_it_says():
+    share, broken, declined = 0.05, 0, []
+    many = normal(20_000, seed=9)
+    for seed in range(60):
+        description = describe(0, 2, *normal(300, 1000 + seed)[:2], normal(1_000, seed))
+        logits, features, target = many
+        certainty = description.certainty(logits, description.strangeness(logits, features))
+        called = certainty >= description.threshold(share)
+        broken += (logits.argmax(1) != target)[called].mean() > share
+        declined.append(1 - called.mean())
+    assert broken <= 7  # of 60 at 5% each: more has a probability of 0.7%
+    assert np.mean(declined) < 0.4  # nor does it hold because next to nothing is called
+    assert (many[0].argmax(1) != many[2]).mean() > share
+
+
+def test_too_few_validation_images_are_an_error():
+    assert fewest_calls(0.05) == 59
+    description = describe(0, 2, *normal(100)[:2], normal(40, 1))
+    with pytest.raises(ValueError, match=r"at least 59 validation images .* not 40"):
+        description.threshold(0.05)
+    with pytest.raises(ValueError, match=r"59 validation images .* not 0\. Fit with X_val"):
+        quick(rejection=0.05).fit(HOME.images, HOME.target)
+
+
+def test_too_many_errors_are_an_error():
+    logits, features, target = normal(500, 1)
+    description = describe(0, 2, *normal(100)[:2], (logits, features, 1 - target))
+    with pytest.raises(ValueError, match=r"among the surest of the 495 .* too many are wrong"):
+        description.threshold(0.05)
+
+
+def test_what_looks_like_nothing_known_is_never_called():
+    description = describe(0, 2, *normal(500)[:2], normal(500, 1))
+    logits = np.array([[-50.0, 50.0]])
+    far = np.full((1, 2 * WIDTH), 30, np.float32)
+    assert description.certainty(logits, description.strangeness(logits, far)) == -np.inf
+    near = np.zeros((1, 2 * WIDTH), np.float32)
+    assert description.certainty(logits, description.strangeness(logits, near)) > THRESHOLDS[0]
+
+
+def rejecting(labels):
+    val = make_blood_cells(400, classes=2, image_size=32, random_state=4)
+    places = np.unique(HOME.target, return_inverse=True)[1]
+    val_places = np.unique(val.target, return_inverse=True)[1]
+    clf = quick(rejection=0.2, max_epochs=10)
+    return clf.fit(HOME.images, labels[places], X_val=val.images, y_val=labels[val_places])
+
+
+@pytest.mark.parametrize(
+    ("labels", "uncertain"),
+    [
+        (np.array(["a", "b"]), "uncertain"),
+        (np.array(["a", "b"], object), "uncertain"),
+        (np.array([3, 7]), -1),
+        (np.array([0.0, 1.0]), -1),
+    ],
+)
+def test_an_uncertain_image_has_no_class(labels, uncertain):
+    clf = rejecting(labels)
+    noise = np.random.RandomState(0).randint(256, size=(5, 32, 32, 3)).astype(np.uint8)
+    assert clf.predict(noise).tolist() == [uncertain] * 5
+    mixed = clf.predict(np.concatenate([noise, NEW.images]))
+    called = mixed != uncertain
+    assert mixed[:5].tolist() == [uncertain] * 5 and called.mean() > 0.3
+    plain = clf.set_params(rejection=None).predict(np.concatenate([noise, NEW.images]))
+    assert mixed[called].tolist() == plain[called].tolist()
+    assert mixed.dtype.kind == labels.dtype.kind
+
+
+@pytest.mark.parametrize("labels", [np.array([-1, 1]), np.array([False, True])])
+def test_labels_that_leave_no_room_for_uncertain_are_an_error(labels):
+    with pytest.raises(ValueError, match="rejection cannot leave an image uncertain"):
+        _prediction.uncertain_label(labels)
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.1, "0.05", True])
+def test_a_rejection_is_a_share(share):
+    with pytest.raises(ValueError, match="rejection"):
+        quick(rejection=share).fit(HOME.images, HOME.target)
+
+
+# ---------------------------------------------------------------- files
+
+
+def test_a_file_holds_the_description(home, tmp_path):
+    save_model(home, tmp_path / "m.wbcclf")
+    joblib.dump(home, tmp_path / "m.joblib")
+    expected = home.familiarity(NEW.images)
+    for loaded in (load_model(tmp_path / "m.wbcclf"), joblib.load(tmp_path / "m.joblib")):
+        assert np.array_equal(loaded.familiarity(NEW.images), expected)
+        with pytest.warns(UnfamiliarImagesWarning):
+            loaded.predict(BLUE)
+    assert sum(array.nbytes for array in home._description.arrays().values()) < 8_000
+
+
+def test_a_description_that_cannot_have_been_learnt_is_refused(home):
+    good = home._description.arrays()
+    assert isinstance(restored(good, 2, 6), Description)
+    bad = [
+        good | {"more": good["tap"]},
+        {name: array for name, array in good.items() if name != "calls"},
+        good | {"means": good["means"][:1]},
+        good | {"means": good["means"].astype(np.float64)},
+        good | {"whitening": np.full_like(good["whitening"], np.nan)},
+        good | {"distances": good["distances"][::-1]},
+        good | {"tap": np.array([99])},
+        good | {"calls": good["calls"][::-1]},
+        good | {"calls": good["calls"] - 1},
+    ]
+    for arrays in bad:
+        with pytest.raises(ValueError, match="description"):
+            restored(arrays, 2, 6)

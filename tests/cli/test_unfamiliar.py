@@ -1,0 +1,97 @@
+"""What the shell says of pictures that a model does not know, and of cells left uncertain."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import wbcclf
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A model with enough validation images for a bound, and folders of labelled pictures."""
+    root = tmp_path_factory.mktemp("unfamiliar")
+    home, val, test = (
+        wbcclf.make_blood_cells(n, classes=2, image_size=32, random_state=seed)
+        for n, seed in ((160, 0), (300, 1), (60, 2))
+    )
+    clf = wbcclf.SimpleCNNClassifier(max_epochs=8, batch_size=16, device="cpu", random_state=0)
+    clf.fit(home.images, home.target, X_val=val.images, y_val=val.target)
+    wbcclf.save_model(clf, root / "m.wbcclf")
+    dark = (test.images * np.array([0.5, 0.4, 0.4])).astype(np.uint8)
+    for name, images in (("home", test.images), ("dark", dark)):
+        for number, (image, label) in enumerate(zip(images, test.target, strict=True)):
+            path = root / name / label / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+    return root
+
+
+def test_predict_warns_of_another_laboratory_alone(model, tmp_path, call, read_csv):
+    output = tmp_path / "out.csv"
+    code, _, err = call("predict", model / "m.wbcclf", model / "dark", "-o", output)
+    assert code == 0
+    assert "These 60 images do not look like those that the model was trained on" in err
+    assert np.mean([float(row["familiarity"]) for row in read_csv(output)]) < 0.3
+    code, _, err = call("predict", model / "m.wbcclf", model / "home", "-o", output)
+    assert code == 0
+    assert "do not look like" not in err
+    assert 0.3 < np.mean([float(row["familiarity"]) for row in read_csv(output)]) < 0.7
+
+
+def test_evaluate_writes_what_it_warns_of(model, tmp_path, call):
+    found = {}
+    for name in ("home", "dark"):
+        figures = tmp_path / f"{name}.json"
+        code, out, err = call("evaluate", model / "m.wbcclf", model / name, "-o", figures)
+        found[name] = json.loads(figures.read_text())
+        assert code == 0
+        assert ("do not look like" in err) == found[name]["unfamiliar"] == (name == "dark")
+        assert f"Mean familiarity: {found[name]['familiarity']:.2f}" in out
+        assert "rejection" not in found[name]
+    assert found["dark"]["familiarity"] < 0.3 < found["home"]["familiarity"]
+
+
+def test_rejection_leaves_cells_uncertain(model, tmp_path, call, read_csv):
+    output, figures = tmp_path / "out.csv", tmp_path / "figures.json"
+    code, out, _ = call(
+        *("predict", model / "m.wbcclf", model / "home", "-o", output, "--reject", 0.15)
+    )
+    assert code == 0
+    labels = [row["label"] for row in read_csv(output)]
+    n_uncertain = labels.count("uncertain")
+    assert 0 < n_uncertain < 60 and f"uncertain {n_uncertain}" in out
+    code, out, _ = call(
+        *("evaluate", model / "m.wbcclf", model / "home", "-o", figures, "--reject", 0.15)
+    )
+    result = json.loads(figures.read_text())
+    assert code == 0
+    assert result["n_samples"] == 60 and result["classes"] == ["lymphocyte", "neutrophil"]
+    assert result["rejection"]["n_called"] == 60 - n_uncertain
+    assert result["rejection"]["declined"] == pytest.approx(n_uncertain / 60)
+    n_right = sum(row["label"] == row["file"].partition("/")[0] for row in read_csv(output))
+    assert result["rejection"]["accuracy"] == pytest.approx(n_right / (60 - n_uncertain))
+    assert f"Of the {60 - n_uncertain} others, " in out
+
+
+def test_a_model_with_nothing_to_call_says_so(model, tmp_path, call):
+    for number in range(3):
+        path = tmp_path / "lymphocyte" / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        noise = np.random.RandomState(number).randint(256, size=(32, 32, 3))
+        Image.fromarray(noise.astype(np.uint8)).save(path)
+    code, out, _ = call("evaluate", model / "m.wbcclf", tmp_path, "--reject", 0.15)
+    assert code == 0
+    assert "Left uncertain: 100.0% of the images; none was called." in out
+
+
+def test_rejection_needs_validation_images(trained, call, tmp_path):
+    for command, images in (("predict", "new"), ("evaluate", "test")):
+        code, _, err = call(command, trained / "m.wbcclf", trained / images, "--reject", 0.05)
+        assert code == 1
+        assert "rejection=0.05 needs at least 59 validation images" in err
+        code, _, err = call(command, trained / "m.wbcclf", trained / images, "--reject", 1)
+        assert code == 1
+        assert "--reject 1: give a share between 0 and 1" in err

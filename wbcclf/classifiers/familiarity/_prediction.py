@@ -1,0 +1,89 @@
+"""What a prediction says: probabilities, how familiar its images are, which are uncertain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from wbcclf._warnings import warn
+from wbcclf.classifiers.familiarity._description import FEWEST_TESTED, LEAST_FAMILIAR
+from wbcclf.exceptions import UnfamiliarImagesWarning
+
+UNCERTAIN = "uncertain"
+_UNCERTAIN_NUMBER = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a classifier says of images.
+
+    Attributes
+    ----------
+    probabilities : ndarray of shape (n, n_classes), float32
+    familiarity : ndarray of shape (n,), float, or None
+        None without a description.
+    certainty : ndarray of shape (n,), float, or None
+        What `rejection` goes by: log-odds, lowered for images that look unfamiliar.
+    is_uncertain : ndarray of shape (n,), bool
+        False everywhere without `rejection`.
+    """
+
+    probabilities: np.ndarray
+    familiarity: np.ndarray | None
+    certainty: np.ndarray | None
+    is_uncertain: np.ndarray
+
+    def labels(self, classes: np.ndarray) -> np.ndarray:
+        """Return the most probable labels (n,), and what stands for uncertain."""
+        labels = classes[self.probabilities.argmax(axis=1)]
+        if not self.is_uncertain.any():
+            return labels
+        stands_for_it = uncertain_label(classes)
+        # Not a longer text cut to the longest label.
+        labels = labels.astype(np.result_type(labels, np.array([stands_for_it])))
+        labels[self.is_uncertain] = stands_for_it
+        return labels
+
+    def warn_of_unfamiliar(self) -> None:
+        """Warn if the images are of another kind than those that were trained on."""
+        message = None if self.familiarity is None else unfamiliar(self.familiarity)
+        if message:
+            warn(message, UnfamiliarImagesWarning)
+
+
+def unfamiliar(familiarity: np.ndarray) -> str | None:
+    """Return what a warning says of a batch of images that are no longer those of home, or None.
+
+    The test is of the mean. Neither a rare image nor a batch of 20 can raise it, nor another
+    mixture of classes, since every image is compared with those of its class.
+    """
+    n_images = len(familiarity)
+    if n_images < FEWEST_TESTED or familiarity.mean() >= LEAST_FAMILIAR:
+        return None
+    return (
+        f"These {n_images} images do not look like those that the model was trained on (stain, "
+        f"scale, focus): their mean familiarity is {familiarity.mean():.2f}, where images from the "
+        "same laboratory have 0.50. Expect the model to be wrong; try wbcclf adapt."
+    )
+
+
+def uncertain_label(classes: np.ndarray) -> str | int:
+    """Return what `predict` gives instead of a label.
+
+    Text for text. -1 for numbers, as scikit-learn's clusterings label what belongs to no cluster:
+    an array of numbers and text would be one of text, in which 3 is "3" and equals no label.
+
+    Raises
+    ------
+    ValueError
+        If it would be taken for a class, or the labels are neither text nor numbers.
+    """
+    stands_for_it = UNCERTAIN if classes.dtype.kind in "OU" else _UNCERTAIN_NUMBER
+    if stands_for_it in classes.tolist() or classes.dtype.kind in "bu":
+        raise ValueError(
+            f"rejection cannot leave an image uncertain: the labels are {classes.dtype} and "
+            f"{stands_for_it!r} must be a further one. Give fit labels that are text, or numbers "
+            "that may be -1 and are not."
+        )
+    return stands_for_it

@@ -1,0 +1,58 @@
+"""What a trained net makes of a sample of the images that it was trained on."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from wbcclf.classifiers.data._batches import ImageData
+from wbcclf.classifiers.familiarity._description import Description, describe
+from wbcclf.classifiers.familiarity._features import place_of_tap
+from wbcclf.classifiers.training._net import CellNet
+from wbcclf.classifiers.training._predict import predict_data
+
+MOST = 1_000  # training images that are looked at
+MOST_VALIDATED = 5_000
+# One image is looked at for so many that training has looked at, so that it takes next to no time.
+_SHARE = 30
+_FEWEST = 100
+
+
+def describe_training(
+    net: CellNet,
+    train_data: ImageData,
+    valid_data: ImageData | None,
+    originals: np.ndarray,
+    n_seen: int,
+) -> Description | None:
+    """Return the description of training images, None if they are too few.
+
+    Parameters
+    ----------
+    net : CellNet
+        Trained. Only the mode of its network is changed.
+    train_data, valid_data : ImageData
+        Images, or activations if these were kept.
+    originals : ndarray of int
+        Positions in `train_data` of images that are no copies.
+    n_seen : int
+        Images that the training has looked at, each as often as it has.
+    """
+    tap = place_of_tap(net.module_)
+    n_looked_at = min(MOST, max(_FEWEST, n_seen // _SHARE))
+    sample = _evenly(originals, n_looked_at)
+    if not len(sample):
+        return None
+    validation = None
+    if valid_data is not None:
+        places = _evenly(np.arange(len(valid_data)), MOST_VALIDATED)
+        target = valid_data.y[valid_data.rows[places]]
+        validation = (*predict_data(net, valid_data, places, tap), target)
+    logits, features = predict_data(net, train_data, sample, tap)
+    return describe(tap, len(net.classes), logits, features, validation)
+
+
+def _evenly(places: np.ndarray, n_most: int) -> np.ndarray:
+    """Return at most so many of some places, from the first to the last, drawing nothing."""
+    if len(places) <= n_most:
+        return places
+    return places[np.linspace(0, len(places) - 1, n_most).astype(int)]
