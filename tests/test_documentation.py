@@ -34,6 +34,7 @@ def python_blocks(name):
                 "cells",
                 "counting",
                 "training",
+                "adapting",
                 "search",
                 "recipes",
                 "plugins",
