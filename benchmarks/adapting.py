@@ -7,8 +7,8 @@ then: python benchmarks/adapting.py table FOLDER
 One laboratory is left out at a time, as in other_laboratory.py, whose training this is:
 `simple_cnn` at 64 pixels, cells cut around the nucleus in one light. So many labelled cells of each
 class of that laboratory are drawn by a seed (at most half of a class); the others are scored. One
-picture of each cell. Of PBC and Raabin, 600 cells are drawn once. `adapt` was developed on BCISC and Raabin;
-PBC and BCCD were only scored.
+picture of each cell. Of PBC and Raabin, 600 cells are drawn once. `adapt` was developed on BCISC
+and Raabin; PBC and BCCD were only scored.
 
 A line of FOLDER/curve.jsonl is one adaptation; what it holds already is not done again. The rows:
 

@@ -68,7 +68,7 @@ def adapt(
             With labels: macro recall of the old model, and of models that were adapted to other
             cells than those that they are measured on.
         before_interval, after_interval : tuple of 2 floats
-            Their 95% intervals by cell (Agresti and Coull 1998, https://doi.org/10.2307/2685469).
+            Their 95% intervals by cell (Price and Bonett 2004, Comput. Stat. Data Anal. 45:449).
         n_classes_found : float
             Without labels: the effective number of classes that the old model finds, the
             exponential of the entropy of their shares (Hill 1973, https://doi.org/10.2307/1934352).
@@ -269,7 +269,8 @@ def _macro_recall(hits: np.ndarray, target: np.ndarray) -> tuple[float, tuple[fl
     present, n_cells = np.unique(target, return_counts=True)
     found = np.array([hits[target == number].sum() for number in present])
     z2 = norm.ppf(0.975) ** 2
-    shares = (found + z2 / 2) / (n_cells + z2)
-    variance = (shares * (1 - shares) / (n_cells + z2)).mean() / len(present)
+    added = z2 / len(present)
+    shares = (found + added / 2) / (n_cells + added)
+    variance = (shares * (1 - shares) / (n_cells + added)).mean() / len(present)
     low, high = np.clip(shares.mean() + np.sqrt(z2 * variance) * np.array([-1, 1]), 0, 1)
     return float((found / n_cells).mean()), (float(low), float(high))

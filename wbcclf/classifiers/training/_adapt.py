@@ -20,6 +20,7 @@ from wbcclf.sampling import Augmenter
 # Chosen on BCISC and Raabin, each left out of the training: docs/adapting.md.
 STEPS, BATCH = 60, 32  # with labels
 FASTER = 3  # the learning rate, times the backbone's own
+SHARE = 0.7  # of the new weights, where cells of some classes are missing
 BATCH_UNLABELLED, N_OLD = 64, 100  # without labels
 
 
@@ -29,7 +30,12 @@ def fine_tune(
     """Return a copy of a net whose trained blocks and head are trained on, on a few cells.
 
     Every class of `target` comes equally often. The loss compares these classes alone: the network
-    is not taught that the others do not exist.
+    is not taught that the others do not exist. Where there are others, it still forgets them as its
+    features change; so the weights are a mean of old and new ones then (Wortsman et al. 2022,
+    https://arxiv.org/abs/2109.01903).
+
+    All layers work as in prediction: BatchNorm keeps its statistics, of which a few cells say too
+    little, and nothing is dropped.
 
     Parameters
     ----------
@@ -46,6 +52,7 @@ def fine_tune(
     members = [np.flatnonzero(numbers == number) for number in range(len(present))]
     net, network = _copied(net, settings)
     weights = [weight for weight in network.parameters() if weight.requires_grad]
+    old = [weight.detach().clone() for weight in weights]
     optimizer = torch.optim.AdamW(weights, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=FASTER * settings.backbone.lr, total_steps=STEPS, pct_start=0.2
@@ -58,12 +65,16 @@ def fine_tune(
             batch = torch.from_numpy(augmenter.augment(gather(images, rows), random_state))
             labels = torch.from_numpy(numbers[rows]).to(net.device)
             with arithmetic(net.device, net.precision):
-                logits = network(batch.to(net.device))[:, present]
-                loss = nn.functional.cross_entropy(logits, labels)
+                logits = network(batch.to(net.device))
+                loss = nn.functional.cross_entropy(logits[:, present], labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
+    if len(present) < logits.shape[1]:
+        with torch.no_grad():
+            for weight, was in zip(weights, old, strict=True):
+                weight.copy_(torch.lerp(was, weight, SHARE))
     return net
 
 
