@@ -18,7 +18,9 @@ from wbcclf import (
     SMOTE,
     CellCropper,
     CNNClassifier,
+    Head,
     SimpleCNNClassifier,
+    adapt,
     count_cells,
     make_blood_cells,
     save_model,
@@ -90,6 +92,25 @@ def saving_what_no_file_can_hold(tmp_path):
     save_model(clf, tmp_path / "m.wbcclf")  # the caller
 
 
+def adapting_without_labels_or_batch_norm():
+    clf = SimpleCNNClassifier(max_epochs=1, device="cpu").fit(CELLS.images, CELLS.target)
+    adapt(clf, CELLS.images)  # the caller
+
+
+def adapting_to_pictures_of_one_class():
+    clf = CNNClassifier("sepconv", head=Head(), max_epochs=1, device="cpu", random_state=0)
+    clf.fit(CELLS.images, CELLS.target)
+    adapt(
+        clf, CELLS.images[:1] // np.arange(1, 4, dtype=np.uint8)[:, None, None, None]
+    )  # the caller
+
+
+def adapting_to_cells_with_the_wrong_labels():
+    clf = SimpleCNNClassifier(max_epochs=20, device="cpu", random_state=0)
+    clf.fit(CELLS.images, CELLS.target)
+    adapt(clf, CELLS.images[:4], ["neutrophil", "lymphocyte"] * 2)  # the caller
+
+
 # File and function of every call of warn, what it says, and how it comes to that.
 WARNINGS = [
     ("sampling/_smote.py", "_neighbours", "has 3 images", smote_of_a_small_class),
@@ -102,6 +123,9 @@ WARNINGS = [
     ("backbones/_registry.py", "list_backbones", "taken by wbcclf", listing_an_intruder),
     ("backbones/_registry.py", "_broken", "OSError", getting_a_broken_plugin),
     ("backbones/_registry.py", "_broken", "OSError", fitting_a_broken_plugin),
+    ("adapting.py", "_adapt_to_pictures", "none", adapting_without_labels_or_batch_norm),
+    ("adapting.py", "_adapt_to_pictures", "1.0 classes", adapting_to_pictures_of_one_class),
+    ("adapting.py", "_adapt_to_cells", "not better", adapting_to_cells_with_the_wrong_labels),
     ("_saved.py", "_encode_parameters", "optimizer=.*default", saving_what_no_file_can_hold),
 ]
 

@@ -3,6 +3,7 @@
 from wbcclf import recipes
 from wbcclf._store import Cache
 from wbcclf._version import __version__ as __version__
+from wbcclf.adapting import adapt
 from wbcclf.backbones import ConvNet
 from wbcclf.classifiers import (
     Averaging,
@@ -121,6 +122,7 @@ __all__ = [
     "VGG19Classifier",
     "WideDeepClassifier",
     "XceptionClassifier",
+    "adapt",
     "count_cells",
     "find_cells",
     "list_image_folder",

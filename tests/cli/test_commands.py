@@ -314,7 +314,7 @@ def test_the_version_is_told(call):
 
 
 def test_help_teaches_every_command(call):
-    for command in ("train", "evaluate", "predict", "demo", "recipes", "backbones"):
+    for command in ("train", "evaluate", "adapt", "predict", "demo", "recipes", "backbones"):
         code, out, _ = call(command, "--help")
         assert code == 0
         assert "Usage:" in out and "…" not in out

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 import wbcclf
+from wbcclf.cli._adapt import adapt
 from wbcclf.cli._backbones import backbones
 from wbcclf.cli._console import err, one_line, out, warn
 from wbcclf.cli._count import count
@@ -44,7 +45,7 @@ def common(
     """Classify white blood cell images. Start with `wbcclf demo`."""
 
 
-for command in (train, evaluate, predict, count, demo, recipes, backbones):
+for command in (train, evaluate, adapt, predict, count, demo, recipes, backbones):
     app.command()(command)
 
 

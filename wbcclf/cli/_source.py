@@ -1,4 +1,4 @@
-"""Where labelled images come from: a folder of class folders, or a CSV file."""
+"""Where images come from: a folder of class folders, or a CSV file."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ Root = Annotated[
 
 @dataclass(frozen=True)
 class Source:
-    """Labelled images, as the options of a command describe them."""
+    """Images, as the options of a command describe them: labelled ones, where it needs labels."""
 
     path: Path
     path_column: str | None = None
@@ -61,6 +61,7 @@ class Source:
     root: Path | None = None
     groups: str | None = None
     group_column: str | None = None
+    needs_labels: bool = True
 
     def __post_init__(self) -> None:
         """Fail where there are no images, and on options that do not go together."""
@@ -134,7 +135,8 @@ class Source:
     def _list_folder(self) -> Bunch:
         listing = wbcclf.list_image_folder(self.path, groups=self._groups())
         require(
-            listing.target is not None, f"{self.path} has no class folders: there are no labels."
+            listing.target is not None or not self.needs_labels,
+            f"{self.path} has no class folders: there are no labels.",
         )
         sets = [] if listing.split is None else sorted(set(listing.split.tolist()))
         require(
@@ -149,7 +151,7 @@ class Source:
         rows = list_rows(
             self.path, self.path_column, self.label_column, self._own_group_column(), self.root
         )
-        if rows.labels is None:
+        if rows.labels is None and self.needs_labels:
             raise ValueError(
                 f"{self.path} has no column label, class or the like: name it with --label-column."
             )
@@ -160,8 +162,8 @@ class Source:
             groups = assign_groups(self._groups(), root, below)
         return Bunch(
             paths=np.array(rows.paths),
-            target=np.array(rows.labels),
-            target_names=sorted(set(rows.labels)),
+            target=None if rows.labels is None else np.array(rows.labels),
+            target_names=None if rows.labels is None else sorted(set(rows.labels)),
             groups=None if groups is None else np.array(groups),
             skipped=rows.skipped,
             missing=rows.missing,

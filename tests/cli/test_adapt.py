@@ -1,0 +1,97 @@
+"""`wbcclf adapt`: pictures of another laboratory with labels and without, and errors."""
+
+import csv
+
+import pytest
+from PIL import Image
+
+import wbcclf
+
+pytestmark = pytest.mark.filterwarnings(  # in the shell they are lines on stderr
+    "always:The old model is returned:UserWarning",
+    "always:No white cell was found:UserWarning",
+)
+
+
+@pytest.fixture
+def away(trained, tmp_path):
+    """Return a folder with the cells of test/ in other colours; classes are spelt otherwise."""
+    for path in sorted((trained / "test").rglob("*.png")):
+        changed = tmp_path / "away" / path.parent.name.upper() / path.name
+        changed.parent.mkdir(parents=True, exist_ok=True)
+        red, green, blue = Image.open(path).split()
+        darker = zip((red, green, blue), (0.75, 0.6, 0.85), strict=True)
+        channels = [
+            channel.point(lambda value, share=share: value * share) for channel, share in darker
+        ]
+        Image.merge("RGB", channels).save(changed)
+    return tmp_path / "away"
+
+
+def test_it_writes_the_better_model_and_says_by_how_much(trained, away, call, tmp_path):
+    output = tmp_path / "new.wbcclf"
+    before = (trained / "m.wbcclf").read_bytes()
+    code, out, err = call("adapt", trained / "m.wbcclf", away, "-o", output)
+    assert code == 0, err
+    assert "20 images of 2 classes: lymphocyte 10, neutrophil 10" in out
+    assert f"Model: {output}" in out
+    assert (trained / "m.wbcclf").read_bytes() == before
+    old, new = wbcclf.load_model(trained / "m.wbcclf"), wbcclf.load_model(output)
+    paths = [str(path) for path in sorted(away.rglob("*.png"))]
+    is_other = (old.predict_proba(paths) != new.predict_proba(paths)).any()
+    if "old model is returned" in err:  # that of another machine may differ
+        assert "macro recall is" in err and not is_other
+    else:
+        assert "Macro recall after: " in out and "cross-validated, 20 cells" in out and is_other
+
+
+def test_a_table_and_a_map_give_the_same_as_a_folder(trained, away, call, tmp_path):
+    table = tmp_path / "away.csv"
+    with table.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label"])
+        for path in sorted(away.rglob("*.png")):
+            label = {"NEUTROPHIL": "SNE"}.get(path.parent.name, path.parent.name)
+            writer.writerow([path.relative_to(tmp_path).as_posix(), label])
+    outputs = []
+    for images, given in ((away, ()), (table, ("--map", "SNE=neutrophil"))):
+        code, out, err = call("adapt", trained / "m.wbcclf", images, "-o", tmp_path / "n", *given)
+        assert code == 0, err
+        outputs.append([line for line in out.splitlines() if "lymphocyte 10" in line])
+    assert outputs[0] == outputs[1] and outputs[0]
+
+
+def test_without_labels_the_default_network_stays_and_it_says_so(trained, call, tmp_path):
+    output = tmp_path / "new.wbcclf"
+    code, out, err = call("adapt", trained / "m.wbcclf", trained / "new", "-o", output)
+    assert code == 0, err
+    assert "12 images without labels" in out and "only BatchNorm layers are adapted" in err
+    assert wbcclf.load_model(output).classes_.tolist() == ["lymphocyte", "neutrophil"]
+
+
+def test_what_is_wrong_is_said_before_images_are_read(trained, call, tmp_path):
+    model, new = trained / "m.wbcclf", tmp_path / "new.wbcclf"
+    blasts = tmp_path / "blasts"
+    for label in ("blast", "neutrophil"):
+        (blasts / label).mkdir(parents=True)
+        (blasts / label / "1.png").write_bytes(b"no image")
+    for arguments, message in (
+        ((model, blasts, "-o", new), "holds the classes blast, but the model knows lymphocyte"),
+        ((model, trained / "new", "-o", new, "--map", "a=neutrophil"), "has no labels"),
+        ((model, tmp_path / "none", "-o", new), "does not exist"),
+        ((trained / "test", model, "-o", new), "Give the model first"),
+        ((model, trained / "test", "-o", tmp_path / "no" / "n"), "does not exist"),
+        ((model, trained / "test"), "--output"),
+    ):
+        code, _, err = call("adapt", *arguments)
+        assert code and message in err, err
+    assert not new.exists()
+
+
+def test_broken_images_are_left_out_when_asked(trained, away, call, tmp_path):
+    (away / "NEUTROPHIL" / "broken.png").write_bytes(b"no image")
+    arguments = ("adapt", trained / "m.wbcclf", away, "-o", tmp_path / "new.wbcclf")
+    code, _, err = call(*arguments)
+    assert code == 1 and "1 of 21 images cannot be read" in err
+    code, out, err = call(*arguments, "--on-error", "warn")
+    assert code == 0 and "broken.png" in err and "20 images of 2 classes" in out

@@ -1,0 +1,126 @@
+"""`wbcclf adapt`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from imblearn.pipeline import Pipeline
+from sklearn.utils import Bunch
+
+import wbcclf
+from wbcclf.cli._classes import match_classes, parse_map
+from wbcclf.cli._console import out
+from wbcclf.cli._output import check_output, require, save
+from wbcclf.cli._shared import (
+    ModelFile,
+    OnError,
+    OnErrorOption,
+    check_broken,
+    counts_text,
+    read_model,
+    report_left_out,
+)
+from wbcclf.cli._source import LabelColumn, PathColumn, Root, Source
+from wbcclf.inspection._files import model_parts
+
+
+def adapt(
+    model_file: ModelFile,
+    images: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IMAGES",
+            help="Pictures of the new laboratory: a folder with one folder of images per class, a "
+            "CSV file with a path and a label per image, or a folder of images without labels.",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="Model file to write.")
+    ],
+    map_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            metavar="NAME=CLASS",
+            help="Images of the class NAME are of the model's class CLASS. Repeat it for every "
+            "name. Names that differ only in case or surrounding spaces need no --map.",
+        ),
+    ] = None,
+    path_column: PathColumn = None,
+    label_column: LabelColumn = None,
+    root: Root = None,
+    on_error: OnErrorOption = OnError.stop,
+) -> None:
+    """Make a model fit another laboratory, and write it to a new file.
+
+    Ten labelled cells of each class are a good start. The new model is compared
+    with the old one on cells that it was not adapted to, by cross-validation.
+
+    Without labels only a network with BatchNorm can be adapted. Give images of
+    all classes, fifty or more. Whether the model is better then is not known.
+
+    If nothing is gained, the new file holds the old model, and a warning says so.
+
+    Example: wbcclf adapt model.wbcclf our-cells/ -o ours.wbcclf
+
+    Example: wbcclf adapt model.wbcclf our-cells/ -o ours.wbcclf --map SNE=neutrophil
+    """
+    check_output(output)
+    renamed = parse_map(map_ or [])
+    model = read_model(model_file, [images])
+    source = Source(images, path_column, label_column, root, needs_labels=False)
+    listing = source.list()
+    known = [str(label) for label in model.classes_]  # names of folders are text
+    if listing.target is None:
+        require(not renamed, f"--map: {images} has no labels.")
+    else:
+        class_of = match_classes(listing.target_names, known, renamed)
+        unknown = sorted({*class_of.values()} - {*known})
+        require(
+            not unknown,
+            f"{images} holds the classes {', '.join(unknown)}, but the model knows "
+            f"{', '.join(known)}. Map them with --map NAME=CLASS, leave them out, or train a new "
+            "model on images of all classes with `wbcclf train`.",
+        )
+    loader, transformers, classifier = model_parts(model)
+    cells = source.load(loader)
+    left_out = set(listing.skipped)
+    broken = [item for item in cells.skipped if item not in left_out]
+    n_images = len(listing.paths) + len(listing.missing)
+    check_broken(broken, n_images, on_error)
+    report_left_out(broken, listing.skipped, n_images, on_error, "")
+    X, y = cells.images, None
+    for step in transformers:
+        X = step.transform(X)
+    if cells.target is None:
+        out.print(f"{len(X)} images without labels")
+    else:
+        y = classifier.classes_[[known.index(class_of[name]) for name in cells.target]]
+        counts = Counter(y.tolist())
+        out.print(f"{len(X)} images of {len(counts)} classes: {counts_text(counts)}")
+    adapted = wbcclf.adapt(classifier, X, y)
+    if adapted is not classifier:  # else it has warned, with the figures
+        print_figures(adapted.adaptation_)
+    if classifier is not model:
+        *before, (name, _) = model.steps
+        adapted = Pipeline([*before, (name, adapted)])
+    save(output, lambda path: wbcclf.save_model(adapted, path))
+    out.print(f"Model: {output}")
+
+
+def print_figures(adaptation: Bunch) -> None:
+    if "before" not in adaptation:
+        out.print(
+            f"Adapted to {adaptation.n_cells} images without labels, in which the old model finds "
+            f"{adaptation.n_classes_found:.1f} classes in effect"
+        )
+        return
+    for when in ("before", "after"):
+        low, high = adaptation[f"{when}_interval"]
+        out.print(
+            f"Macro recall {when}: {adaptation[when]:.3f} ({low:.3f} to {high:.3f}), "
+            f"cross-validated, {adaptation.n_cells} cells"
+        )
