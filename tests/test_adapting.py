@@ -22,6 +22,11 @@ from wbcclf import (
 )
 from wbcclf.adapting import _folds, _macro_recall
 
+# The old models of these tests say so of most of what they are shown.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:These .* images do not look like:wbcclf.exceptions.UnfamiliarImagesWarning"
+)
+
 HOME = make_blood_cells(240, classes=3, image_size=32, random_state=0)
 AWAY = make_blood_cells(120, classes=3, image_size=32, random_state=1)
 AWAY.images = AWAY.images[..., ::-1]  # other colours, the same cells
@@ -64,6 +69,13 @@ def test_labels_make_it_better_on_other_cells(plain, adapted):
     for when in ("before", "after"):
         low, high = figures[f"{when}_interval"]
         assert low < figures[when] <= high + 0.2 and high - low > 0.1
+
+
+def test_the_new_laboratory_is_its_home(plain):
+    others = AWAY.images[60:]
+    adapted = adapt(plain, AWAY.images[:60], AWAY.target[:60])
+    assert plain.familiarity(others).mean() < 0.3 < adapted.familiarity(others).mean()
+    assert adapt(plain, AWAY.images[FEW], AWAY.target[FEW])._description is None  # too few
 
 
 def test_the_old_model_is_not_touched(plain):

@@ -56,7 +56,7 @@ def test_the_model_cuts_as_it_did_in_training(cutting, call, read_csv, tmp_path)
     assert [row["file"] for row in rows] == [path.name for path in paths]
     written = np.array([[row["lymphocyte"], row["neutrophil"]] for row in rows], dtype=float)
     np.testing.assert_allclose(written, expected, atol=5.1e-7)
-    cropper = wbcclf.CellCropper(background="normalise", image_size=24)
+    cropper = wbcclf.CellCropper(background="normalise", stain="normalise", image_size=24)
     images, found = cropper.crop_pictures([Image.open(path) for path in paths])
     np.testing.assert_array_equal(model["classifier"].predict_proba(images), expected)
     says = "no white cell found; the central square was used"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -137,7 +137,7 @@ class BackboneSpec:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     paper: str
-    weights: dict[str, WeightsSource | PackagedWeights] = field(default_factory=dict)
+    weights: Mapping[str, WeightsSource | PackagedWeights] = field(default_factory=dict)
     convert: Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]] | None = None
     head: Head = field(default_factory=Head)
     lr: float = 1e-3

@@ -90,10 +90,22 @@ def read_model(model_file: Path, images: list[Path], reject: float | None = None
     return model
 
 
+def _is_model(path: Path) -> bool:
+    return path.is_file() and is_model_file(path)
+
+
+def _check_order(first: Path, others: list[Path]) -> None:
+    for path in filter(_is_model, others):
+        raise ValueError(
+            f"{first} is not a model file, but {path} is. Give the model first, then the images."
+        )
+
+
 def split_model(given: list[Path]) -> tuple[Path, list[Path]]:
     """Return the model file and the images of ``[MODEL] IMAGES...``; without MODEL, our own."""
     first, *rest = given
     if first.is_dir() or first.suffix.lower() in SUFFIXES:
+        _check_order(first, rest)
         return Path(find_model(DEFAULT_MODEL)), given
     if not rest:
         raise ValueError(f"{first}: give images after the model.")

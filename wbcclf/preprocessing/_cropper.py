@@ -300,16 +300,17 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, CellTransformer):
             centre, side = nucleus_centre(cell), self._side(cell)
         top, left = np.rint(centre - (side - 1) / 2).astype(int)
         box = (top, left, top + side, left + side)
-        one_stain = self.stain == "normalise" and cell is not None
-        square, known = cut(picture, box, even=one_stain or self.background != "keep")
+        stained = cell if self.stain == "normalise" else None  # whose stain is taken out
+        even = stained is not None or self.background != "keep"
+        square, known = cut(picture, box, even)
         square = resized(square, self.image_size)
         if not known.all():
             # Mirrored when small, which is faster. What is known in part is not known.
             known, others = self._shrunk(known), self._shrunk(covered(cells, box))
             # Blur spreads the rim of a cell beyond its outline.
             mirror(square, known == 255, cv2.dilate(others, _SQUARE) == 0)
-        if one_stain:
-            square = in_one_stain(square, picture, cell)
+        if stained is not None:
+            square = in_one_stain(square, picture, stained)
         if self.background != "keep":
             square = in_one_light(square, picture.light)
             if self.background == "remove" and cell is not None:

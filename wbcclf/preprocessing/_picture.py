@@ -249,6 +249,7 @@ def in_one_stain(pixels: np.ndarray, picture: Picture, cell: Cell) -> np.ndarray
 
     The nucleus of `cell` and the red cells get the same two densities in every picture.
     """
+    assert picture.stain is not None  # or no cell would have been found
     top, left, bottom, right = cell.bbox
     light = (picture.light + 1).astype(np.float32)
     tables = np.log(light / np.arange(1, 257, dtype=np.float32)[:, None])[None]  # of densities

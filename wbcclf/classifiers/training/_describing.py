@@ -51,6 +51,14 @@ def describe_training(
     return describe(tap, len(net.classes), logits, features, validation)
 
 
+def describe_images(net: CellNet, images: np.ndarray) -> Description | None:
+    """Return the description of images that a net was adapted to, None if they are too few."""
+    data = ImageData(images, np.zeros(len(images), int))
+    tap = place_of_tap(net.module_)
+    logits, features = predict_data(net, data, _evenly(np.arange(len(images)), MOST), tap)
+    return describe(tap, len(net.classes), logits, features, None)
+
+
 def _evenly(places: np.ndarray, n_most: int) -> np.ndarray:
     """Return at most so many of some places, from the first to the last, drawing nothing."""
     if len(places) <= n_most:
