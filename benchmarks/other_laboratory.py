@@ -198,6 +198,7 @@ def figures(truth, probabilities, classes, seconds):
     called = sure >= 0.9
     return {
         "n_cells": len(truth),
+        "accuracy": float(hits.mean()),
         "recall": dict(zip(labels.tolist(), recall.tolist(), strict=True)),
         "macro_recall": float(recall.mean()),
         "interval": np.quantile(drawn, [0.025, 0.975]).tolist(),

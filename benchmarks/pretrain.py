@@ -6,8 +6,9 @@ and: python benchmarks/pretrain.py start MODEL CACHE
 
 `train` fits `compact_cnn`, from ImageNet's weights of EfficientNet-Lite0, to eight classes of three
 laboratories whose pictures are openly licensed: four fifths of PBC, BCCD (the photographs behind
-blood-cells/TRAIN, but none of a cell that TEST shows, too), and BCISC. It saves its state in CACHE
-after every epoch: killed, the same command goes on. It writes the weights in half precision.
+blood-cells/TRAIN, but none of a cell that TEST shows, too), and BCISC. A tenth of PBC tells which
+calls are certain. It saves its state in CACHE after every epoch: killed, the same command goes on.
+It writes the weights in half precision.
 
 `score` classifies what it has never seen: the rest of PBC, the cells of TEST, and a fourth
 laboratory, Raabin. `start` compares it as the start of other trainings with ImageNet's weights and
@@ -19,6 +20,7 @@ import argparse
 import csv
 import json
 import time
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +38,7 @@ from wbcclf import (
     CrossEntropy,
     ImageLoader,
     Optimizer,
+    adapt,
     list_image_folder,
     load_model,
     save_model,
@@ -56,14 +59,19 @@ OPTIONS = {
 
 
 def split_pbc():
-    """Return files and classes of PBC that are trained on, and those of the fifth held back."""
+    """Return files and classes of PBC: trained on, validated on, and scored on.
+
+    What is validated on tells how familiar pictures are and which calls are certain; no weight is
+    chosen by it.
+    """
     paths, target, cells = map(np.asarray, pbc(DATA))
     folds = StratifiedGroupKFold(5, shuffle=True, random_state=0)
     train, held = next(folds.split(paths, target, cells))
     # Of pictures that are there twice, also under another class, the first counts.
     _, first = np.unique(cells[held], return_index=True)
-    held = held[np.sort(first)]
-    return (paths[train], target[train]), (paths[held], target[held])
+    held = np.random.RandomState(0).permutation(held[np.sort(first)])
+    parts = train, *np.array_split(held, 2)
+    return [(paths[rows], target[rows]) for rows in parts]
 
 
 def of_test():
@@ -74,7 +82,7 @@ def of_test():
 
 def training_pictures(seed=0):
     """Return files and classes; laboratories in their shares, classes of each equally frequent."""
-    (paths, target), _ = split_pbc()
+    (paths, target), *_ = split_pbc()
     bccd_paths, bccd_target, bccd_cells = map(np.asarray, bccd(copies=12))
     seen = ~np.isin(bccd_cells, list(of_test()))
     pools = {
@@ -108,7 +116,8 @@ def train(model, cache, steps):
     start = time.perf_counter()
     images = loader.transform(paths)
     print(f"{len(paths)} pictures, {time.perf_counter() - start:.0f} s", flush=True)
-    classifier.fit(images, target)
+    _, (held, held_target), _ = split_pbc()
+    classifier.fit(images, target, X_val=loader.transform(held), y_val=held_target)
     print(f"trained for {time.perf_counter() - start:.0f} s, {classifier.history_[-1]}")
     classifier.set_params(verbose=0)
     save_model(
@@ -120,58 +129,78 @@ def train(model, cache, steps):
 def halve(path):
     """Write the weights of a model in half precision."""
     with open_model_file(path) as (document, arrays):
-        halved = {
-            name: array.astype(np.float16)
-            if array.dtype == np.float32 and array.ndim > 1
-            else array
-            for name, array in arrays.items()
-        }
+        halved = dict(arrays)
+    for name, array in halved.items():
+        # Not what BatchNorm and the description hold, which is little.
+        if name.startswith("network/") and array.ndim > 1:
+            halved[name] = array.astype(np.float16)
     write_model_file(path, document, halved)
 
 
 def score(model, cache):
     loader, classifier = (step for _, step in load_model(model).steps)
     loader.set_params(memory=cache)
-    _, (paths, target) = split_pbc()
+    *_, (paths, target) = split_pbc()
     bccd_paths, bccd_target, cells = map(np.asarray, bccd(copies=1))
     seen = np.isin(cells, list(of_test()))
     sets = {
-        "PBC, held back, eight classes": (paths, target),
+        "PBC, eight classes": (paths, target),
         "BCCD, cells of TEST": (bccd_paths[seen], bccd_target[seen]),
         "Raabin, never trained on": laboratory("Raabin")[:2],
     }
     for name, (paths, target) in sets.items():
-        found = figures(
-            target, classifier.predict_proba(loader.transform(paths)), classifier.classes_, 0
-        )
-        print(json.dumps({"set": name} | found), flush=True)
+        images = loader.transform(paths)
+        print_score(name, classifier.set_params(rejection=0.05), images, target)
+    classifier.set_params(rejection=None)
+    print_score("Raabin, adapted without labels", adapt(classifier, images), images, target)
+    for seed in SEEDS:
+        random_state = np.random.RandomState(seed)
+        members = [np.flatnonzero(target == label) for label in np.unique(target)]
+        few = np.concatenate([random_state.choice(rows, 10, replace=False) for rows in members])
+        rest = np.setdiff1d(np.arange(len(target)), few)
+        adapted = adapt(classifier, images[few], target[few])
+        name = f"Raabin, adapted to ten cells a class, seed {seed}"
+        print_score(name, adapted, images[rest], target[rest])
+
+
+def print_score(name, classifier, images, target):
+    prediction = classifier._predict(images)  # which does not warn of Raabin
+    called = prediction.labels(classifier.classes_) != "uncertain"
+    is_right = classifier.classes_[prediction.probabilities.argmax(axis=1)] == target
+    found = {
+        "set": name,
+        "familiarity": float(prediction.familiarity.mean()),
+        "uncertain": float(1 - called.mean()),
+        "wrong_of_called": float(1 - is_right[called].mean()),
+    }
+    found |= figures(target, prediction.probabilities, classifier.classes_, 0)
+    print(json.dumps(found), flush=True)
 
 
 def start(model, cache, results):
     """Compare starts of other trainings."""
-    for task in (four_classes, nine_classes):
-        for seed in SEEDS:
-            for weights in ("blood-cells", "ImageNet", "random"):
-                done = results.read_text().splitlines() if results.exists() else []
-                key = {"task": task.__name__, "seed": seed, "weights": weights}
-                if any(key.items() <= json.loads(line).items() for line in done):
-                    continue
-                train, test = task(cache, seed)
-                classifier = CNNClassifier(
-                    **OPTIONS | {"verbose": 0, "averaging": False, "augment": Augmenter()},
-                    weights={"blood-cells": model, "ImageNet": LITE0, "random": None}[weights],
-                    lr=3e-4 if weights == "blood-cells" else 1e-3,
-                    max_steps=300,
-                    random_state=seed,
-                ).fit(*train)
-                predicted = classifier.predict(test[0])
-                line = key | {
-                    "accuracy": accuracy_score(test[1], predicted),
-                    "macro_f1": f1_score(test[1], predicted, average="macro"),
-                }
-                with results.open("a") as file:
-                    print(json.dumps(line), file=file)
-                print(line, flush=True)
+    starts = {"blood-cells": model, "ImageNet": LITE0, "random": None}
+    for (weights, file), task, seed in product(starts.items(), (four_classes, nine_classes), SEEDS):
+        done = results.read_text().splitlines() if results.exists() else []
+        key = {"task": task.__name__, "seed": seed, "weights": weights}
+        if any(key.items() <= json.loads(line).items() for line in done):
+            continue
+        train, test = task(cache, seed)
+        classifier = CNNClassifier(
+            **OPTIONS | {"verbose": 0, "averaging": False, "augment": Augmenter()},
+            weights=file,
+            lr=3e-4 if weights == "blood-cells" else 1e-3,
+            max_steps=300,
+            random_state=seed,
+        ).fit(*train)
+        predicted = classifier.predict(test[0])
+        line = key | {
+            "accuracy": accuracy_score(test[1], predicted),
+            "macro_f1": f1_score(test[1], predicted, average="macro"),
+        }
+        with results.open("a") as table:
+            print(json.dumps(line), file=table)
+        print(line, flush=True)
 
 
 def four_classes(cache, seed):
@@ -187,7 +216,8 @@ def four_classes(cache, seed):
 
 def nine_classes(cache, seed):
     """Return 421 pictures of PBC and their finer classes, and those of the rest that is held."""
-    _, (paths, _) = split_pbc()
+    _, (validated, _), (scored, _) = split_pbc()
+    paths = np.concatenate([validated, scored])
     prefix = np.array([Path(path).name.split("_")[0] for path in paths])
     random_state = np.random.RandomState(seed)
     train, test = [], []

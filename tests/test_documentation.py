@@ -35,6 +35,7 @@ def python_blocks(name):
                 "counting",
                 "familiarity",
                 "training",
+                "other-laboratories",
                 "adapting",
                 "search",
                 "recipes",

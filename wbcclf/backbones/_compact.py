@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wbcclf._version import __version__
-from wbcclf.backbones._base import BackboneSpec, PackagedWeights
+from wbcclf.backbones._base import LR_PRETRAINED, BackboneSpec, PackagedWeights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -81,5 +81,6 @@ COMPACT = BackboneSpec(
     "https://arxiv.org/abs/1905.11946",
     weights={"blood-cells": BLOOD_CELLS},
     convert=_convert,
+    lr=LR_PRETRAINED,
     version=f"wbcclf {__version__}",
 )
