@@ -21,21 +21,18 @@ from wbcclf import (
 
 @pytest.mark.proof
 @pytest.mark.filterwarnings("always:No white cell was found:UserWarning")  # of 23 of 9,957
-def test_a_scratch_cnn_trained_from_the_shell_reaches_080_on_the_official_test_set(
+def test_a_training_from_the_shell_reaches_085_on_the_official_test_set(
     wbcclf_data, tmp_path, monkeypatch
 ):
-    """Four epochs instead of the ten of the default keep this within minutes.
-
-    The published system of this kind has 0.81; measured at ten epochs: README.
-    """
+    """The published system of this kind has 0.81, this one 0.887 (two seeds)."""
     blood_cells, model, figures = wbcclf_data / "blood-cells", tmp_path / "m", tmp_path / "f.json"
-    train = ["train", blood_cells / "TRAIN", "-o", model, "--epochs", 4, "--precision", "bfloat16"]
+    train = ["train", blood_cells / "TRAIN", "-o", model]
     for arguments in (train, ["evaluate", model, blood_cells / "TEST", "-o", figures]):
         monkeypatch.setattr(sys, "argv", ["wbcclf", *map(str, arguments)])
         cli.main()
     result = json.loads(figures.read_text())
     assert result["n_samples"] == 2487
-    assert result["accuracy"] >= 0.80
+    assert result["accuracy"] >= 0.85
 
 
 def test_the_nine_class_shape_with_a_class_of_three_images(wbcclf_data):
