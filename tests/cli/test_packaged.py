@@ -39,7 +39,7 @@ def test_a_file_is_an_image_by_its_name(call, read_csv, tmp_path):
 def test_a_model_without_images_and_an_unknown_one(call, tmp_path):
     code, _, err = call("predict", tmp_path / "model.wbcclf")
     assert code != 0
-    assert "model.wbcclf: give images after the model" in err
+    assert "model.wbcclf is no folder and no image" in err
     code, _, err = call("evaluate", "wbcclf:marrow", tmp_path)
     assert code != 0
     assert f"no model 'wbcclf:marrow', but '{NAME}'" in err

@@ -6,6 +6,7 @@ from wbcclf.classifiers._features import DeepFeatures
 from wbcclf.classifiers._named import (
     CNN3BlockClassifier,
     CNN8Classifier,
+    CompactCNNClassifier,
     ConvNeXtTinyClassifier,
     DenseNet121Classifier,
     DenseNet169Classifier,
@@ -52,6 +53,7 @@ __all__ = [
     "CNN3BlockClassifier",
     "CNN8Classifier",
     "CNNClassifier",
+    "CompactCNNClassifier",
     "Constant",
     "ConvNeXtTinyClassifier",
     "Cosine",

@@ -120,6 +120,8 @@ def predict(
     warn_of_formulas(output, [*names, *map(str, classes)])
     if model_file == find_model(DEFAULT_MODEL):
         out.print(f"Model: {DEFAULT_MODEL}. Classes: {', '.join(classes)}. {_defaults.LIMITS}")
+    if found.familiarity is not None:
+        out.print(f"Mean familiarity: {found.familiarity.mean():.2f} (0.50 at home)")
     counts = Counter(found.labels.tolist())
     out.print(f"Images predicted: {len(found.paths)} ({counts_text(counts)})")
     out.print(f"Predictions: {output}")

@@ -62,8 +62,8 @@ Reject = Annotated[
         min=0,
         max=1,
         help="Leave images uncertain so that at most this share of the others is wrong, such as "
-        "0.05, with 95% confidence, on images like those that the training validated on. Needs a "
-        "model of `wbcclf train --early-stopping`.",
+        "0.05, with 95% confidence, on images like those that the training validated on. Needs "
+        f"{DEFAULT_MODEL}, or a model of `wbcclf train --early-stopping`.",
     ),
 ]
 
@@ -108,7 +108,8 @@ def split_model(given: list[Path]) -> tuple[Path, list[Path]]:
         _check_order(first, rest)
         return Path(find_model(DEFAULT_MODEL)), given
     if not rest:
-        raise ValueError(f"{first}: give images after the model.")
+        require(first.exists() or first.suffix == ".wbcclf", f"{first} does not exist.")
+        raise ValueError(f"{first} is no folder and no image: give images, after a model if any.")
     return Path(find_model(first)), rest
 
 

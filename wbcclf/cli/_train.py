@@ -92,7 +92,8 @@ def train(
         str | None,
         _option(
             "the network's own",
-            "'blood-cells', 'imagenet', 'random', or a .pth, .safetensors, .npz or .wbcclf file.",
+            "'blood-cells' (it has seen PBC, BCCD and BCISC: do not score on these), 'imagenet', "
+            "'random', or a .pth, .safetensors, .npz or .wbcclf file.",
             metavar="WEIGHTS",
         ),
     ] = None,

@@ -60,8 +60,9 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, CellTransformer):
         which takes out white balance and exposure. ``"remove"`` also makes everything outside the
         cell that grey.
     stain : {"keep", "normalise"}, default="keep"
-        ``"normalise"`` gives the nucleus and the red cells of every picture the same two colours,
-        which takes out the stain and the camera of a laboratory; see Notes.
+        ``"normalise"`` gives the nucleus and the red cells of every picture the same two colours.
+        So pictures of different stains and cameras look more alike. How dark a nucleus is beside
+        those of other cells is lost. See Notes.
     image_size : int, default=96
         Side in pixels that the square is scaled to. A loader that cuts (its parameter `crop`) uses
         its own `image_size` instead.
