@@ -24,9 +24,9 @@ from wbcclf import (
 def test_a_training_from_the_shell_reaches_085_on_the_official_test_set(
     wbcclf_data, tmp_path, monkeypatch
 ):
-    """The published system of this kind has 0.81, this one 0.887 (two seeds)."""
+    """Half of the default's steps; the published system of this kind has 0.81, these 0.887."""
     blood_cells, model, figures = wbcclf_data / "blood-cells", tmp_path / "m", tmp_path / "f.json"
-    train = ["train", blood_cells / "TRAIN", "-o", model]
+    train = ["train", blood_cells / "TRAIN", "-o", model, "--steps", 300]
     for arguments in (train, ["evaluate", model, blood_cells / "TEST", "-o", figures]):
         monkeypatch.setattr(sys, "argv", ["wbcclf", *map(str, arguments)])
         cli.main()

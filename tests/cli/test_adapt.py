@@ -13,6 +13,16 @@ pytestmark = pytest.mark.filterwarnings(  # in the shell they are lines on stder
 )
 
 
+@pytest.fixture(scope="module")
+def model(trained, run, tmp_path_factory):
+    """Return the file of a model that is adapted in seconds."""
+    path = tmp_path_factory.mktemp("small") / "m.wbcclf"
+    options = "--backbone", "simple_cnn", "--image-size", 32, "--epochs", 4
+    done = run("train", trained / "train", "-o", path, *options)
+    assert done.returncode == 0, done.stderr
+    return path
+
+
 @pytest.fixture
 def away(trained, tmp_path):
     """Return a folder with the cells of test/ in other colours; classes are spelt otherwise."""
@@ -28,15 +38,15 @@ def away(trained, tmp_path):
     return tmp_path / "away"
 
 
-def test_it_writes_the_better_model_and_says_by_how_much(trained, away, call, tmp_path):
+def test_it_writes_the_better_model_and_says_by_how_much(model, trained, away, call, tmp_path):
     output = tmp_path / "new.wbcclf"
-    before = (trained / "m.wbcclf").read_bytes()
-    code, out, err = call("adapt", trained / "m.wbcclf", away, "-o", output)
+    before = model.read_bytes()
+    code, out, err = call("adapt", model, away, "-o", output)
     assert code == 0, err
     assert "20 images of 2 classes: lymphocyte 10, neutrophil 10" in out
     assert f"Model: {output}" in out
-    assert (trained / "m.wbcclf").read_bytes() == before
-    old, new = wbcclf.load_model(trained / "m.wbcclf"), wbcclf.load_model(output)
+    assert model.read_bytes() == before
+    old, new = wbcclf.load_model(model), wbcclf.load_model(output)
     paths = [str(path) for path in sorted(away.rglob("*.png"))]
     is_other = (old.predict_proba(paths) != new.predict_proba(paths)).any()
     if "old model is returned" in err:  # that of another machine may differ
@@ -45,7 +55,7 @@ def test_it_writes_the_better_model_and_says_by_how_much(trained, away, call, tm
         assert "Macro recall after: " in out and "cross-validated, 20 cells" in out and is_other
 
 
-def test_a_table_and_a_map_give_the_same_as_a_folder(trained, away, call, tmp_path):
+def test_a_table_and_a_map_give_the_same_as_a_folder(model, trained, away, call, tmp_path):
     table = tmp_path / "away.csv"
     with table.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -55,24 +65,24 @@ def test_a_table_and_a_map_give_the_same_as_a_folder(trained, away, call, tmp_pa
             writer.writerow([path.relative_to(tmp_path).as_posix(), label])
     outputs = []
     for images, given in ((away, ()), (table, ("--map", "SNE=neutrophil"))):
-        code, out, err = call("adapt", trained / "m.wbcclf", images, "-o", tmp_path / "n", *given)
+        code, out, err = call("adapt", model, images, "-o", tmp_path / "n", *given)
         assert code == 0, err
         outputs.append([line for line in out.splitlines() if "lymphocyte 10" in line])
     assert outputs[0] == outputs[1] and outputs[0]
 
 
-def test_without_labels_a_network_without_batch_norm_stays_and_it_says_so(trained, call, tmp_path):
-    model, output = tmp_path / "m.wbcclf", tmp_path / "new.wbcclf"
-    options = "--backbone", "simple_cnn", "--image-size", 16, "--epochs", 1
-    assert call("train", trained / "train", "-o", model, *options)[0] == 0
+def test_without_labels_a_network_without_batch_norm_stays_and_it_says_so(
+    model, trained, call, tmp_path
+):
+    output = tmp_path / "new.wbcclf"
     code, out, err = call("adapt", model, trained / "new", "-o", output)
     assert code == 0, err
     assert "12 images without labels" in out and "only BatchNorm layers are adapted" in err
     assert wbcclf.load_model(output).classes_.tolist() == ["lymphocyte", "neutrophil"]
 
 
-def test_what_is_wrong_is_said_before_images_are_read(trained, call, tmp_path):
-    model, new = trained / "m.wbcclf", tmp_path / "new.wbcclf"
+def test_what_is_wrong_is_said_before_images_are_read(model, trained, call, tmp_path):
+    new = tmp_path / "new.wbcclf"
     blasts = tmp_path / "blasts"
     for label in ("blast", "neutrophil"):
         (blasts / label).mkdir(parents=True)
@@ -90,9 +100,9 @@ def test_what_is_wrong_is_said_before_images_are_read(trained, call, tmp_path):
     assert not new.exists()
 
 
-def test_broken_images_are_left_out_when_asked(trained, away, call, tmp_path):
+def test_broken_images_are_left_out_when_asked(model, trained, away, call, tmp_path):
     (away / "NEUTROPHIL" / "broken.png").write_bytes(b"no image")
-    arguments = ("adapt", trained / "m.wbcclf", away, "-o", tmp_path / "new.wbcclf")
+    arguments = ("adapt", model, away, "-o", tmp_path / "new.wbcclf")
     code, _, err = call(*arguments)
     assert code == 1 and "1 of 21 images cannot be read" in err
     code, out, err = call(*arguments, "--on-error", "warn")
