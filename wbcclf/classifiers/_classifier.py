@@ -235,7 +235,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         early stopping, of the best one) is below 0.01.
     wbcclf.exceptions.UnfamiliarImagesWarning
         When 20 images or more are predicted that do not look like the training images: their mean
-        :meth:`familiarity` is below 0.3.
+        :meth:`familiarity` is below 0.1.
 
     See Also
     --------

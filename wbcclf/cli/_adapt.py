@@ -62,6 +62,9 @@ def adapt(
     Without labels only a network with BatchNorm can be adapted. Give images of
     all classes, fifty or more. Whether the model is better then is not known.
 
+    From fewer than 50 images the new model cannot tell how familiar others are.
+    Its --reject needs a new training.
+
     If nothing is gained, the new file holds the old model, and a warning says so.
 
     Example: wbcclf adapt model.wbcclf our-cells/ -o ours.wbcclf
