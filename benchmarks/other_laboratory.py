@@ -72,6 +72,11 @@ def laboratory(name):
     return paths[full != ""], full[full != ""], cells[full != ""]
 
 
+NAMES = ("PBC", "BCCD", "BCISC", "Raabin")
+LITE0 = DATA.parent / "weights" / "tf_efficientnet_lite0.safetensors"
+CELL = {"scale": "cell", "background": "normalise"}
+ONE_CELL = CellCropper(**CELL, stain="normalise")
+AS_TRAINED = CellCropper("red cell", background="normalise", stain="normalise")  # in the shell
 # 96 pixels; float32, since depthwise convolutions are slow in bfloat16 on CPUs; and fewer steps,
 # which take longer than the others' 1,500.
 COMPACT = {
@@ -81,12 +86,9 @@ COMPACT = {
     "lr": 1e-3,
     "precision": "float32",
     "max_steps": 600,
-    "augment": Augmenter(laboratory=1, zoom=0.25),
+    "crop": AS_TRAINED,
+    "augment": Augmenter(laboratory=1, zoom=0.1),
 }
-NAMES = ("PBC", "BCCD", "BCISC", "Raabin")
-LITE0 = DATA.parent / "weights" / "tf_efficientnet_lite0.safetensors"
-CELL = {"scale": "cell", "background": "normalise"}
-ONE_CELL = CellCropper(**CELL, stain="normalise")
 NO_COLOURS = {"brightness": 0, "contrast": 0, "saturation": 0, "hue": 0}
 ROWS = {
     "whole pictures": {"crop": None},
@@ -96,6 +98,7 @@ ROWS = {
     "the nucleus, one light and stain": {
         "crop": CellCropper("nucleus", background="normalise", stain="normalise")
     },
+    "the scale of the red cells": {"crop": AS_TRAINED},
     "nothing but the cell": {"crop": CellCropper("cell", background="remove", stain="normalise")},
     "trained on PBC alone": {"only": ("PBC",)},
     "no changes of colour": {"augment": Augmenter(**NO_COLOURS)},

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 
 from wbcclf.preprocessing._cell import Cell
-from wbcclf.preprocessing._nuclei import red_cell_radius
-from wbcclf.preprocessing._picture import Picture, covered, diameter, nucleus_centre
-from wbcclf.preprocessing._stain import FAINTEST, inside
+from wbcclf.preprocessing._picture import Picture, diameter, nucleus_centre
+from wbcclf.preprocessing._red_cells import red_cells_of
+from wbcclf.preprocessing._stain import byte_densities
 
 DIAMETER = 48  # pixels that a cell is made wide, so that magnification does not change its texture
 LARGEST = 96  # pixels of a cell's diameter in which lobes are told apart
@@ -19,7 +19,6 @@ LEVELS, LEVEL = 32, 5  # grey levels of co-occurrence: each a twentieth of the n
 GRAINS = {"fine": 1, "coarse": 3}  # radii in pixels of a cell that is DIAMETER wide
 WAIST = 2 / 3  # of the narrower lobe's width: a narrower waist separates two lobes
 SPECK = 1 / 3  # of the widest lobe's width: what is narrower is no lobe
-BLURRED = np.ones((7, 7), np.uint8)  # the edge of a white cell is no outline of a red cell
 
 _DISCS = [
     cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
@@ -49,7 +48,7 @@ def measure(picture: Picture, cell: Cell, cells: Sequence[Cell]) -> dict[str, fl
     """
     height, width = picture.size
     top, left, bottom, right = cell.bbox
-    radius = reference_radius(picture, cells)
+    radius = red_cells_of(picture, cells)
     reference = np.pi * radius**2 if radius else height * width
     n_cell, n_nucleus = float(cell.cell.sum()), float(cell.nucleus.sum())
     centre = np.argwhere(cell.cell).mean(axis=0) + cell.bbox[:2]
@@ -72,26 +71,6 @@ def measure(picture: Picture, cell: Cell, cells: Sequence[Cell]) -> dict[str, fl
     return found | _stained(picture, cell)
 
 
-def reference_radius(picture: Picture, cells: Sequence[Cell]) -> float | None:
-    """Return the radius of red cells in pixels: of what is stained outside of the white cells."""
-    blurred = cv2.GaussianBlur(picture[:, :], (5, 5), 1)
-    seen = inside(blurred)
-    white = covered(cells, (0, 0, *picture.size)).astype(np.uint8)
-    others = (cv2.dilate(white, BLURRED) == 0) & (seen > 0)
-    table = np.clip(100 * _density(picture.light[1]), 0, 255).astype(np.uint8)
-    green = np.asarray(cv2.LUT(np.ascontiguousarray(blurred[..., 1]), table))
-    if not others.any():
-        return None
-    level, _ = cv2.threshold(green[others], 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    dense = (green > max(level, 100 * FAINTEST)).astype(np.uint8) & seen
-    return red_cell_radius(dense, others[::2, ::2])
-
-
-def _density(light: float) -> np.ndarray:
-    """Return the optical density (natural logarithm) of all bytes (256,) under a light."""
-    return np.log((light + 1) / (np.arange(256) + 1))
-
-
 def _stained(picture: Picture, cell: Cell) -> dict[str, float]:
     """Return lobes, colours and textures, from the cell at one size and one depth of stain."""
     top, left, bottom, right = cell.bbox
@@ -99,7 +78,7 @@ def _stained(picture: Picture, cell: Cell) -> dict[str, float]:
     pixels = _resized(picture[top:bottom, left:right], DIAMETER / size)
     whole, nucleus = (_mask(mask, DIAMETER / size) for mask in (cell.cell, cell.nucleus))
     found = {"nucleus lobes (number)": count_lobes(_mask(cell.nucleus, min(1, LARGEST / size)))}
-    densities = np.stack([_density(light) for light in picture.light], axis=1)
+    densities = np.stack([byte_densities(light) for light in picture.light], axis=1)
     depth = float(np.median(densities[pixels[nucleus][:, 1], 1])) if nucleus.any() else 0.0
     if depth <= 0:
         return found

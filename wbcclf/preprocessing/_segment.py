@@ -10,8 +10,9 @@ import numpy as np
 from scipy.ndimage import find_objects
 
 from wbcclf.preprocessing._cell import Cell, overlap
-from wbcclf.preprocessing._nuclei import group_nuclei, red_cell_radius
+from wbcclf.preprocessing._nuclei import group_nuclei
 from wbcclf.preprocessing._outline import colour_bins, find_outline, histogram
+from wbcclf.preprocessing._red_cells import red_cell_radius
 from wbcclf.preprocessing._stain import FAINTEST, Stain, inside, quantile
 
 # In red cells, which are 7 to 8 micrometres wide; the nucleus of a small lymphocyte is as large as

@@ -162,3 +162,8 @@ def quantile(values: np.ndarray, share: float) -> np.generic:
     """Return one of the values, five times as fast as np.quantile for ten thousand of them."""
     place = int(share * (len(values) - 1))
     return np.partition(values, place)[place]
+
+
+def byte_densities(light: float) -> np.ndarray:
+    """Return the optical density (natural logarithm) of all bytes (256,) under a light."""
+    return np.log((light + 1) / (np.arange(256) + 1))
