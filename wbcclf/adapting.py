@@ -19,6 +19,7 @@ from wbcclf.classifiers import CNNClassifier
 from wbcclf.classifiers.options._settings import Settings
 
 N_FOLDS = 3
+N_ROUNDS = 3  # each with the classes that the round before has found
 FEWEST_FOUND, FEWEST_SHARE = 3, 0.75  # classes in effect, at most that share of the model's
 
 
@@ -147,21 +148,23 @@ def adapt(
 
 def _adapt_to_pictures(classifier: CNNClassifier, images: np.ndarray) -> CNNClassifier:
     """Return a classifier with the BatchNorm statistics of pictures, or the same one."""
-    from wbcclf.classifiers.training._adapt import renormalise  # brings torch
+    from wbcclf.classifiers.training._adapt import in_turn, renormalise  # brings torch
 
-    settings = Settings.of(classifier)
-    net = renormalise(classifier.net_, settings, images)
-    if net is None:
-        warn(
-            "The old model is returned: without labels only BatchNorm layers are adapted, and the "
-            f"trained blocks of {settings.backbone.name} have none. Give y, the classes of some "
-            "cells."
-        )
-        return classifier
+    settings, adapted = Settings.of(classifier), copy.copy(classifier)
     # Not predict_proba: of course the pictures are unfamiliar.
-    probabilities = classifier._predict(images).probabilities
-    shares = np.bincount(probabilities.argmax(axis=1)) / len(images)
-    n_found = float(np.exp(entropy(shares)))
+    found = classifier._predict(images).probabilities.argmax(axis=1)
+    n_found = float(np.exp(entropy(np.bincount(found))))
+    for _ in range(N_ROUNDS):
+        net = renormalise(classifier.net_, settings, images, in_turn(found))
+        if net is None:
+            warn(
+                "The old model is returned: without labels only BatchNorm layers are adapted, and "
+                f"the trained blocks of {settings.backbone.name} have none. Give y, the classes of "
+                "some cells."
+            )
+            return classifier
+        adapted.net_ = net
+        found = adapted._predict(images).probabilities.argmax(axis=1)
     needed = min(FEWEST_FOUND, FEWEST_SHARE * len(classifier.classes_))
     if n_found < needed:
         warn(
@@ -170,7 +173,7 @@ def _adapt_to_pictures(classifier: CNNClassifier, images: np.ndarray) -> CNNClas
             "may make it worse. Give pictures of more classes, or y, the classes of some cells."
         )
         return classifier
-    return _adapted(classifier, net, images, n_cells=len(images), n_classes_found=n_found)
+    return _adapted(classifier, adapted.net_, images, n_cells=len(images), n_classes_found=n_found)
 
 
 def _adapt_to_cells(

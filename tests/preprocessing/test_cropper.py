@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from imblearn.pipeline import Pipeline
-from preprocessing.fields import LIGHT, Field
+from preprocessing.fields import LIGHT, RADIUS, Field
 from sklearn.base import clone
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
@@ -33,7 +33,7 @@ def apart(one, other):
 # ---------------------------------------------------------------- where, and how large
 
 
-@pytest.mark.parametrize("scale", ["nucleus", "cell"])
+@pytest.mark.parametrize("scale", ["nucleus", "cell", "red cell"])
 def test_magnification_no_longer_matters(scale):
     picture, other = one_cell(), one_cell(radius=44, lobes=((-14, 0, 18), (14, 0, 18)))
     magnified = cv2.resize(picture, None, fx=1.5, fy=1.5)
@@ -58,6 +58,31 @@ def test_the_side_is_a_multiple_of_the_diameter(scale, factor):
     side = round(multiple * 2 * np.sqrt(getattr(cell, scale).sum() / np.pi))
     ours = crops([picture], scale, factor=factor, image_size=side)
     np.testing.assert_array_equal(ours, crops([picture], side, image_size=side))
+
+
+def side_of(picture):
+    """Return the side of the square in pixels of the picture, from how wide the cell is in it."""
+    (square,) = crops([picture], "red cell", background="remove", image_size=240)
+    (cell,) = find_cells(picture)
+    shown = (square != 230).any(axis=-1).sum()  # of 240 x 240
+    return 240 * np.sqrt(cell.cell.sum() / shown)
+
+
+def test_red_cells_give_the_side_whatever_the_white_cell():
+    small, large = one_cell(**SMALL_CELL), one_cell(radius=44)
+    expected = 3 * 2 * RADIUS
+    assert side_of(small) == pytest.approx(expected, rel=0.07)
+    assert side_of(large) == pytest.approx(expected, rel=0.07)
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [Field().white_cell(200, 160).picture(), one_cell(radius=75, lobes=((0, 0, 50),))],
+    ids=["no red cells", "too small to be red cells"],
+)
+def test_without_red_cells_the_white_cell_gives_the_side(picture):
+    one, other = (crops([picture], scale, image_size=64) for scale in ("red cell", "cell"))
+    np.testing.assert_array_equal(one, other)
 
 
 def test_the_nearest_to_the_centre_or_the_largest():

@@ -55,6 +55,7 @@ class Crop(StrEnum):
     none = "none"
     nucleus = "nucleus"
     cell = "cell"
+    red_cell = "red-cell"
 
 
 class Balance(StrEnum):
@@ -119,8 +120,10 @@ def train(
         _option(
             _defaults.CROP,
             "Cut a square around the white cell of every picture, and give all pictures the same "
-            "light and stain. cell: the square is one and a half cell diameters wide. nucleus: "
-            "three nucleus diameters. The model also cuts the pictures that it is given later.",
+            "light and stain. red-cell: the square is three red cell diameters wide, so large "
+            "cells look larger than small ones. cell: one and a half diameters of the white cell. "
+            "nucleus: three of its nucleus. The model also cuts the pictures that it is given "
+            "later.",
         ),
     ] = None,
     epochs: Annotated[
@@ -269,7 +272,8 @@ def train(
         )
     cropper = None
     if crop not in (None, Crop.none):
-        cropper = wbcclf.CellCropper(crop.value, background="normalise", stain="normalise")
+        scale = crop.value.replace("-", " ")
+        cropper = wbcclf.CellCropper(scale, background="normalise", stain="normalise")
     loader = wbcclf.ImageLoader(image_size, crop=cropper)
     classifier = pipeline[-1]
     out.print(start_text(classifier))

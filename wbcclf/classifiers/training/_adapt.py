@@ -21,7 +21,8 @@ from wbcclf.sampling import Augmenter
 STEPS, BATCH = 60, 32  # with labels
 FASTER = 3  # the learning rate, times the backbone's own
 SHARE = 0.7  # of the new weights, where cells of some classes are missing
-BATCH_UNLABELLED, N_OLD = 64, 100  # without labels
+# Without labels. N_OLD was chosen on Raabin, the others on BCISC and BCCD.
+BATCH_UNLABELLED, N_NEW, N_OLD, N_FEW = 64, 384, 100, 10
 
 
 def fine_tune(
@@ -78,8 +79,30 @@ def fine_tune(
     return net
 
 
-def renormalise(net: CellNet, settings: Settings, images: np.ndarray) -> CellNet | None:
-    """Return a copy of a net with BatchNorm statistics of these images; None without BatchNorm.
+def in_turn(found: np.ndarray) -> np.ndarray:
+    """Return N_NEW rows, or as many as there are, in which the classes found come equally often.
+
+    What BatchNorm has learnt is of a training in which they did. A class that is found N_FEW times
+    comes half as often as the large ones: what is found less often may be nothing but errors.
+
+    Parameters
+    ----------
+    found : ndarray of shape (n_samples,), int
+        The class that the network finds in every image.
+    """
+    weights = 1 / (np.bincount(found)[found] + N_FEW)
+    by_class = np.argsort(found, kind="stable")
+    shares = np.cumsum(weights[by_class])
+    n_rows = min(N_NEW, len(found))
+    # Evenly from the first to the last: nothing is drawn, and rows of little weight are left out.
+    steps = (np.arange(n_rows) + 0.5) * shares[-1] / n_rows
+    return by_class[np.searchsorted(shares, steps)]
+
+
+def renormalise(
+    net: CellNet, settings: Settings, images: np.ndarray, rows: np.ndarray
+) -> CellNet | None:
+    """Return a copy of a net with BatchNorm statistics of images; None without BatchNorm.
 
     The statistics that it had count as those of N_OLD images. Frozen blocks, and the head, whose
     features depend on how many cells of each class there are, keep theirs.
@@ -89,7 +112,8 @@ def renormalise(net: CellNet, settings: Settings, images: np.ndarray) -> CellNet
     net, settings
         As for :func:`fine_tune`.
     images : ndarray of shape (n_samples, height, width, channels)
-        At least two.
+    rows : ndarray of int
+        Of the images that count, of one class after the other; at least two.
     """
     net, network = _copied(net, settings)
     layers = [
@@ -109,11 +133,12 @@ def renormalise(net: CellNet, settings: Settings, images: np.ndarray) -> CellNet
         layer.reset_running_stats()
         layer.momentum = None  # the mean over all batches, which are of one size, give or take one
         layer.train()
-    n_batches = max(1, len(images) // BATCH_UNLABELLED)
+    n_batches = max(1, len(rows) // BATCH_UNLABELLED)
     with torch.inference_mode(), keeping_freed_memory(), arithmetic(net.device, net.precision):
-        for rows in np.array_split(np.arange(len(images)), n_batches):
-            network(torch.from_numpy(gather(images, rows)).to(net.device))
-    share = len(images) / (len(images) + N_OLD)
+        for first in range(n_batches):
+            batch = gather(images, rows[first::n_batches])  # of all classes
+            network(torch.from_numpy(batch).to(net.device))
+    share = len(rows) / (len(rows) + N_OLD)
     for buffer, was in zip(means_and_variances, old, strict=True):
         buffer.copy_(torch.lerp(was, buffer, share))
     for layer, momentum in zip(layers, momenta, strict=True):
