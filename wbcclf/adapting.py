@@ -148,14 +148,14 @@ def adapt(
 
 def _adapt_to_pictures(classifier: CNNClassifier, images: np.ndarray) -> CNNClassifier:
     """Return a classifier with the BatchNorm statistics of pictures, or the same one."""
-    from wbcclf.classifiers.training._adapt import in_turn, renormalise  # brings torch
+    from wbcclf.classifiers.training._adapt import N_OLD, equal_shares, renormalise  # brings torch
 
     settings, adapted = Settings.of(classifier), copy.copy(classifier)
     # Not predict_proba: of course the pictures are unfamiliar.
     found = classifier._predict(images).probabilities.argmax(axis=1)
     n_found = float(np.exp(entropy(np.bincount(found))))
     for _ in range(N_ROUNDS):
-        net = renormalise(classifier.net_, settings, images, in_turn(found))
+        net = renormalise(classifier.net_, settings, images, equal_shares(found), N_OLD)
         if net is None:
             warn(
                 "The old model is returned: without labels only BatchNorm layers are adapted, and "

@@ -21,8 +21,10 @@ from wbcclf.sampling import Augmenter
 STEPS, BATCH = 60, 32  # with labels
 FASTER = 3  # the learning rate, times the backbone's own
 SHARE = 0.7  # of the new weights, where cells of some classes are missing
-# Without labels. N_OLD was chosen on Raabin, the others on BCISC and BCCD.
-BATCH_UNLABELLED, N_NEW, N_OLD, N_FEW = 64, 384, 100, 10
+# Of the statistics of BatchNorm; chosen on Raabin, BCISC and BCCD, each left out of the training.
+BATCH_STATISTICS, N_NEW, N_FEW = 64, 384, 10
+N_OLD = 100  # images that the old statistics count as
+N_OLD_LABELLED = 20  # where the share of every class is known
 
 
 def fine_tune(
@@ -35,8 +37,8 @@ def fine_tune(
     features change; so the weights are a mean of old and new ones then (Wortsman et al. 2022,
     https://arxiv.org/abs/2109.01903).
 
-    All layers work as in prediction: BatchNorm keeps its statistics, of which a few cells say too
-    little, and nothing is dropped.
+    First the statistics of BatchNorm come towards those of the cells. Then all layers work as in
+    prediction: a batch changes no statistics, and nothing is dropped.
 
     Parameters
     ----------
@@ -48,6 +50,7 @@ def fine_tune(
         Class numbers.
     seed : int
     """
+    net = renormalise(net, settings, images, equal_shares(target), N_OLD_LABELLED) or net
     present = np.unique(target)
     numbers = np.searchsorted(present, target)
     members = [np.flatnonzero(numbers == number) for number in range(len(present))]
@@ -79,7 +82,7 @@ def fine_tune(
     return net
 
 
-def in_turn(found: np.ndarray) -> np.ndarray:
+def equal_shares(found: np.ndarray) -> np.ndarray:
     """Return N_NEW rows, or as many as there are, in which the classes found come equally often.
 
     What BatchNorm has learnt is of a training in which they did. A class that is found N_FEW times
@@ -100,12 +103,12 @@ def in_turn(found: np.ndarray) -> np.ndarray:
 
 
 def renormalise(
-    net: CellNet, settings: Settings, images: np.ndarray, rows: np.ndarray
+    net: CellNet, settings: Settings, images: np.ndarray, rows: np.ndarray, n_old: int
 ) -> CellNet | None:
     """Return a copy of a net with BatchNorm statistics of images; None without BatchNorm.
 
-    The statistics that it had count as those of N_OLD images. Frozen blocks, and the head, whose
-    features depend on how many cells of each class there are, keep theirs.
+    Frozen blocks, and the head, whose features depend on how many cells of each class there are,
+    keep theirs.
 
     Parameters
     ----------
@@ -114,6 +117,8 @@ def renormalise(
     images : ndarray of shape (n_samples, height, width, channels)
     rows : ndarray of int
         Of the images that count, of one class after the other; at least two.
+    n_old : int
+        The statistics that the net has count as those of so many images.
     """
     net, network = _copied(net, settings)
     layers = [
@@ -133,12 +138,12 @@ def renormalise(
         layer.reset_running_stats()
         layer.momentum = None  # the mean over all batches, which are of one size, give or take one
         layer.train()
-    n_batches = max(1, len(rows) // BATCH_UNLABELLED)
+    n_batches = max(1, len(rows) // BATCH_STATISTICS)
     with torch.inference_mode(), keeping_freed_memory(), arithmetic(net.device, net.precision):
         for first in range(n_batches):
             batch = gather(images, rows[first::n_batches])  # of all classes
             network(torch.from_numpy(batch).to(net.device))
-    share = len(rows) / (len(rows) + N_OLD)
+    share = len(rows) / (len(rows) + n_old)
     for buffer, was in zip(means_and_variances, old, strict=True):
         buffer.copy_(torch.lerp(was, buffer, share))
     for layer, momentum in zip(layers, momenta, strict=True):
