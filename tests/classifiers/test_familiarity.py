@@ -1,5 +1,6 @@
 """What a classifier remembers of its training images, and when it warns of others."""
 
+import copy
 import pickle
 
 import joblib
@@ -273,6 +274,15 @@ def test_too_many_errors_are_an_error():
     description = describe(0, 2, *normal(100)[:2], (logits, features, 1 - target))
     with pytest.raises(ValueError, match=r"among the surest of the 495 .* too many are wrong"):
         description.threshold(0.05)
+
+
+def test_only_labels_need_a_bound_that_can_be_kept(alone):
+    probabilities, familiarity = alone.predict_proba(NEW.images), alone.familiarity(NEW.images)
+    rejecting = copy.copy(alone).set_params(rejection=0.05)
+    with pytest.raises(ValueError, match="59 validation images"):
+        rejecting.predict(NEW.images)
+    np.testing.assert_array_equal(rejecting.predict_proba(NEW.images), probabilities)
+    np.testing.assert_array_equal(rejecting.familiarity(NEW.images), familiarity)
 
 
 def test_what_looks_like_nothing_known_is_never_called():
