@@ -1,5 +1,6 @@
 """The model that comes with the package, from the shell."""
 
+import pytest
 from PIL import Image
 
 from wbcclf import make_blood_cells
@@ -34,6 +35,25 @@ def test_a_file_is_an_image_by_its_name(call, read_csv, tmp_path):
     assert code == 0, err
     assert "warning" not in err
     assert len(read_csv(tmp_path / "p.csv")) == 1
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate", "adapt", "count"])
+def test_a_model_that_there_is_not(call, tmp_path, command):
+    missing, output = tmp_path / "missing.wbcclf", tmp_path / "result"
+    (tmp_path / "images").mkdir()
+    code, _, err = call(command, missing, tmp_path / "images", "-o", output)
+    assert code == 1
+    assert f"The model file {missing} does not exist. Give one that `wbcclf train`" in err
+    assert NAME in err
+
+
+@pytest.mark.parametrize("command", ["evaluate", "adapt"])
+def test_a_folder_is_no_model(call, tmp_path, command):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    code, _, err = call(command, folder, folder, "-o", tmp_path / "result")
+    assert code == 1
+    assert f"{folder} is a folder, not a model file. Give one that `wbcclf train`" in err
 
 
 def test_a_model_without_images_and_an_unknown_one(call, tmp_path):

@@ -71,18 +71,13 @@ Reject = Annotated[
 def read_model(model_file: Path, images: list[Path], reject: float | None = None) -> Any:
     """Return the model of a file, with `reject` as its rejection if that is given.
 
-    The error says so if the model was given among the images.
+    The error says so if there is no such file, or if the model was given among the images.
     """
-
-    def is_model(path: Path) -> bool:
-        return path.is_file() and is_model_file(path)
-
-    if not is_model(model_file):
-        for path in filter(is_model, images):
-            raise ValueError(
-                f"{model_file} is not a model file, but {path} is. Give the model first, then the "
-                "images."
-            )
+    advice = f"Give one that `wbcclf train` has written, or {DEFAULT_MODEL}."
+    if not _is_model(model_file):
+        _check_order(model_file, images)
+        require(model_file.exists(), f"The model file {model_file} does not exist. {advice}")
+        require(not model_file.is_dir(), f"{model_file} is a folder, not a model file. {advice}")
     model = wbcclf.load_model(model_file)
     if reject is not None:
         require(0 < reject < 1, f"--reject {reject:g}: give a share between 0 and 1, such as 0.05.")
