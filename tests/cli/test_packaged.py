@@ -56,6 +56,14 @@ def test_a_folder_is_no_model(call, tmp_path, command):
     assert f"{folder} is a folder, not a model file. Give one that `wbcclf train`" in err
 
 
+@pytest.mark.parametrize("command", [["train"], ["adapt", NAME]])
+def test_no_model_is_written_under_such_a_name(call, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = call(*command, tmp_path / "no-images", "-o", "wbcclf:mine")
+    assert code == 1
+    assert "'wbcclf:mine' cannot be the file of a model" in err
+
+
 def test_a_model_without_images_and_an_unknown_one(call, tmp_path):
     code, _, err = call("predict", tmp_path / "model.wbcclf")
     assert code != 0

@@ -25,6 +25,7 @@ from wbcclf.cli._shared import (
 )
 from wbcclf.cli._source import LabelColumn, PathColumn, Root, Source
 from wbcclf.inspection._files import model_parts
+from wbcclf.persistence import check_file_name
 
 
 def adapt(
@@ -72,6 +73,7 @@ def adapt(
     Example: wbcclf adapt model.wbcclf our-cells/ -o ours.wbcclf --map SNE=neutrophil
     """
     check_output(output)
+    check_file_name(output)
     renamed = parse_map(map_ or [])
     model = read_model(model_file, [images])
     source = Source(images, path_column, label_column, root, needs_labels=False)
