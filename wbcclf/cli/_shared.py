@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from enum import StrEnum
@@ -16,7 +17,9 @@ import wbcclf
 from wbcclf._files import some
 from wbcclf._model_file import is_model_file
 from wbcclf._progress import progress_bar
-from wbcclf.classifiers.familiarity._prediction import unfamiliar
+from wbcclf.classifiers import EarlyStopping
+from wbcclf.classifiers.familiarity._description import Description, fewest_calls
+from wbcclf.classifiers.familiarity._prediction import uncertain_label, unfamiliar
 from wbcclf.cli._console import warn
 from wbcclf.cli._output import require
 from wbcclf.datasets._files import SUFFIXES
@@ -63,7 +66,8 @@ Reject = Annotated[
         max=1,
         help="Leave images uncertain so that at most this share of the others is wrong, such as "
         "0.05, with 95% confidence, on images like those that the training validated on. Needs "
-        f"{DEFAULT_MODEL}, or a model of `wbcclf train --early-stopping`.",
+        f"{DEFAULT_MODEL}, or a model of `wbcclf train --early-stopping`: for 0.05, on 600 images "
+        "or more.",
     ),
 ]
 
@@ -81,8 +85,33 @@ def read_model(model_file: Path, images: list[Path], reject: float | None = None
     model = wbcclf.load_model(model_file)
     if reject is not None:
         require(0 < reject < 1, f"--reject {reject:g}: give a share between 0 and 1, such as 0.05.")
-        last_step(model).set_params(rejection=reject)
+        classifier = last_step(model).set_params(rejection=reject)
+        _check_reject(reject, classifier._description)
+        uncertain_label(classifier.classes_)
     return model
+
+
+def _check_reject(share: float, description: Description | None) -> None:
+    """Fail before images are read if a model cannot keep the bound."""
+    n_held = 0 if description is None else int(description.calls[0].max())
+    n_needed = fewest_calls(share)
+    # A tenth is held out. A few of these are never called, and one that is wrong makes it more.
+    n_images = math.ceil(n_needed / EarlyStopping().validation_fraction)
+    if description is None or n_held < n_needed:
+        raise ValueError(
+            f"--reject {share:g} needs a model that knows its errors on at least {n_needed} images "
+            f"that it was not trained on. This one knows them on {n_held}. `wbcclf train "
+            f"--early-stopping` holds out a tenth: train on more than {n_images:,} images, or give "
+            "a larger share."
+        )
+    try:
+        description.threshold(share)
+    except ValueError as error:
+        raise ValueError(
+            f"--reject {share:g}: the model is too often wrong for it, even where it is surest "
+            f"(of {n_held} images that it was not trained on). Give a larger share, or train on "
+            "more images with `wbcclf train --early-stopping`."
+        ) from error
 
 
 def _is_model(path: Path) -> bool:
