@@ -1,11 +1,19 @@
 """The model that comes with the package, from the shell."""
 
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
 import pytest
 from PIL import Image
 
+import wbcclf
 from wbcclf import make_blood_cells
+from wbcclf.persistence import find_model
 
 NAME = "wbcclf:blood-cells"
+APART = ["erythroblast", "platelet"]
 CELLS = make_blood_cells(5, image_size=160, random_state=5)
 
 
@@ -27,6 +35,56 @@ def test_a_folder_is_predicted_without_a_model(call, read_csv, tmp_path):
     assert "warning" not in err
     assert (tmp_path / "q.csv").read_bytes() == (tmp_path / "p.csv").read_bytes()
     assert f"Model: {NAME}" in named
+
+
+@pytest.fixture
+def fields(tmp_path):
+    """Return a folder with three pictures of a cell each."""
+    folder = tmp_path / "fields"
+    folder.mkdir()
+    for number in range(3):
+        Image.fromarray(CELLS.images[number]).save(folder / f"{number}.png")
+    return folder
+
+
+def test_fields_are_counted_without_a_model(call, read_csv, tmp_path, fields):
+    def count(*given):
+        output = tmp_path / "count.csv"
+        code, out, err = call("count", *given, "-o", output)
+        assert code == 0, err
+        return read_csv(output), out, err
+
+    white = ["basophil", "eosinophil", "ig", "lymphocyte", "monocyte", "neutrophil"]
+    rows, out, _ = count(fields)
+    assert [row["class"] for row in rows] == [*white, "erythroblast", "platelet", "uncertain"]
+    assert sum(int(row["cells"]) for row in rows) == 3
+    assert f"Model: {NAME}. Not of white cells: erythroblast and platelet (--not-white)." in out
+    assert "platelet, per 100 white cells" in out
+    assert count(NAME, fields)[:2] == (rows, out)
+
+    own, out, _ = count(fields, "--not-white", "erythroblast")
+    assert [row["class"] for row in own][-3:] == ["platelet", "erythroblast", "uncertain"]
+    assert f"Model: {NAME}. It was trained on" in out
+
+    wbcclf.save_model(wbcclf.load_model(NAME), tmp_path / "copy.wbcclf")
+    other, out, _ = count(tmp_path / "copy.wbcclf", fields)  # a model of the user's
+    assert [row["class"] for row in other] == [*sorted([*white, *APART]), "uncertain"]
+    assert "Model:" not in out
+
+
+def test_figures_of_the_packaged_model_correct_its_count(call, read_csv, tmp_path, fields):
+    classes = wbcclf.load_model(NAME).classes_.tolist()
+    confusion = (20 * np.eye(8, dtype=int)).tolist()
+    digest = hashlib.sha256(Path(find_model(NAME)).read_bytes()).hexdigest()
+    figures = tmp_path / "figures.json"
+    arguments = ("count", fields, "--evaluation", figures, "-o", tmp_path / "count.csv")
+    for of, code in ((digest, 0), ("0" * 64, 1)):
+        content = {"classes": classes, "confusion": confusion, "model_sha256": of}
+        figures.write_text(json.dumps(content))
+        assert (done := call(*arguments))[0] == code, done
+    assert "corrected" in read_csv(tmp_path / "count.csv")[0]
+    assert f"is of another model than {NAME}" in done[2]
+    assert f"`wbcclf evaluate {NAME} IMAGES -o FILE`" in done[2]
 
 
 def test_a_file_is_an_image_by_its_name(call, read_csv, tmp_path):

@@ -30,11 +30,11 @@ from wbcclf.cli._shared import (
     Reject,
     collect,
     counts_text,
+    is_packaged,
     read_model,
     split_model,
 )
 from wbcclf.inspection import predict_files
-from wbcclf.persistence import find_model
 
 
 def predict(
@@ -118,7 +118,7 @@ def predict(
     if scheduler is not None:
         remove_parts(parts)
     warn_of_formulas(output, [*names, *map(str, classes)])
-    if model_file == find_model(DEFAULT_MODEL):
+    if is_packaged(model_file):
         out.print(f"Model: {DEFAULT_MODEL}. Classes: {', '.join(classes)}. {_defaults.LIMITS}")
     if found.familiarity is not None:
         out.print(f"Mean familiarity: {found.familiarity.mean():.2f} (0.50 at home)")

@@ -137,6 +137,10 @@ def split_model(given: list[Path]) -> tuple[Path, list[Path]]:
     return Path(find_model(first)), rest
 
 
+def is_packaged(model_file: Path) -> bool:
+    return model_file == find_model(DEFAULT_MODEL)
+
+
 def check_broken(broken: Skipped, n_images: int, on_error: OnError) -> None:
     """Fail on images that cannot be read if they are to stop the command, or if they are all."""
     if broken and (on_error is OnError.stop or len(broken) == n_images):
