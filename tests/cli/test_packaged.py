@@ -37,6 +37,29 @@ def test_a_folder_is_predicted_without_a_model(call, read_csv, tmp_path):
     assert f"Model: {NAME}" in named
 
 
+def test_platelets_are_no_white_cells_but_have_a_class(call, read_csv, tmp_path, wbcclf_data):
+    # The model was trained on some of them: this is no test of its accuracy.
+    paths = sorted((wbcclf_data / "pbc" / "train" / "platelet").glob("*"))[:5]
+    code, _, err = call("predict", *paths, "-o", tmp_path / "p.csv")
+    assert code == 0, err
+    rows = read_csv(tmp_path / "p.csv")
+    assert [row["label"] for row in rows] == ["platelet"] * 5
+    n_uncut = sum(row["error"].startswith("no white cell found") for row in rows)
+    assert n_uncut
+    assert err.count("warning") == 1
+    says = f"no white cell was found in {n_uncut} of 5 images; their central square was used"
+    assert f"{says} (platelet {n_uncut}): " in err
+
+
+def test_pictures_of_nothing(call, read_csv, tmp_path):
+    Image.fromarray(np.full((120, 160, 3), 225, np.uint8)).save(tmp_path / "empty.png")
+    code, _, err = call("predict", tmp_path / "empty.png", "-o", tmp_path / "p.csv")
+    assert code == 0, err
+    [row] = read_csv(tmp_path / "p.csv")
+    assert float(row["familiarity"]) < 0.01
+    assert f"central square was used ({row['label']} 1): " in err
+
+
 @pytest.fixture
 def fields(tmp_path):
     """Return a folder with three pictures of a cell each."""

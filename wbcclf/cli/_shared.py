@@ -190,14 +190,17 @@ def collect(
     check_broken(broken, n_images, on_error)
     report_left_out(broken, listing.skipped, n_images, on_error, all_in)
     paths = [path for chunk in done for path in chunk.paths]
+    labels = np.concatenate([chunk.labels for chunk in done])
     uncut = None
     if done[0].found is not None:
-        has_cell = np.concatenate([chunk.found for chunk in done])
-        uncut = [path for path, is_cut in zip(paths, has_cell, strict=True) if not is_cut]
+        has_no_cell = ~np.concatenate([chunk.found for chunk in done])
+        uncut = np.array(paths, dtype=object)[has_no_cell].tolist()
     if uncut:
+        # A platelet, say, is no white cell: their labels tell whether that is as it should be.
+        called = counts_text(Counter(labels[has_no_cell].tolist()))
         warn(
             f"no white cell was found in {len(uncut)} of {len(paths)} images; their central square "
-            f"was used: {some(uncut, N_NAMED)}."
+            f"was used ({called}): {some(uncut, N_NAMED)}."
         )
     familiarity = message = None
     if done[0].familiarity is not None:
@@ -210,7 +213,7 @@ def collect(
         uncut=uncut,
         familiarity=familiarity,
         is_unfamiliar=None if familiarity is None else message is not None,
-        labels=np.concatenate([chunk.labels for chunk in done]),
+        labels=labels,
         probabilities=np.concatenate([chunk.probabilities for chunk in done]),
     )
     return found, broken
