@@ -153,9 +153,9 @@ def _adapt_to_pictures(classifier: CNNClassifier, images: np.ndarray) -> CNNClas
     net = renormalise(classifier.net_, settings, images)
     if net is None:
         warn(
-            "The old model is returned: without labels only BatchNorm layers are adapted, and the "
-            f"trained blocks of {settings.backbone.name} have none. Give y, the classes of some "
-            "cells."
+            "The old model is kept: without labels only BatchNorm layers are adapted, and the "
+            f"trained blocks of {settings.backbone.name} have none. Give some cells with their "
+            "classes."
         )
         return classifier
     # Not predict_proba: of course the pictures are unfamiliar.
@@ -165,9 +165,10 @@ def _adapt_to_pictures(classifier: CNNClassifier, images: np.ndarray) -> CNNClas
     needed = min(FEWEST_FOUND, FEWEST_SHARE * len(classifier.classes_))
     if n_found < needed:
         warn(
-            f"The old model is returned: it finds {n_found:.1f} classes in effect in the "
-            f"{len(images)} pictures, and with fewer than {needed:.1f}, adapting without labels "
-            "may make it worse. Give pictures of more classes, or y, the classes of some cells."
+            f"The old model is kept: by their shares, it finds {n_found:.1f} of its "
+            f"{len(classifier.classes_)} classes in the {len(images)} pictures. With fewer than "
+            f"{needed:.1f}, adapting without labels may make it worse. Give pictures of more "
+            "classes, or some cells with their classes."
         )
         return classifier
     return _adapted(classifier, net, images, n_cells=len(images), n_classes_found=n_found)
@@ -209,7 +210,7 @@ def _adapt_to_cells(
     # Of two that are equally often right, the one that is surer of it.
     if (after[0], log_p[1, once].mean()) <= (before[0], log_p[0, once].mean()):
         warn(
-            "The old model is returned, since the adapted one is not better. On cells that it was "
+            "The old model is kept, since the adapted one is not better. On cells that it was "
             f"not adapted to, its macro recall is {after[0]:.3f} ({after[1][0]:.3f} to "
             f"{after[1][1]:.3f}), the old one's {before[0]:.3f} ({before[1][0]:.3f} to "
             f"{before[1][1]:.3f}; {len(once)} cells). Give more labelled cells."
