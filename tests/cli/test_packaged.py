@@ -10,6 +10,7 @@ from PIL import Image
 
 import wbcclf
 from wbcclf import make_blood_cells
+from wbcclf.classifiers.familiarity._description import FEWEST
 from wbcclf.persistence import find_model
 
 NAME = "wbcclf:blood-cells"
@@ -108,6 +109,21 @@ def test_figures_of_the_packaged_model_correct_its_count(call, read_csv, tmp_pat
     assert "corrected" in read_csv(tmp_path / "count.csv")[0]
     assert f"is of another model than {NAME}" in done[2]
     assert f"`wbcclf evaluate {NAME} IMAGES -o FILE`" in done[2]
+
+
+@pytest.mark.filterwarnings("always:No white cell was found:UserWarning")
+@pytest.mark.parametrize("n_images", [FEWEST - 1, FEWEST])
+def test_a_model_of_few_images_says_that_it_knows_no_familiarity(call, tmp_path, n_images):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    cells = make_blood_cells(n_images, image_size=160, random_state=5)
+    for number, image in enumerate(cells.images):
+        Image.fromarray(image).save(folder / f"{number}.png")
+    code, out, err = call("adapt", NAME, folder, "-o", tmp_path / "new.wbcclf")
+    assert code == 0, err
+    assert f"Adapted to {n_images} images without labels, in which the old model finds" in out
+    says = f"cannot tell how familiar images are, nor warn of others: that takes {FEWEST} d"
+    assert (says in out) == (n_images < FEWEST)
 
 
 def test_a_file_is_an_image_by_its_name(call, read_csv, tmp_path):

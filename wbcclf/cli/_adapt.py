@@ -12,6 +12,7 @@ from imblearn.pipeline import Pipeline
 
 import wbcclf
 from wbcclf._resampled import row_digests
+from wbcclf.classifiers.familiarity._description import FEWEST
 from wbcclf.cli._classes import match_classes, parse_map
 from wbcclf.cli._console import out
 from wbcclf.cli._output import check_output, require, save
@@ -116,6 +117,11 @@ def adapt(
     adapted = wbcclf.adapt(classifier, X, y)
     if adapted is not classifier:  # else it has warned, with the figures
         print_figures(adapted)
+        if adapted._description is None:
+            out.print(
+                "The new model cannot tell how familiar images are, nor warn of others: that "
+                f"takes {FEWEST} different ones, not {adapted.adaptation_.n_cells}"
+            )
     if classifier is not model:
         *before, (name, _) = model.steps
         adapted = Pipeline([*before, (name, adapted)])
