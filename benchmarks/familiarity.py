@@ -193,7 +193,7 @@ def one_model(name, cache):
     def look(images, target=None):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            seen = clf._predict(images)
+            seen = clf._predict(images, clf.rejection)
         labels = clf.classes_[seen.probabilities.argmax(1)]
         return seen, labels, None if target is None else labels == target
 

@@ -165,7 +165,7 @@ def score(model, cache):
 
 
 def print_score(name, classifier, images, target):
-    prediction = classifier._predict(images)  # which does not warn of Raabin
+    prediction = classifier._predict(images, classifier.rejection)  # which does not warn of Raabin
     called = prediction.labels(classifier.classes_) != "uncertain"
     is_right = classifier.classes_[prediction.probabilities.argmax(axis=1)] == target
     found = {

@@ -23,35 +23,23 @@ def python_blocks(name):
     return re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "README.md",
-        *(
-            f"docs/{page}.md"
-            for page in (
-                "guide",
-                "cells",
-                "counting",
-                "familiarity",
-                "training",
-                "other-laboratories",
-                "adapting",
-                "search",
-                "recipes",
-                "plugins",
-            )
-        ),
-    ],
-)
+TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+NAMES = [path.relative_to(ROOT).as_posix() for path in TEXTS]
+PAGES = [name for name in NAMES if python_blocks(name)]
+
+
+def test_the_pages_with_code_are_found():
+    assert len(PAGES) > 10
+    assert {"README.md", "docs/guide.md"} < {*PAGES}
+
+
+@pytest.mark.parametrize("name", PAGES)
 def test_the_code_blocks_of_a_page_run_one_after_the_other(
     name, registry, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    blocks = python_blocks(name)
-    assert blocks
     namespace: dict = {}
-    for block in blocks:
+    for block in python_blocks(name):
         exec(compile(block, name, "exec"), namespace)
     assert capsys.readouterr().out
 

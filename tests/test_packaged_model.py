@@ -43,6 +43,17 @@ def test_a_name_that_there_is_not_says_which_there_is():
         load_model("wbcclf:bone-marrow")
 
 
+@pytest.mark.parametrize("name", [NAME, "wbcclf:mine"])
+def test_a_model_is_not_saved_under_such_a_name(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = load_model(NAME)
+    with pytest.raises(ValueError, match=f"{name}' cannot be the file of a model.*'./{name}'"):
+        save_model(model, name)
+    assert not list(tmp_path.iterdir())
+    save_model(model, f"./{name}")
+    assert load_model(f"./{name}").classes_.tolist() == CLASSES
+
+
 def test_trainings_start_from_it():
     images = make_blood_cells(16, classes=2, image_size=48, random_state=0)
     clf = CNNClassifier("compact_cnn", max_steps=1, device="cpu", random_state=0)

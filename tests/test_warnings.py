@@ -124,7 +124,7 @@ WARNINGS = [
     ("backbones/_registry.py", "_broken", "OSError", getting_a_broken_plugin),
     ("backbones/_registry.py", "_broken", "OSError", fitting_a_broken_plugin),
     ("adapting.py", "_adapt_to_pictures", "none", adapting_without_labels_or_batch_norm),
-    ("adapting.py", "_adapt_to_pictures", "1.0 classes", adapting_to_pictures_of_one_class),
+    ("adapting.py", "_adapt_to_pictures", "1.0 of its 2", adapting_to_pictures_of_one_class),
     ("adapting.py", "_adapt_to_cells", "not better", adapting_to_cells_with_the_wrong_labels),
     ("_saved.py", "_encode_parameters", "optimizer=.*default", saving_what_no_file_can_hold),
 ]

@@ -19,7 +19,6 @@ from wbcclf.classifiers import CNNClassifier
 from wbcclf.classifiers.options._settings import Settings
 
 N_FOLDS = 3
-N_ROUNDS = 3  # each with the classes that the round before has found
 FEWEST_FOUND, FEWEST_SHARE = 3, 0.75  # classes in effect, at most that share of the model's
 
 
@@ -148,32 +147,31 @@ def adapt(
 
 def _adapt_to_pictures(classifier: CNNClassifier, images: np.ndarray) -> CNNClassifier:
     """Return a classifier with the BatchNorm statistics of pictures, or the same one."""
-    from wbcclf.classifiers.training._adapt import N_OLD, equal_shares, renormalise  # brings torch
+    from wbcclf.classifiers.training._adapt import renormalise  # brings torch
 
-    settings, adapted = Settings.of(classifier), copy.copy(classifier)
+    settings = Settings.of(classifier)
+    net = renormalise(classifier.net_, settings, images)
+    if net is None:
+        warn(
+            "The old model is kept: without labels only BatchNorm layers are adapted, and the "
+            f"trained blocks of {settings.backbone.name} have none. Give some cells with their "
+            "classes."
+        )
+        return classifier
     # Not predict_proba: of course the pictures are unfamiliar.
-    found = classifier._predict(images).probabilities.argmax(axis=1)
-    n_found = float(np.exp(entropy(np.bincount(found))))
-    for _ in range(N_ROUNDS):
-        net = renormalise(classifier.net_, settings, images, equal_shares(found), N_OLD)
-        if net is None:
-            warn(
-                "The old model is returned: without labels only BatchNorm layers are adapted, and "
-                f"the trained blocks of {settings.backbone.name} have none. Give y, the classes of "
-                "some cells."
-            )
-            return classifier
-        adapted.net_ = net
-        found = adapted._predict(images).probabilities.argmax(axis=1)
+    probabilities = classifier._predict(images).probabilities
+    shares = np.bincount(probabilities.argmax(axis=1)) / len(images)
+    n_found = float(np.exp(entropy(shares)))
     needed = min(FEWEST_FOUND, FEWEST_SHARE * len(classifier.classes_))
     if n_found < needed:
         warn(
-            f"The old model is returned: it finds {n_found:.1f} classes in effect in the "
-            f"{len(images)} pictures, and with fewer than {needed:.1f}, adapting without labels "
-            "may make it worse. Give pictures of more classes, or y, the classes of some cells."
+            f"The old model is kept: by their shares, it finds {n_found:.1f} of its "
+            f"{len(classifier.classes_)} classes in the {len(images)} pictures. With fewer than "
+            f"{needed:.1f}, adapting without labels may make it worse. Give pictures of more "
+            "classes, or some cells with their classes."
         )
         return classifier
-    return _adapted(classifier, adapted.net_, images, n_cells=len(images), n_classes_found=n_found)
+    return _adapted(classifier, net, images, n_cells=len(images), n_classes_found=n_found)
 
 
 def _adapt_to_cells(
@@ -212,7 +210,7 @@ def _adapt_to_cells(
     # Of two that are equally often right, the one that is surer of it.
     if (after[0], log_p[1, once].mean()) <= (before[0], log_p[0, once].mean()):
         warn(
-            "The old model is returned, since the adapted one is not better. On cells that it was "
+            "The old model is kept, since the adapted one is not better. On cells that it was "
             f"not adapted to, its macro recall is {after[0]:.3f} ({after[1][0]:.3f} to "
             f"{after[1][1]:.3f}), the old one's {before[0]:.3f} ({before[1][0]:.3f} to "
             f"{before[1][1]:.3f}; {len(once)} cells). Give more labelled cells."

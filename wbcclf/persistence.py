@@ -30,6 +30,7 @@ from wbcclf.exceptions import ModelFormatError
 
 # The models of this package, by the name that load_model takes.
 PACKAGED = {"wbcclf:blood-cells": BLOOD_CELLS.path}
+_PREFIX = "wbcclf:"  # of their names
 
 _NETWORK = "network/"
 _DESCRIPTION = "description/"  # of the training images; a file of format 4 or less has none
@@ -65,7 +66,8 @@ def save_model(model: BaseEstimator, path: str | os.PathLike) -> None:
         joblib for such a pipeline.
     ValueError
         If parameters that the network is built from were changed after `fit`, one has a value that
-        `fit` would refuse, labels are not plain numbers or strings, or the weights are not finite.
+        `fit` would refuse, labels are not plain numbers or strings, or the weights are not finite;
+        or if the name of the file begins with ``wbcclf:``, as those of the package's models do.
     sklearn.exceptions.NotFittedError
         If the model is not fitted.
     OSError
@@ -91,6 +93,7 @@ def save_model(model: BaseEstimator, path: str | os.PathLike) -> None:
     >>> (loaded.predict_proba(cells.images) == clf.predict_proba(cells.images)).all()
     np.True_
     """
+    check_file_name(path)
     kept = _kept_steps(model)
     classifier = kept[-1][1]
     for _, step in kept:
@@ -206,14 +209,24 @@ def find_model(path: str | os.PathLike) -> str | os.PathLike:
     ValueError
         If it names a model of this package that there is not.
     """
-    name = os.fspath(path)
+    name = os.fsdecode(path)
     if name in PACKAGED:
         return PACKAGED[name]
-    if name.startswith("wbcclf:"):
+    if name.startswith(_PREFIX):
         raise ValueError(
             f"This version of wbcclf has no model {name!r}, but {', '.join(map(repr, PACKAGED))}."
         )
     return path
+
+
+def check_file_name(path: str | os.PathLike) -> None:
+    """Raise a ValueError if a model could not be loaded from a file of that name."""
+    name = os.fsdecode(path)
+    if name.startswith(_PREFIX):
+        raise ValueError(
+            f"{name!r} cannot be the file of a model: names that begin with {_PREFIX!r} are those "
+            f"of models that come with wbcclf. Give another name, or {f'./{name}'!r}."
+        )
 
 
 def _read_model(

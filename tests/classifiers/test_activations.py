@@ -119,7 +119,7 @@ def test_every_family_trains_bit_for_bit_the_same(backbone, size, unfrozen, runs
         assert not runs
         kept = make(backbone, **params).fit(cells.images, cells.target)
         assert len(runs) == 1
-        assert_same(plain, kept, cells.images)
+        assert_same(plain, kept, cells.images[:4])  # of the same tensors: a few will do
         runs.clear()
 
 

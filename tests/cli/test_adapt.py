@@ -1,6 +1,7 @@
 """`wbcclf adapt`: pictures of another laboratory with labels and without, and errors."""
 
 import csv
+import shutil
 
 import pytest
 from PIL import Image
@@ -8,7 +9,7 @@ from PIL import Image
 import wbcclf
 
 pytestmark = pytest.mark.filterwarnings(  # in the shell they are lines on stderr
-    "always:The old model is returned:UserWarning",
+    "always:The old model is kept:UserWarning",
     "always:No white cell was found:UserWarning",
 )
 
@@ -49,7 +50,7 @@ def test_it_writes_the_better_model_and_says_by_how_much(model, trained, away, c
     old, new = wbcclf.load_model(model), wbcclf.load_model(output)
     paths = [str(path) for path in sorted(away.rglob("*.png"))]
     is_other = (old.predict_proba(paths) != new.predict_proba(paths)).any()
-    if "old model is returned" in err:  # that of another machine may differ
+    if "old model is kept" in err:  # that of another machine may differ
         assert "macro recall is" in err and not is_other
     else:
         assert "Macro recall after: " in out and "cross-validated, 20 cells" in out and is_other
@@ -87,9 +88,13 @@ def test_what_is_wrong_is_said_before_images_are_read(model, trained, call, tmp_
     for label in ("blast", "neutrophil"):
         (blasts / label).mkdir(parents=True)
         (blasts / label / "1.png").write_bytes(b"no image")
+    one_class = tmp_path / "one-class"
+    (one_class / "Neutrophil").mkdir(parents=True)
+    (one_class / "Neutrophil" / "1.png").write_bytes(b"no image")
     for arguments, message in (
         ((model, blasts, "-o", new), "holds the classes blast, but the model knows lymphocyte"),
         ((model, trained / "new", "-o", new, "--map", "a=neutrophil"), "has no labels"),
+        ((model, one_class, "-o", new), "holds images of one class only, neutrophil. Give"),
         ((model, tmp_path / "none", "-o", new), "does not exist"),
         ((trained / "test", model, "-o", new), "Give the model first"),
         ((model, trained / "test", "-o", tmp_path / "no" / "n"), "does not exist"),
@@ -97,6 +102,22 @@ def test_what_is_wrong_is_said_before_images_are_read(model, trained, call, tmp_
     ):
         code, _, err = call("adapt", *arguments)
         assert code and message in err, err
+    assert not new.exists()
+
+
+def test_what_can_be_read_may_be_too_little(model, trained, call, tmp_path):
+    new, few = tmp_path / "new.wbcclf", tmp_path / "few"
+    for label in ("lymphocyte", "neutrophil"):
+        (few / label).mkdir(parents=True)
+    (few / "lymphocyte" / "broken.png").write_bytes(b"no image")
+    paths = sorted((trained / "test" / "neutrophil").glob("*.png"))
+    for path, says in (
+        (paths[0], "few holds fewer than two different images that can be read"),
+        (paths[1], "few holds images of one class only, neutrophil. Give images of two"),
+    ):
+        shutil.copy(path, few / "neutrophil")
+        code, _, err = call("adapt", model, few, "-o", new, "--on-error", "skip")
+        assert code == 1 and says in err
     assert not new.exists()
 
 

@@ -87,11 +87,24 @@ def test_a_model_with_nothing_to_call_says_so(model, tmp_path, call):
     assert "Left uncertain: 100.0% of the images; none was called." in out
 
 
+def test_a_model_that_is_too_often_wrong_says_so_first(model, tmp_path, call):
+    poor = wbcclf.load_model(model / "m.wbcclf")
+    poor._description.calls[1] = poor._description.calls[0]
+    wbcclf.save_model(poor, tmp_path / "poor.wbcclf")
+    code, _, err = call("predict", tmp_path / "poor.wbcclf", tmp_path / "none", "--reject", 0.15)
+    assert code == 1
+    n_held = poor._description.calls[0].max()
+    assert "--reject 0.15: the model is too often wrong for it, even where it is s" in err
+    assert f"(of {n_held} images that it was not trained on)" in err
+
+
 def test_rejection_needs_validation_images(trained, call, tmp_path):
     for command, images in (("predict", "new"), ("evaluate", "test")):
-        code, _, err = call(command, trained / "m.wbcclf", trained / images, "--reject", 0.05)
-        assert code == 1
-        assert "rejection=0.05 needs at least 59 validation images" in err
+        code, _, err = call(command, trained / "m.wbcclf", tmp_path / "none", "--reject", 0.05)
+        assert code == 1  # before it is seen that there are no images
+        assert "--reject 0.05 needs a model that knows its errors on at least 59 images" in err
+        assert "This one knows them on 0. `wbcclf train --early-stopping`" in err
+        assert "train on more than 590 images, or give a larger share" in err
         code, _, err = call(command, trained / "m.wbcclf", trained / images, "--reject", 1)
         assert code == 1
         assert "--reject 1: give a share between 0 and 1" in err

@@ -499,7 +499,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
             If the validation images of `fit` were too few for `rejection`, if too many of them were
             wrong, or if labels leave no room for what is uncertain.
         """
-        prediction = self._predict(X)
+        prediction = self._predict(X, self.rejection)
         prediction.warn_of_unfamiliar()
         return prediction.labels(self.classes_)
 
@@ -539,10 +539,14 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(NO_DESCRIPTION)
         return prediction.familiarity
 
-    def _predict(self, X):
-        """Return all that is predicted of images, from one pass of the network."""
+    def _predict(self, X, rejection=None):
+        """Return all that is predicted of images, from one pass of the network.
+
+        Only labels need the rejection: probabilities are there even if its bound cannot be kept.
+        """
         from wbcclf.classifiers.training._predict import predict_images
 
         check_is_fitted(self)
         images = self._check_images(X, self._domain())
-        return predict_images(self.net_, Settings.of(self), images, self._description)
+        settings = Settings.of(self)
+        return predict_images(self.net_, settings, images, self._description, rejection)

@@ -6,11 +6,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 from imblearn.pipeline import Pipeline
-from sklearn.utils import Bunch
 
 import wbcclf
+from wbcclf._resampled import row_digests
+from wbcclf.classifiers.familiarity._description import FEWEST
 from wbcclf.cli._classes import match_classes, parse_map
 from wbcclf.cli._console import out
 from wbcclf.cli._output import check_output, require, save
@@ -25,6 +27,7 @@ from wbcclf.cli._shared import (
 )
 from wbcclf.cli._source import LabelColumn, PathColumn, Root, Source
 from wbcclf.inspection._files import model_parts
+from wbcclf.persistence import check_file_name
 
 
 def adapt(
@@ -72,6 +75,7 @@ def adapt(
     Example: wbcclf adapt model.wbcclf our-cells/ -o ours.wbcclf --map SNE=neutrophil
     """
     check_output(output)
+    check_file_name(output)
     renamed = parse_map(map_ or [])
     model = read_model(model_file, [images])
     source = Source(images, path_column, label_column, root, needs_labels=False)
@@ -88,6 +92,7 @@ def adapt(
             f"{', '.join(known)}. Map them with --map NAME=CLASS, leave them out, or train a new "
             "model on images of all classes with `wbcclf train`.",
         )
+        require_classes(images, {*class_of.values()})
     loader, transformers, classifier = model_parts(model)
     cells = source.load(loader)
     left_out = set(listing.skipped)
@@ -98,15 +103,25 @@ def adapt(
     X, y = cells.images, None
     for step in transformers:
         X = step.transform(X)
+    require(
+        len(np.unique(row_digests(X))) > 1,
+        f"{images} holds fewer than two different images that can be read: give more.",
+    )
     if cells.target is None:
         out.print(f"{len(X)} images without labels")
     else:
         y = classifier.classes_[[known.index(class_of[name]) for name in cells.target]]
         counts = Counter(y.tolist())
+        require_classes(images, {*map(str, counts)})
         out.print(f"{len(X)} images of {len(counts)} classes: {counts_text(counts)}")
     adapted = wbcclf.adapt(classifier, X, y)
     if adapted is not classifier:  # else it has warned, with the figures
-        print_figures(adapted.adaptation_)
+        print_figures(adapted)
+        if adapted._description is None:
+            out.print(
+                "The new model cannot tell how familiar images are, nor warn of others: that "
+                f"takes {FEWEST} different ones, not {adapted.adaptation_.n_cells}"
+            )
     if classifier is not model:
         *before, (name, _) = model.steps
         adapted = Pipeline([*before, (name, adapted)])
@@ -114,11 +129,21 @@ def adapt(
     out.print(f"Model: {output}")
 
 
-def print_figures(adaptation: Bunch) -> None:
+def require_classes(images: Path, found: set[str]) -> None:
+    require(
+        len(found) > 1,
+        f"{images} holds images of one class only, {', '.join(found)}. Give images of two classes "
+        "or more of the model.",
+    )
+
+
+def print_figures(adapted: wbcclf.CNNClassifier) -> None:
+    adaptation = adapted.adaptation_
     if "before" not in adaptation:
         out.print(
             f"Adapted to {adaptation.n_cells} images without labels, in which the old model finds "
-            f"{adaptation.n_classes_found:.1f} classes in effect"
+            f"{adaptation.n_classes_found:.1f} of its {len(adapted.classes_)} classes, by their "
+            "shares"
         )
         return
     for when in ("before", "after"):

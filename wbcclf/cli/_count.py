@@ -14,31 +14,35 @@ from sklearn.utils import Bunch
 
 from wbcclf._parts import file_digest, parts_folder, remove_parts
 from wbcclf._store import SUFFIX
+from wbcclf.cli import _defaults
 from wbcclf.cli._console import out, print_table, warn
 from wbcclf.cli._evaluate import read_figures
 from wbcclf.cli._output import check_not_read, check_output, save, warn_of_formulas, write_csv
 from wbcclf.cli._predict import list_images, name_of
 from wbcclf.cli._shared import (
-    ModelFile,
+    DEFAULT_MODEL,
     OnError,
     OnErrorOption,
     Skipped,
     check_broken,
+    is_packaged,
     read_model,
     report_left_out,
+    split_model,
 )
 from wbcclf.datasets._decode import MAX_PIXELS
 from wbcclf.fields._count import count_fields
 
 
 def count(
-    model_file: ModelFile,
-    fields: Annotated[
+    model_and_fields: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FIELDS",
-            help="A folder with pictures of fields at any depth, or the files themselves: all of "
-            "one smear. Fields must not overlap.",
+            metavar="[MODEL] FIELDS",
+            help="Model file written by `wbcclf train`; without one, the model that comes with "
+            f"wbcclf ({DEFAULT_MODEL}). Then a folder with pictures of fields at any depth, or the "
+            "files themselves: all of one smear. Fields must not overlap.",
+            show_default=False,
         ),
     ],
     output: Annotated[
@@ -83,6 +87,7 @@ def count(
         list[str] | None,
         typer.Option(
             metavar="CLASS",
+            show_default=f"none; of {DEFAULT_MODEL}, {' and '.join(_defaults.NOT_WHITE)}",
             help="A class of the model that is not of white cells, such as erythroblast. It is no "
             "part of the 100 per cent, but given per 100 white cells. Repeat the option for every "
             "such class.",
@@ -110,6 +115,8 @@ def count(
     After a crash, the same command goes on where it stopped: what was found is
     kept in OUTPUT.parts until the end.
 
+    Example: wbcclf count fields/
+
     Example: wbcclf count model.wbcclf fields/ -o count.csv --overlay seen/
 
     Example: wbcclf count model.wbcclf fields/ --evaluation figures.json
@@ -119,14 +126,17 @@ def count(
     for path in (output, cells):
         if path is not None:
             check_output(path)
+    model_file, fields = split_model(model_and_fields)
     model = read_model(model_file, fields)
+    name = DEFAULT_MODEL if is_packaged(model_file) else str(model_file)
+    apart = not_white or (_defaults.NOT_WHITE if is_packaged(model_file) else [])
     listing = list_images(fields)
     inputs = [model_file, *listing.paths, *([evaluation] if evaluation else [])]
     check_not_read(output, inputs)
     if cells is not None:
         check_not_read(cells, [*inputs, output])
     digest = file_digest(model_file)
-    figures = None if evaluation is None else read_figures(evaluation, model_file, digest)
+    figures = None if evaluation is None else read_figures(evaluation, name, digest)
     parts = parts_folder(output, digest)
     is_file = output.is_file() or not output.exists()  # no parts beside a pipe or device
     with resumable(parts):
@@ -134,7 +144,7 @@ def count(
             model,
             listing.root or listing.paths,
             evaluation=figures,
-            not_white=not_white or (),
+            not_white=apart,
             min_probability=min_probability,
             overlay_dir=overlay,
             max_pixels=max_pixels,
@@ -157,7 +167,10 @@ def count(
             save(cells, lambda path: write_csv(path, cell_lines(found, left_out, classes, root)))
             files = [*found.fields, *(path for path, _ in left_out)]
             warn_of_formulas(cells, [*(name_of(file, root) for file in files), *map(str, classes)])
-    print_count(found, not_white or [])
+    print_count(found, apart)
+    if is_packaged(model_file):
+        no_white = "" if not_white else f" Not of white cells: {' and '.join(apart)} (--not-white)."
+        out.print(f"Model: {DEFAULT_MODEL}.{no_white} {_defaults.LIMITS}")
     for what, path in (("Table", output), ("Cells", cells), ("Overlays", overlay)):
         if path is not None:
             out.print(f"{what}: {path}")

@@ -16,6 +16,8 @@ STEPS, EPOCHS = 3000, 10
 STEPS_WITH_WEIGHTS, EPOCHS_WITH_WEIGHTS = 600, 2
 BATCH_SIZE = 32
 WEIGHT_DECAY = 0.05
+# Classes of the model that comes with the package which are of no white cells.
+NOT_WHITE = ["erythroblast", "platelet"]
 # What is printed with the results of the model that comes with the package. Figures of
 # benchmarks/pretrain.py score.
 LIMITS = (

@@ -141,7 +141,7 @@ def score_calls(is_right: np.ndarray, is_called: np.ndarray) -> dict[str, Any]:
     return figures
 
 
-def read_figures(path: Path, model_file: Path, digest: str) -> dict[str, Any]:
+def read_figures(path: Path, model: str, digest: str) -> dict[str, Any]:
     """Return the figures of a model that `wbcclf evaluate --output` has written.
 
     Raises
@@ -164,12 +164,12 @@ def read_figures(path: Path, model_file: Path, digest: str) -> dict[str, Any]:
     if DIGEST not in figures:
         warn(
             f"--evaluation {path} does not say which model it is of, since an older version wrote "
-            f"it. If it is not of {model_file}, the corrected per cent are wrong."
+            f"it. If it is not of {model}, the corrected per cent are wrong."
         )
     require(
         figures.get(DIGEST, digest) == digest,
-        f"--evaluation {path} is of another model than {model_file}, or that was saved anew. "
-        f"Evaluate this one: `wbcclf evaluate {model_file} IMAGES -o FILE`.",
+        f"--evaluation {path} is of another model than {model}, or that was saved anew. "
+        f"Evaluate this one: `wbcclf evaluate {model} IMAGES -o FILE`.",
     )
     return figures
 

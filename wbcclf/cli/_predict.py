@@ -30,11 +30,11 @@ from wbcclf.cli._shared import (
     Reject,
     collect,
     counts_text,
+    is_packaged,
     read_model,
     split_model,
 )
 from wbcclf.inspection import predict_files
-from wbcclf.persistence import find_model
 
 
 def predict(
@@ -67,7 +67,8 @@ def predict(
     Columns: file, label, error, familiarity, and one probability per class. A
     file that was left out has no label; the column error says why. It also
     marks pictures in which a model of train --crop found no white cell: their
-    label is that of their central square.
+    label is that of their central square. So are pictures of a platelet, which
+    is no white cell.
 
     The familiarity is the share of images from the model's laboratory that
     look less like its training images. Near 0, expect a wrong label. Models
@@ -118,7 +119,7 @@ def predict(
     if scheduler is not None:
         remove_parts(parts)
     warn_of_formulas(output, [*names, *map(str, classes)])
-    if model_file == find_model(DEFAULT_MODEL):
+    if is_packaged(model_file):
         out.print(f"Model: {DEFAULT_MODEL}. Classes: {', '.join(classes)}. {_defaults.LIMITS}")
     if found.familiarity is not None:
         out.print(f"Mean familiarity: {found.familiarity.mean():.2f} (0.50 at home)")

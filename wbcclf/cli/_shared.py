@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from enum import StrEnum
@@ -16,7 +17,9 @@ import wbcclf
 from wbcclf._files import some
 from wbcclf._model_file import is_model_file
 from wbcclf._progress import progress_bar
-from wbcclf.classifiers.familiarity._prediction import unfamiliar
+from wbcclf.classifiers import EarlyStopping
+from wbcclf.classifiers.familiarity._description import Description, fewest_calls
+from wbcclf.classifiers.familiarity._prediction import uncertain_label, unfamiliar
 from wbcclf.cli._console import warn
 from wbcclf.cli._output import require
 from wbcclf.datasets._files import SUFFIXES
@@ -63,7 +66,8 @@ Reject = Annotated[
         max=1,
         help="Leave images uncertain so that at most this share of the others is wrong, such as "
         "0.05, with 95% confidence, on images like those that the training validated on. Needs "
-        f"{DEFAULT_MODEL}, or a model of `wbcclf train --early-stopping`.",
+        f"{DEFAULT_MODEL}, or a model of `wbcclf train --early-stopping`: for 0.05, on 600 images "
+        "or more.",
     ),
 ]
 
@@ -71,23 +75,43 @@ Reject = Annotated[
 def read_model(model_file: Path, images: list[Path], reject: float | None = None) -> Any:
     """Return the model of a file, with `reject` as its rejection if that is given.
 
-    The error says so if the model was given among the images.
+    The error says so if there is no such file, or if the model was given among the images.
     """
-
-    def is_model(path: Path) -> bool:
-        return path.is_file() and is_model_file(path)
-
-    if not is_model(model_file):
-        for path in filter(is_model, images):
-            raise ValueError(
-                f"{model_file} is not a model file, but {path} is. Give the model first, then the "
-                "images."
-            )
+    advice = f"Give one that `wbcclf train` has written, or {DEFAULT_MODEL}."
+    if not _is_model(model_file):
+        _check_order(model_file, images)
+        require(model_file.exists(), f"The model file {model_file} does not exist. {advice}")
+        require(not model_file.is_dir(), f"{model_file} is a folder, not a model file. {advice}")
     model = wbcclf.load_model(model_file)
     if reject is not None:
         require(0 < reject < 1, f"--reject {reject:g}: give a share between 0 and 1, such as 0.05.")
-        last_step(model).set_params(rejection=reject)
+        classifier = last_step(model).set_params(rejection=reject)
+        _check_reject(reject, classifier._description)
+        uncertain_label(classifier.classes_)
     return model
+
+
+def _check_reject(share: float, description: Description | None) -> None:
+    """Fail before images are read if a model cannot keep the bound."""
+    n_held = 0 if description is None else int(description.calls[0].max())
+    n_needed = fewest_calls(share)
+    # A tenth is held out. A few of these are never called, and one that is wrong makes it more.
+    n_images = math.ceil(n_needed / EarlyStopping().validation_fraction)
+    if description is None or n_held < n_needed:
+        raise ValueError(
+            f"--reject {share:g} needs a model that knows its errors on at least {n_needed} images "
+            f"that it was not trained on. This one knows them on {n_held}. `wbcclf train "
+            f"--early-stopping` holds out a tenth: train on more than {n_images:,} images, or give "
+            "a larger share."
+        )
+    try:
+        description.threshold(share)
+    except ValueError as error:
+        raise ValueError(
+            f"--reject {share:g}: the model is too often wrong for it, even where it is surest "
+            f"(of {n_held} images that it was not trained on). Give a larger share, or train on "
+            "more images with `wbcclf train --early-stopping`."
+        ) from error
 
 
 def _is_model(path: Path) -> bool:
@@ -111,6 +135,10 @@ def split_model(given: list[Path]) -> tuple[Path, list[Path]]:
         require(first.exists() or first.suffix == ".wbcclf", f"{first} does not exist.")
         raise ValueError(f"{first} is no folder and no image: give images, after a model if any.")
     return Path(find_model(first)), rest
+
+
+def is_packaged(model_file: Path) -> bool:
+    return model_file == find_model(DEFAULT_MODEL)
 
 
 def check_broken(broken: Skipped, n_images: int, on_error: OnError) -> None:
@@ -162,14 +190,17 @@ def collect(
     check_broken(broken, n_images, on_error)
     report_left_out(broken, listing.skipped, n_images, on_error, all_in)
     paths = [path for chunk in done for path in chunk.paths]
+    labels = np.concatenate([chunk.labels for chunk in done])
     uncut = None
     if done[0].found is not None:
-        has_cell = np.concatenate([chunk.found for chunk in done])
-        uncut = [path for path, is_cut in zip(paths, has_cell, strict=True) if not is_cut]
+        has_no_cell = ~np.concatenate([chunk.found for chunk in done])
+        uncut = np.array(paths, dtype=object)[has_no_cell].tolist()
     if uncut:
+        # A platelet, say, is no white cell: their labels tell whether that is as it should be.
+        called = counts_text(Counter(labels[has_no_cell].tolist()))
         warn(
             f"no white cell was found in {len(uncut)} of {len(paths)} images; their central square "
-            f"was used: {some(uncut, N_NAMED)}."
+            f"was used ({called}): {some(uncut, N_NAMED)}."
         )
     familiarity = message = None
     if done[0].familiarity is not None:
@@ -182,7 +213,7 @@ def collect(
         uncut=uncut,
         familiarity=familiarity,
         is_unfamiliar=None if familiarity is None else message is not None,
-        labels=np.concatenate([chunk.labels for chunk in done]),
+        labels=labels,
         probabilities=np.concatenate([chunk.probabilities for chunk in done]),
     )
     return found, broken

@@ -28,6 +28,7 @@ from wbcclf.cli._shared import (
     report_left_out,
 )
 from wbcclf.cli._source import LabelColumn, LabelledImages, PathColumn, Root, Source
+from wbcclf.persistence import check_file_name
 from wbcclf.recipes import get_recipe, make_recipe
 
 
@@ -234,6 +235,7 @@ def train(
 
     # What can be known to be wrong is found before thousands of images are read.
     check_output(output)
+    check_file_name(output)
     require(epochs is None or steps is None, "--epochs and --steps cannot be given together.")
     source = Source(images, path_column, label_column, root, groups, group_column)
     layers: str | int | None = unfrozen_layers

@@ -214,6 +214,6 @@ def predict_images(
     for step in transformers:
         X = step.transform(X)
     if is_network:
-        prediction = classifier._predict(X)
+        prediction = classifier._predict(X, classifier.rejection)
         return prediction.labels(classes), prediction.probabilities, prediction.familiarity
     return classifier.predict(X), classifier.predict_proba(X), None

@@ -21,10 +21,7 @@ from wbcclf.sampling import Augmenter
 STEPS, BATCH = 60, 32  # with labels
 FASTER = 3  # the learning rate, times the backbone's own
 SHARE = 0.7  # of the new weights, where cells of some classes are missing
-# Of the statistics of BatchNorm; chosen on Raabin, BCISC and BCCD, each left out of the training.
-BATCH_STATISTICS, N_NEW, N_FEW = 64, 384, 10
-N_OLD = 100  # images that the old statistics count as
-N_OLD_LABELLED = 20  # where the share of every class is known
+BATCH_UNLABELLED, N_OLD = 64, 100  # without labels
 
 
 def fine_tune(
@@ -37,8 +34,8 @@ def fine_tune(
     features change; so the weights are a mean of old and new ones then (Wortsman et al. 2022,
     https://arxiv.org/abs/2109.01903).
 
-    First the statistics of BatchNorm come towards those of the cells. Then all layers work as in
-    prediction: a batch changes no statistics, and nothing is dropped.
+    All layers work as in prediction: BatchNorm keeps its statistics, of which a few cells say too
+    little, and nothing is dropped.
 
     Parameters
     ----------
@@ -50,7 +47,6 @@ def fine_tune(
         Class numbers.
     seed : int
     """
-    net = renormalise(net, settings, images, equal_shares(target), N_OLD_LABELLED) or net
     present = np.unique(target)
     numbers = np.searchsorted(present, target)
     members = [np.flatnonzero(numbers == number) for number in range(len(present))]
@@ -82,43 +78,18 @@ def fine_tune(
     return net
 
 
-def equal_shares(found: np.ndarray) -> np.ndarray:
-    """Return N_NEW rows, or as many as there are, in which the classes found come equally often.
+def renormalise(net: CellNet, settings: Settings, images: np.ndarray) -> CellNet | None:
+    """Return a copy of a net with BatchNorm statistics of these images; None without BatchNorm.
 
-    What BatchNorm has learnt is of a training in which they did. A class that is found N_FEW times
-    comes half as often as the large ones: what is found less often may be nothing but errors.
-
-    Parameters
-    ----------
-    found : ndarray of shape (n_samples,), int
-        The class that the network finds in every image.
-    """
-    weights = 1 / (np.bincount(found)[found] + N_FEW)
-    by_class = np.argsort(found, kind="stable")
-    shares = np.cumsum(weights[by_class])
-    n_rows = min(N_NEW, len(found))
-    # Evenly from the first to the last: nothing is drawn, and rows of little weight are left out.
-    steps = (np.arange(n_rows) + 0.5) * shares[-1] / n_rows
-    return by_class[np.searchsorted(shares, steps)]
-
-
-def renormalise(
-    net: CellNet, settings: Settings, images: np.ndarray, rows: np.ndarray, n_old: int
-) -> CellNet | None:
-    """Return a copy of a net with BatchNorm statistics of images; None without BatchNorm.
-
-    Frozen blocks, and the head, whose features depend on how many cells of each class there are,
-    keep theirs.
+    The statistics that it had count as those of N_OLD images. Frozen blocks, and the head, whose
+    features depend on how many cells of each class there are, keep theirs.
 
     Parameters
     ----------
     net, settings
         As for :func:`fine_tune`.
     images : ndarray of shape (n_samples, height, width, channels)
-    rows : ndarray of int
-        Of the images that count, of one class after the other; at least two.
-    n_old : int
-        The statistics that the net has count as those of so many images.
+        At least two.
     """
     net, network = _copied(net, settings)
     layers = [
@@ -138,12 +109,11 @@ def renormalise(
         layer.reset_running_stats()
         layer.momentum = None  # the mean over all batches, which are of one size, give or take one
         layer.train()
-    n_batches = max(1, len(rows) // BATCH_STATISTICS)
+    n_batches = max(1, len(images) // BATCH_UNLABELLED)
     with torch.inference_mode(), keeping_freed_memory(), arithmetic(net.device, net.precision):
-        for first in range(n_batches):
-            batch = gather(images, rows[first::n_batches])  # of all classes
-            network(torch.from_numpy(batch).to(net.device))
-    share = len(rows) / (len(rows) + n_old)
+        for rows in np.array_split(np.arange(len(images)), n_batches):
+            network(torch.from_numpy(gather(images, rows)).to(net.device))
+    share = len(images) / (len(images) + N_OLD)
     for buffer, was in zip(means_and_variances, old, strict=True):
         buffer.copy_(torch.lerp(was, buffer, share))
     for layer, momentum in zip(layers, momenta, strict=True):

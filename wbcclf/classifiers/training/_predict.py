@@ -22,7 +22,11 @@ from wbcclf.classifiers.training._net import CellNet
 
 
 def predict_images(
-    net: CellNet, settings: Settings, images: np.ndarray, description: Description | None
+    net: CellNet,
+    settings: Settings,
+    images: np.ndarray,
+    description: Description | None,
+    rejection: float | None,
 ) -> Prediction:
     """Return what a net predicts of images, and how familiar they are if it was described.
 
@@ -31,13 +35,13 @@ def predict_images(
     Raises
     ------
     ValueError
-        If the settings ask for a rejection that the description cannot give.
+        If the description cannot keep the bound of the rejection.
     """
     threshold = -np.inf
-    if settings.rejection is not None:
+    if rejection is not None:
         if description is None:
             raise ValueError(NO_DESCRIPTION)
-        threshold = description.threshold(settings.rejection)
+        threshold = description.threshold(rejection)
     views = _eight_views(images) if settings.test_time_augmentation else [images]
     tap = None if description is None else int(description.tap[0])
     logits, features = _predict_views(net, settings, views, tap)
