@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from _data import DATA
 from imblearn.pipeline import Pipeline
-from other_laboratory import AS_TRAINED, LITE0, bccd, figures, laboratory
+from other_laboratory import LITE0, ONE_CELL, bccd, figures, laboratory
 from reproduce import COUNTS
 from shell_defaults import pbc
 from sklearn.metrics import accuracy_score, f1_score
@@ -51,7 +51,7 @@ OPTIONS = {
     "backbone": "compact_cnn",
     "optimizer": Optimizer(weight_decay=0.05),
     "loss": CrossEntropy(label_smoothing=0.05),
-    "augment": Augmenter(laboratory=1, zoom=0.1),
+    "augment": Augmenter(laboratory=1, zoom=0.25),
     "averaging": 0.999,
     "batch_size": 32,
     "verbose": 1,
@@ -104,7 +104,7 @@ def training_pictures(seed=0):
 
 def train(model, cache, steps):
     paths, target = training_pictures()
-    loader = ImageLoader(SIZE, crop=AS_TRAINED, memory=cache)
+    loader = ImageLoader(SIZE, crop=ONE_CELL, memory=cache)
     classifier = CNNClassifier(
         **OPTIONS,
         weights=LITE0,
@@ -121,8 +121,7 @@ def train(model, cache, steps):
     print(f"trained for {time.perf_counter() - start:.0f} s, {classifier.history_[-1]}")
     classifier.set_params(verbose=0)
     save_model(
-        Pipeline([("loader", ImageLoader(SIZE, crop=AS_TRAINED)), ("classifier", classifier)]),
-        model,
+        Pipeline([("loader", ImageLoader(SIZE, crop=ONE_CELL)), ("classifier", classifier)]), model
     )
     halve(model)
 
@@ -165,7 +164,7 @@ def score(model, cache):
 
 
 def print_score(name, classifier, images, target):
-    prediction = classifier._predict(images, classifier.rejection)  # which does not warn of Raabin
+    prediction = classifier._predict(images, classifier.rejection)  # which warns of nothing
     called = prediction.labels(classifier.classes_) != "uncertain"
     is_right = classifier.classes_[prediction.probabilities.argmax(axis=1)] == target
     found = {
@@ -207,7 +206,7 @@ def start(model, cache, results):
 def four_classes(cache, seed):
     """Return the pictures and classes of blood-cells/TRAIN and TEST."""
     del seed  # the split is the published one
-    loader = ImageLoader(SIZE, crop=AS_TRAINED, memory=cache)
+    loader = ImageLoader(SIZE, crop=ONE_CELL, memory=cache)
     sets = []
     for name in ("TRAIN", "TEST"):
         listing = list_image_folder(DATA / "blood-cells" / name)
@@ -226,7 +225,7 @@ def nine_classes(cache, seed):
         rows = random_state.permutation(np.flatnonzero(prefix == label))
         train.append(rows[:count])
         test.append(rows[count : count + 100])
-    images = ImageLoader(SIZE, crop=AS_TRAINED, memory=cache).transform(paths)
+    images = ImageLoader(SIZE, crop=ONE_CELL, memory=cache).transform(paths)
     return [(images[rows], prefix[rows]) for rows in map(np.concatenate, (train, test))]
 
 

@@ -80,14 +80,14 @@ def test_evaluate_cuts_too_and_lists_where_there_is_no_cell(cutting, call, tmp_p
 @pytest.mark.parametrize(
     ("given", "scale"),
     [
-        ((), "red cell"),
-        (("--crop", "cell"), "cell"),
+        ((), "cell"),
+        (("--crop", "red-cell"), "red cell"),
         (("--crop", "none"), None),
         (("--crop", "nucleus"), "nucleus"),
     ],
 )
 def test_what_is_cut_is_what_was_asked_for(given, scale, trained, call, read_csv, tmp_path):
-    assert _defaults.CROP == "red-cell"
+    assert _defaults.CROP == "cell"
     output = tmp_path / "m.wbcclf"
     arguments = ("train", trained / "train", "-o", output, "--image-size", 32, "--epochs", 1)
     code, _, err = call(*arguments, *given)
