@@ -15,7 +15,8 @@ from wbcclf.backbones import _registry, get_backbone
 from wbcclf.classifiers.options._values import digest
 from wbcclf.exceptions import ModelFormatError, TrainingInterruptedWarning
 
-# Runs a fit in a process of its own; with a number it is killed (SIGKILL) in that epoch.
+# Runs fits in a process of its own: the epoch that it is killed in (SIGKILL), then a folder for
+# checkpoints and a file for the result of each.
 SCRIPT = """
 import os, signal, sys
 import numpy as np
@@ -27,28 +28,29 @@ from wbcclf import (
 
 class Kill(Callback):
     def on_batch_end(self, net, training=False, **kwargs):
-        if training and len(net.history) == int(sys.argv[3]):
+        if training and len(net.history) == int(sys.argv[1]):
             os.kill(os.getpid(), signal.SIGKILL)
 
 cells = make_blood_cells(36, classes=3, image_size=16, random_state=0)
-clf = SimpleCNNClassifier(
-    max_epochs=6, batch_size=16, device="cpu", random_state=0, head=Head(dropout=0.5),
-    augment=Augmenter(), lr_schedule="onecycle", early_stopping=EarlyStopping(patience=6),
-    averaging=0.9, mixing="mixup", balanced_batches=True,
-    optimizer=Optimizer(layer_lr_decay=0.8), unfrozen_layers=GradualUnfreezing(),
-    checkpoint_dir=sys.argv[1] or None, callbacks=[Kill()],
-)
-clf.fit(cells.images, cells.target)
-state = {key: tensor.numpy() for key, tensor in clf.net_.module_.state_dict().items()}
-history = [[epoch["train_loss"], epoch["valid_loss"]] for epoch in clf.history_]
-np.savez(sys.argv[2], history=history, **state)
+for folder, result in zip(sys.argv[2::2], sys.argv[3::2]):
+    clf = SimpleCNNClassifier(
+        max_epochs=6, batch_size=16, device="cpu", random_state=0, head=Head(dropout=0.5),
+        augment=Augmenter(), lr_schedule="onecycle", early_stopping=EarlyStopping(patience=6),
+        averaging=0.9, mixing="mixup", balanced_batches=True,
+        optimizer=Optimizer(layer_lr_decay=0.8), unfrozen_layers=GradualUnfreezing(),
+        checkpoint_dir=folder or None, callbacks=[Kill()],
+    )
+    clf.fit(cells.images, cells.target)
+    state = {key: tensor.numpy() for key, tensor in clf.net_.module_.state_dict().items()}
+    history = [[epoch["train_loss"], epoch["valid_loss"]] for epoch in clf.history_]
+    np.savez(result, history=history, **state)
 """
 
 
 def test_a_killed_fit_ends_with_the_same_model_as_an_unbroken_one(tmp_path):
-    def run(folder, result, killed_in):
+    def run(killed_in, *places):
         return subprocess.run(
-            [sys.executable, "-W", "error", "-c", SCRIPT, folder, result, str(killed_in)],
+            [sys.executable, "-W", "error", "-c", SCRIPT, str(killed_in), *places],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
@@ -57,15 +59,13 @@ def test_a_killed_fit_ends_with_the_same_model_as_an_unbroken_one(tmp_path):
         )
 
     folder = tmp_path / "checkpoints"
-    killed = run(folder, tmp_path / "killed.npz", 3)
+    killed = run(3, folder, tmp_path / "killed.npz")
     assert killed.returncode == -9, killed.stderr
     assert len(list(folder.iterdir())) == 1
     assert not (tmp_path / "killed.npz").exists()
-    resumed = run(folder, tmp_path / "resumed.npz", 99)
-    assert resumed.returncode == 0, resumed.stderr
+    done = run(99, folder, tmp_path / "resumed.npz", "", tmp_path / "unbroken.npz")
+    assert done.returncode == 0, done.stderr
     assert list(folder.iterdir()) == []  # nothing is left of a fit that ended
-    unbroken = run("", tmp_path / "unbroken.npz", 99)
-    assert unbroken.returncode == 0, unbroken.stderr
     with np.load(tmp_path / "resumed.npz") as a, np.load(tmp_path / "unbroken.npz") as b:
         assert sorted(a.files) == sorted(b.files)
         assert len(a["history"]) == 6

@@ -35,10 +35,10 @@ EXPECTED_FAILURES = {
 # The accuracy that check_classifiers_train asks for takes a dozen epochs at this learning rate.
 QUICK = {"device": "cpu", "max_epochs": 10, "lr": 3e-3}
 CLASSIFIERS = [
-    SimpleCNNClassifier(device="cpu"),
+    SimpleCNNClassifier(device="cpu", max_epochs=8),
     CNNClassifier(ConvNet((8, 16)), **QUICK),
     ImageMLPClassifier(**QUICK),
-    SqueezeNetClassifier(weights=None, device="cpu", max_epochs=5, lr=1e-3),
+    SqueezeNetClassifier(weights=None, device="cpu", max_epochs=3, lr=1e-3),
 ]
 
 # Some checks train on random labels, for 50 steps or more.
