@@ -111,6 +111,12 @@ def adapting_to_cells_with_the_wrong_labels():
     adapt(clf, CELLS.images[:4], ["neutrophil", "lymphocyte"] * 2)  # the caller
 
 
+def adapting_a_model_that_leaves_cells_uncertain():
+    clf = SimpleCNNClassifier(max_epochs=20, device="cpu", random_state=0)
+    clf.fit(CELLS.images, CELLS.target[::-1]).set_params(rejection=0.2)
+    adapt(clf, CELLS.images, CELLS.target)  # the caller
+
+
 # File and function of every call of warn, what it says, and how it comes to that.
 WARNINGS = [
     ("sampling/_smote.py", "_neighbours", "has 3 images", smote_of_a_small_class),
@@ -126,6 +132,7 @@ WARNINGS = [
     ("adapting.py", "_adapt_to_pictures", "none", adapting_without_labels_or_batch_norm),
     ("adapting.py", "_adapt_to_pictures", "1.0 of its 2", adapting_to_pictures_of_one_class),
     ("adapting.py", "_adapt_to_cells", "not better", adapting_to_cells_with_the_wrong_labels),
+    ("adapting.py", "_adapted", "rejection=0.2", adapting_a_model_that_leaves_cells_uncertain),
     ("_saved.py", "_encode_parameters", "optimizer=.*default", saving_what_no_file_can_hold),
 ]
 

@@ -86,13 +86,14 @@ def adapt(
     Warns
     -----
     UserWarning
-        If the old model is returned; the message has the figures.
+        If the old model is returned; the message has the figures. If the new one gives up
+        `rejection`.
 
     Notes
     -----
     Frozen blocks stay as they are (`unfrozen_layers`). The new pictures are the home of the new
     model: its `familiarity` compares with them, if they are 50 or more. It has no validation
-    images, so `rejection` needs a new training.
+    images, so its `rejection` is None; another needs a new training.
 
     References
     ----------
@@ -238,6 +239,13 @@ def _adapted(
     adapted.net_ = net
     adapted._description = describe_images(net, images)
     adapted.adaptation_ = Bunch(**figures)
+    if adapted.rejection is not None:
+        adapted.rejection = None
+        warn(
+            f"The new model leaves no cell uncertain: rejection={classifier.rejection:g} was "
+            "learnt from validation images of the old laboratory. Train a model with validation "
+            "images of the new one for that."
+        )
     return adapted
 
 
