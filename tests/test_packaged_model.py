@@ -47,7 +47,7 @@ def test_a_name_that_there_is_not_says_which_there_is():
 def test_a_model_is_not_saved_under_such_a_name(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = load_model(NAME)
-    with pytest.raises(ValueError, match=f"{name}' cannot be the file of a model.*'./{name}'"):
+    with pytest.raises(ValueError, match=f"{name}' cannot be the file of a model"):
         save_model(model, name)
     assert not list(tmp_path.iterdir())
     save_model(model, f"./{name}")

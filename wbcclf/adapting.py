@@ -166,10 +166,10 @@ def _adapt_to_pictures(classifier: CNNClassifier, images: np.ndarray) -> CNNClas
     needed = min(FEWEST_FOUND, FEWEST_SHARE * len(classifier.classes_))
     if n_found < needed:
         warn(
-            f"The old model is kept: by their shares, it finds {n_found:.1f} of its "
-            f"{len(classifier.classes_)} classes in the {len(images)} pictures. With fewer than "
-            f"{needed:.1f}, adapting without labels may make it worse. Give pictures of more "
-            "classes, or some cells with their classes."
+            f"The old model is kept: it finds {n_found:.1f} of its {len(classifier.classes_)} "
+            f"classes in the {len(images)} pictures, where rare ones count less (90% and 10% make "
+            f"1.4). With fewer than {needed:.1f}, adapting without labels may make it worse. Give "
+            "pictures of more classes, or some cells with their classes."
         )
         return classifier
     return _adapted(classifier, net, images, n_cells=len(images), n_classes_found=n_found)
@@ -242,9 +242,10 @@ def _adapted(
     if adapted.rejection is not None:
         adapted.rejection = None
         warn(
-            f"The new model leaves no cell uncertain: rejection={classifier.rejection:g} was "
-            "learnt from validation images of the old laboratory. Train a model with validation "
-            "images of the new one for that."
+            f"The new model leaves no cell uncertain: the bound rejection={classifier.rejection:g} "
+            "was learnt from validation images of the old laboratory and does not hold for the new "
+            "one. If you need it, train a model on images of the new laboratory, with "
+            "early_stopping=True."
         )
     return adapted
 

@@ -225,7 +225,7 @@ def check_file_name(path: str | os.PathLike) -> None:
     if name.startswith(_PREFIX):
         raise ValueError(
             f"{name!r} cannot be the file of a model: names that begin with {_PREFIX!r} are those "
-            f"of models that come with wbcclf. Give another name, or {f'./{name}'!r}."
+            f"of models that come with wbcclf. Give a name that begins with something else."
         )
 
 

@@ -48,8 +48,8 @@ def test_platelets_are_no_white_cells_but_have_a_class(call, read_csv, tmp_path,
     n_uncut = sum(row["error"].startswith("no white cell found") for row in rows)
     assert n_uncut
     assert err.count("warning") == 1
-    says = f"no white cell was found in {n_uncut} of 5 images; their central square was used"
-    assert f"{says} (platelet {n_uncut}): " in err
+    says = f"no white cell was found in {n_uncut} of 5 images; their central square was used. "
+    assert f"{says}They are called: platelet {n_uncut}. " in err
 
 
 def test_pictures_of_nothing(call, read_csv, tmp_path):
@@ -58,7 +58,7 @@ def test_pictures_of_nothing(call, read_csv, tmp_path):
     assert code == 0, err
     [row] = read_csv(tmp_path / "p.csv")
     assert float(row["familiarity"]) < 0.01
-    assert f"central square was used ({row['label']} 1): " in err
+    assert f"central square was used. They are called: {row['label']} 1. " in err
 
 
 @pytest.fixture
@@ -88,7 +88,9 @@ def test_fields_are_counted_without_a_model(call, read_csv, tmp_path, fields):
 
     own, out, _ = count(fields, "--not-white", "erythroblast")
     assert [row["class"] for row in own][-3:] == ["platelet", "erythroblast", "uncertain"]
-    assert f"Model: {NAME}. It was trained on" in out
+    assert (
+        f"Model: {NAME}. Not of white cells: erythroblast (--not-white). It was trained on" in out
+    )
 
     wbcclf.save_model(wbcclf.load_model(NAME), tmp_path / "copy.wbcclf")
     other, out, _ = count(tmp_path / "copy.wbcclf", fields)  # a model of the user's
@@ -122,7 +124,7 @@ def test_a_model_of_few_images_says_that_it_knows_no_familiarity(call, tmp_path,
     code, out, err = call("adapt", NAME, folder, "-o", tmp_path / "new.wbcclf")
     assert code == 0, err
     assert f"Adapted to {n_images} images without labels, in which the old model finds" in out
-    says = f"cannot tell how familiar images are, nor warn of others: that takes {FEWEST} d"
+    says = f"For that, adapt it to {FEWEST} or more different images"
     assert (says in out) == (n_images < FEWEST)
 
 
@@ -164,7 +166,7 @@ def test_no_model_is_written_under_such_a_name(call, tmp_path, monkeypatch, comm
 def test_a_model_without_images_and_an_unknown_one(call, tmp_path):
     code, _, err = call("predict", tmp_path / "model.wbcclf")
     assert code != 0
-    assert "model.wbcclf is no folder and no image" in err
+    assert "model.wbcclf is not a folder and not an image" in err
     code, _, err = call("evaluate", "wbcclf:marrow", tmp_path)
     assert code != 0
     assert f"no model 'wbcclf:marrow', but '{NAME}'" in err

@@ -104,7 +104,7 @@ def test_rejection_needs_validation_images(trained, call, tmp_path):
         assert code == 1  # before it is seen that there are no images
         assert "--reject 0.05 needs a model that knows its errors on at least 59 images" in err
         assert "This one knows them on 0. `wbcclf train --early-stopping`" in err
-        assert "train on more than 590 images, or give a larger share" in err
+        assert "train on many more than 590 images" in err
         code, _, err = call(command, trained / "m.wbcclf", trained / images, "--reject", 1)
         assert code == 1
         assert "--reject 1: give a share between 0 and 1" in err

@@ -66,7 +66,7 @@ def adapt(
     all classes, fifty or more. Whether the model is better then is not known.
 
     From fewer than 50 images the new model cannot tell how familiar others are.
-    Its --reject needs a new training.
+    It cannot be used with --reject: for that, train one with --early-stopping.
 
     If nothing is gained, the new file holds the old model, and a warning says so.
 
@@ -119,8 +119,9 @@ def adapt(
         print_figures(adapted)
         if adapted._description is None:
             out.print(
-                "The new model cannot tell how familiar images are, nor warn of others: that "
-                f"takes {FEWEST} different ones, not {adapted.adaptation_.n_cells}"
+                "The new model cannot tell how familiar images are, and does not warn of those of "
+                f"another laboratory. For that, adapt it to {FEWEST} or more different images "
+                f"(here {adapted.adaptation_.n_cells})."
             )
     if classifier is not model:
         *before, (name, _) = model.steps
@@ -132,8 +133,8 @@ def adapt(
 def require_classes(images: Path, found: set[str]) -> None:
     require(
         len(found) > 1,
-        f"{images} holds images of one class only, {', '.join(found)}. Give images of two classes "
-        "or more of the model.",
+        f"{images} holds images of one class only, {', '.join(found)}. Give images of two or "
+        "more classes that the model knows.",
     )
 
 
@@ -142,8 +143,8 @@ def print_figures(adapted: wbcclf.CNNClassifier) -> None:
     if "before" not in adaptation:
         out.print(
             f"Adapted to {adaptation.n_cells} images without labels, in which the old model finds "
-            f"{adaptation.n_classes_found:.1f} of its {len(adapted.classes_)} classes, by their "
-            "shares"
+            f"{adaptation.n_classes_found:.1f} of its {len(adapted.classes_)} classes (rare ones "
+            "count less)"
         )
         return
     for when in ("before", "after"):

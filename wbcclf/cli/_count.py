@@ -90,7 +90,8 @@ def count(
             show_default=f"none; of {DEFAULT_MODEL}, {' and '.join(_defaults.NOT_WHITE)}",
             help="A class of the model that is not of white cells, such as erythroblast. It is no "
             "part of the 100 per cent, but given per 100 white cells. Repeat the option for every "
-            "such class.",
+            "such class. With the model that comes with wbcclf, it replaces erythroblast and "
+            "platelet.",
         ),
     ] = None,
     max_pixels: Annotated[
@@ -169,8 +170,8 @@ def count(
             warn_of_formulas(cells, [*(name_of(file, root) for file in files), *map(str, classes)])
     print_count(found, apart)
     if is_packaged(model_file):
-        no_white = "" if not_white else f" Not of white cells: {' and '.join(apart)} (--not-white)."
-        out.print(f"Model: {DEFAULT_MODEL}.{no_white} {_defaults.LIMITS}")
+        no_white = f"Not of white cells: {' and '.join(apart)} (--not-white)."
+        out.print(f"Model: {DEFAULT_MODEL}. {no_white} {_defaults.LIMITS}")
     for what, path in (("Table", output), ("Cells", cells), ("Overlays", overlay)):
         if path is not None:
             out.print(f"{what}: {path}")

@@ -1,4 +1,4 @@
-"""What `wbcclf train` does where nothing else is asked for; a recipe has defaults of its own."""
+"""Defaults of `wbcclf train` (a recipe has its own), and what is known of the packaged model."""
 
 from __future__ import annotations
 

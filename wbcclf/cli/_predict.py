@@ -67,8 +67,8 @@ def predict(
     Columns: file, label, error, familiarity, and one probability per class. A
     file that was left out has no label; the column error says why. It also
     marks pictures in which a model of train --crop found no white cell: their
-    label is that of their central square. So are pictures of a platelet, which
-    is no white cell.
+    label is that of their central square. Many pictures of platelets are marked,
+    since a platelet is no white cell.
 
     The familiarity is the share of images from the model's laboratory that
     look less like its training images. Near 0, expect a wrong label. Models

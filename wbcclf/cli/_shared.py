@@ -66,8 +66,8 @@ Reject = Annotated[
         max=1,
         help="Leave images uncertain so that at most this share of the others is wrong, such as "
         "0.05, with 95% confidence, on images like those that the training validated on. Needs "
-        f"{DEFAULT_MODEL}, or a model of `wbcclf train --early-stopping`: for 0.05, on 600 images "
-        "or more.",
+        f"{DEFAULT_MODEL}, or a model of `wbcclf train --early-stopping`: for 0.05, on at least "
+        "600 images, better 2,400 or more.",
     ),
 ]
 
@@ -87,7 +87,7 @@ def read_model(model_file: Path, images: list[Path], reject: float | None = None
         require(0 < reject < 1, f"--reject {reject:g}: give a share between 0 and 1, such as 0.05.")
         classifier = last_step(model).set_params(rejection=reject)
         _check_reject(reject, classifier._description)
-        uncertain_label(classifier.classes_)
+        uncertain_label(classifier.classes_)  # raises if they leave no room for it
     return model
 
 
@@ -101,8 +101,8 @@ def _check_reject(share: float, description: Description | None) -> None:
         raise ValueError(
             f"--reject {share:g} needs a model that knows its errors on at least {n_needed} images "
             f"that it was not trained on. This one knows them on {n_held}. `wbcclf train "
-            f"--early-stopping` holds out a tenth: train on more than {n_images:,} images, or give "
-            "a larger share."
+            f"--early-stopping` holds out a tenth: train on many more than {n_images:,} images "
+            "(four times as many is safer), or give a larger share."
         )
     try:
         description.threshold(share)
@@ -132,8 +132,13 @@ def split_model(given: list[Path]) -> tuple[Path, list[Path]]:
         _check_order(first, rest)
         return Path(find_model(DEFAULT_MODEL)), given
     if not rest:
+        is_model = str(first) == DEFAULT_MODEL or _is_model(first)
+        require(not is_model, f"{first} is a model. Give a folder or image files after it.")
         require(first.exists() or first.suffix == ".wbcclf", f"{first} does not exist.")
-        raise ValueError(f"{first} is no folder and no image: give images, after a model if any.")
+        raise ValueError(
+            f"{first} is not a folder and not an image. Give a folder or image files; a model "
+            "file, if any, comes before them."
+        )
     return Path(find_model(first)), rest
 
 
@@ -200,7 +205,8 @@ def collect(
         called = counts_text(Counter(labels[has_no_cell].tolist()))
         warn(
             f"no white cell was found in {len(uncut)} of {len(paths)} images; their central square "
-            f"was used ({called}): {some(uncut, N_NAMED)}."
+            f"was used. They are called: {called}. Look at those that are called white cells: "
+            f"{some(uncut, N_NAMED)}."
         )
     familiarity = message = None
     if done[0].familiarity is not None:

@@ -121,10 +121,10 @@ def train(
         _option(
             _defaults.CROP,
             "Cut a square around the white cell of every picture, and give all pictures the same "
-            "light and stain. red-cell: the square is three red cell diameters wide, so large "
-            "cells look larger than small ones. cell: one and a half diameters of the white cell. "
-            "nucleus: three of its nucleus. The model also cuts the pictures that it is given "
-            "later.",
+            "light and stain. cell: the square is one and a half diameters of the white cell wide. "
+            "nucleus: three diameters of its nucleus. red-cell: three diameters of the red cells "
+            "around it, so large white cells look larger than small ones. none: whole pictures as "
+            "they are. The model also cuts the pictures that it is given later.",
         ),
     ] = None,
     epochs: Annotated[

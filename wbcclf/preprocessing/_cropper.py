@@ -31,15 +31,15 @@ from wbcclf.preprocessing._picture import (
     nucleus_centre,
     resized,
 )
-from wbcclf.preprocessing._red_cells import red_cells_of
+from wbcclf.preprocessing._red_cells import radius_of_red_cells
 
 LARGEST = 16  # sides of the picture that a square may have: beyond is nothing to see
 _SQUARE = np.ones((5, 5), np.uint8)
 _FACTORS = {"nucleus": 3.0, "cell": 1.5, "red cell": 3.0}
-# White cells are 1.2 to 3 times as wide as red cells in all laboratories at hand, and twice as wide
-# as a rule. Where they seem not to be, something else was taken for red cells.
+# Most white cells are 1.2 to 3 times as wide as red cells, twice as a rule: docs/cells.md. Outside
+# of this, something else was probably taken for red cells.
 USUAL, NARROWEST, WIDEST = 2.0, 1.15, 3.1
-AROUND = 10  # cell diameters: the red cells this near give the scale
+AROUND = 10  # cell diameters: side of the square around the cell whose red cells give the scale
 
 
 class CellCropper(ClassNamePrefixFeaturesOutMixin, CellTransformer):
@@ -54,9 +54,10 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, CellTransformer):
     scale : {"nucleus", "cell", "red cell"} or int, default="nucleus"
         What gives the side of the square: the diameter of the nucleus, the diameter of the whole
         cell (each that of a disk of the same area), that of the red cells around it (the median),
-        or a number of pixels, >= 1. Red cells are 7 to 8 micrometres wide everywhere, so with
-        ``"red cell"`` a lymphocyte stays smaller than a monocyte. Where no red cells are seen, the
-        white cell counts as twice as wide as one.
+        or a number of pixels, >= 1. Normal red cells are 7 to 8 micrometres wide, so with
+        ``"red cell"`` a lymphocyte usually stays smaller than a monocyte. In micro- or macrocytic
+        anaemia the scale is off. Where too few red cells are seen, or the white cell seems less
+        than 1.15 or more than 3.1 times as wide as they are, it counts as twice as wide.
     factor : float or None, default=None
         The side in these diameters, above 0 and at most 16. None is 3 for nuclei, 1.5 for cells and
         3 for red cells. A number of pixels takes no factor.
@@ -257,7 +258,8 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, CellTransformer):
         picture : array-like of shape (height, width, 3)
             Of any size, as :func:`find_cells` takes it: RGB, uint8.
         cells : sequence of Cell
-            What :func:`find_cells` found in it, or some of these.
+            What :func:`find_cells` found in it, or some of these. With ``scale="red cell"`` give
+            all: others would be taken for red cells.
 
         Returns
         -------
@@ -347,7 +349,7 @@ def _red_cell_diameter(picture: Picture, cell: Cell, cells: Sequence[Cell]) -> f
     centre, reach = nucleus_centre(cell), AROUND * width / 2
     top, left = np.maximum(centre - reach, 0).astype(int)
     bottom, right = np.minimum(np.ceil(centre + reach).astype(int) + 1, picture.size)
-    radius = red_cells_of(picture, cells, (top, left, bottom, right))
+    radius = radius_of_red_cells(picture, cells, (top, left, bottom, right))
     if radius and NARROWEST <= width / (2 * radius) <= WIDEST:
         return 2 * radius
     return width / USUAL

@@ -11,7 +11,7 @@ from wbcclf._images import _fit_context
 from wbcclf.preprocessing._base import CellEstimator
 from wbcclf.preprocessing._cell import Cell
 from wbcclf.preprocessing._picture import Picture
-from wbcclf.preprocessing._red_cells import red_cells_of
+from wbcclf.preprocessing._red_cells import radius_of_red_cells
 
 # Red cell areas of an outline that is as likely two cells as one: the largest white cells are some
 # 20 micrometres wide, red cells 7.5; two of the former have the area of 14 of the latter.
@@ -157,7 +157,7 @@ def _exactly_one(picture: Picture, cells: list[Cell]) -> float:
     """Return the probability that a picture, with these cells, shows exactly one."""
     if not cells:
         return 0.0
-    radius = red_cells_of(picture, cells)
+    radius = radius_of_red_cells(picture, cells)
     score = np.array([cell.score for cell in cells])
     single = score.copy()
     if radius:

@@ -9,7 +9,7 @@ import numpy as np
 
 from wbcclf.preprocessing._cell import Cell
 from wbcclf.preprocessing._picture import Picture, diameter, nucleus_centre
-from wbcclf.preprocessing._red_cells import red_cells_of
+from wbcclf.preprocessing._red_cells import radius_of_red_cells
 from wbcclf.preprocessing._stain import byte_densities
 
 DIAMETER = 48  # pixels that a cell is made wide, so that magnification does not change its texture
@@ -48,7 +48,7 @@ def measure(picture: Picture, cell: Cell, cells: Sequence[Cell]) -> dict[str, fl
     """
     height, width = picture.size
     top, left, bottom, right = cell.bbox
-    radius = red_cells_of(picture, cells)
+    radius = radius_of_red_cells(picture, cells)
     reference = np.pi * radius**2 if radius else height * width
     n_cell, n_nucleus = float(cell.cell.sum()), float(cell.nucleus.sum())
     centre = np.argwhere(cell.cell).mean(axis=0) + cell.bbox[:2]

@@ -1,4 +1,4 @@
-"""Red cells, which give the scale: they are 7 to 8 micrometres wide in every laboratory."""
+"""Red cells, which give the scale: normal ones are 7 to 8 micrometres wide."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ARC = 0.6  # radii between the points that a circle is drawn through
 STRAIGHT = 2.5  # radii
 
 
-def red_cells_of(
+def radius_of_red_cells(
     picture: Picture, cells: Sequence[Cell], box: tuple[int, int, int, int] | None = None
 ) -> float | None:
     """Return the radius of the red cells in pixels, or None where too few are seen.
