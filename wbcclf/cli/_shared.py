@@ -205,8 +205,8 @@ def collect(
         called = counts_text(Counter(labels[has_no_cell].tolist()))
         warn(
             f"no white cell was found in {len(uncut)} of {len(paths)} images; their central square "
-            f"was used. They are called: {called}. Look at those that are called white cells: "
-            f"{some(uncut, N_NAMED)}."
+            f"was used. They are called: {called}. Look at those that are called white cells. "
+            f"Files: {some(uncut, N_NAMED)}."
         )
     familiarity = message = None
     if done[0].familiarity is not None:
