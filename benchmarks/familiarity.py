@@ -3,9 +3,9 @@
 Run: WBCCLF_DATA=... python benchmarks/familiarity.py train RESULTS CACHE [--models ...]
 then: python benchmarks/familiarity.py table RESULTS
 
-Laboratories are those of `other_laboratory.py`, cut around the nucleus in one light, 64 pixels. The
-cells of home are split by cell: 60% to train on, 15% to validate on, 25% to test, each cell once
-where it is scored. `simple_cnn`, 1,000 steps of 32 in bfloat16, seed 0, 600 pictures of each class
+Laboratories are those of `other_laboratory.py`, cut around the cell in one light and stain, 64
+pixels. The cells of home are split by cell: 60% to train on, 15% to validate on, 25% to test, each
+cell once where it is scored. `simple_cnn`, 1,000 steps of 32 in bfloat16, seed 0, 600 pictures of each class
 and laboratory, with replacement where there are fewer. Batches of 20 are drawn 2,000 times.
 
 The features, their number and the weight of strangeness in the certainty were chosen on models of
@@ -27,7 +27,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from _data import DATA
-from other_laboratory import CLASSES, NUCLEUS, SIZE, laboratory
+from other_laboratory import CLASSES, ONE_CELL, SIZE, laboratory
 from PIL import Image
 from shell_defaults import pbc
 from sklearn.datasets import load_sample_images
@@ -58,7 +58,7 @@ def cut(name, cache):
     file = cache / f"{name}.npz"
     if not file.exists():
         paths, target, cells = map(np.asarray, pbc(DATA) if name == "PBC" else laboratory(name))
-        images = ImageLoader(SIZE, crop=NUCLEUS).transform(paths)
+        images = ImageLoader(SIZE, crop=ONE_CELL).transform(paths)
         np.savez(file, images=images, target=target.astype(str), cells=cells)
     with np.load(file) as kept:
         return kept["images"], kept["target"], kept["cells"]
@@ -129,7 +129,7 @@ def windows_of_photographs(n_windows, rng):
 def no_cells(cache):
     """Return pictures of no cells by name, cut as cells are."""
     rng = np.random.RandomState(0)
-    loader = ImageLoader(SIZE, crop=NUCLEUS)
+    loader = ImageLoader(SIZE, crop=ONE_CELL)
     images, target, _ = cut("PBC", cache)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # no white cell was found

@@ -9,7 +9,12 @@ monocyte, neutrophil. `simple_cnn`, 64 pixels, 1,500 steps of 32, bfloat16, seed
 classes are equally frequent in training. From the fourth row on, each row changes one thing of "the
 cell, one light and stain". No row was tuned on a laboratory that it leaves out.
 
-A line of RESULTS (JSON lines) is one training; what it holds already is not trained again.
+Some rows use the networks of another (`FROM`). In them "the pictures seen" are those that the
+network is scored on, without labels. CORAL (Sun, Feng and Saenko 2016, AAAI) gives the features of
+the training pictures the mean and the covariance of those of the pictures seen.
+
+A line of RESULTS (JSON lines) is one row of one laboratory; what it holds already is not trained
+again. CACHE keeps the cuts, and the networks that adapting.py begins with.
 """
 
 import argparse
@@ -23,19 +28,25 @@ from pathlib import Path
 import numpy as np
 from _data import DATA
 from shell_defaults import bcisc, pbc
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, recall_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from wbcclf import (
     Augmenter,
     CellCropper,
     CNNClassifier,
+    DeepFeatures,
     ImageLoader,
     Mixing,
     Optimizer,
     adapt,
     list_image_folder,
     make_blood_cells,
+    save_model,
 )
 from wbcclf.backbones import get_backbone, register_backbone
 from wbcclf.cli import _defaults
@@ -89,7 +100,14 @@ COMPACT = {
     "max_steps": 600,
     "augment": Augmenter(laboratory=1, zoom=0.25),
 }
-ADAPTED = "the same, adapted without labels"
+IMAGENET = "compact_cnn, from ImageNet"
+LINEAR = "ImageNet's features, a linear head"
+VIEWS, ADAPTED, CORAL = (
+    "laboratory=1, the mean of 8 views",
+    f"{IMAGENET}, adapted to the pictures seen",
+    f"{LINEAR}, CORAL to the pictures seen",
+)
+FROM = {VIEWS: "laboratory=1", ADAPTED: IMAGENET, CORAL: LINEAR}
 NO_COLOURS = {"brightness": 0, "contrast": 0, "saturation": 0, "hue": 0}
 ROWS = {
     "whole pictures": {"crop": None},
@@ -111,17 +129,32 @@ ROWS = {
         "crop": CellCropper(**CELL),
     },
     "MixUp 0.2": {"mixing": Mixing(mixup=0.2)},
+    "synthetic cells alone": {"only": (), "synthetic": True},
+    "synthetic cells first": {"begins": True},
     "a quarter of synthetic cells": {"synthetic": True},
+    "laboratory=1, a quarter of synthetic cells": {
+        "augment": Augmenter(laboratory=1),
+        "synthetic": True,
+    },
+    "laboratory=1, synthetic cells, the scale of the red cells": {
+        "augment": Augmenter(laboratory=1),
+        "synthetic": True,
+        "crop": RED_CELLS,
+    },
+    VIEWS: {},
     "BatchNorm instead of GroupNorm": {"backbone": "simple_cnn_batchnorm"},
     "compact_cnn, random start": COMPACT,
-    "compact_cnn, from ImageNet": COMPACT | {"weights": LITE0},
-    ADAPTED: {},  # the networks of the row above, adapted to the pictures that they are scored on
+    IMAGENET: COMPACT | {"weights": LITE0},
+    ADAPTED: {},
+    LINEAR: {"size": COMPACT["size"]},
+    CORAL: {},
 }
 BASE = {
     "crop": ONE_CELL,
     "augment": Augmenter(),
     "only": NAMES,
     "synthetic": False,
+    "begins": False,
     "backbone": "simple_cnn",
     "lr": _defaults.LR,
     "size": SIZE,
@@ -153,10 +186,18 @@ def balanced(paths, target, rng):
     return paths[rows], target[rows]
 
 
+def drawn_cells(n_images, crop, size, seed):
+    """Return pictures and classes of synthetic cells."""
+    cells = make_blood_cells(n_images, classes=list(CLASSES), image_size=160, random_state=seed)
+    return ImageLoader(size, crop=crop).transform(list(cells.images)), cells.target
+
+
 def one_training(cache, row, left_out, seed=0):
-    """Train on all laboratories but one, score on it; yield the figures."""
+    """Train on all laboratories but one, score on it; yield figures, also of rows FROM this one."""
     options = BASE | ROWS[row]
-    crop, only, synthetic, size = (options.pop(k) for k in ("crop", "only", "synthetic", "size"))
+    crop, only, synthetic, begins, size = (
+        options.pop(key) for key in ("crop", "only", "synthetic", "begins", "size")
+    )
     loader = ImageLoader(size, crop=crop, memory=cache)
     rng = np.random.RandomState(seed)
     images, target = [], []
@@ -167,26 +208,56 @@ def one_training(cache, row, left_out, seed=0):
             images.append(loader.transform(paths))
             target.append(labels)
     if synthetic:
-        n_images = sum(map(len, target)) // 3
-        cells = make_blood_cells(n_images, classes=list(CLASSES), image_size=160, random_state=seed)
-        images.append(ImageLoader(size, crop=crop).transform(list(cells.images)))
-        target.append(cells.target)
+        n_images = sum(map(len, target)) // 3 or DRAWN * len(CLASSES)
+        drawn, labels = drawn_cells(n_images, crop, size, seed)
+        images.append(drawn)
+        target.append(labels)
+    images, target = np.concatenate(images), np.concatenate(target)
     paths, truth, cells = laboratory(left_out)
     _, once = np.unique(cells, return_index=True)
+    truth, seen = truth[once], loader.transform(paths[once])
     start = time.perf_counter()
-    clf = CNNClassifier(
-        optimizer=Optimizer(weight_decay=_defaults.WEIGHT_DECAY),
-        batch_size=BATCH,
-        random_state=seed,
-        **options,
-    ).fit(np.concatenate(images), np.concatenate(target))
-    seconds, shown = time.perf_counter() - start, loader.transform(paths[once])
-    models = {row: clf}
-    if row == "compact_cnn, from ImageNet":
-        models[ADAPTED] = adapt(clf, shown)
-    for name, model in models.items():
-        found = figures(truth[once], model.predict_proba(shown), model.classes_, seconds)
-        yield {"row": name, "left out": left_out, "seed": seed} | found
+    if row == LINEAR:
+        found = linear_heads(images, target, seen)
+    else:
+        clf = CNNClassifier(
+            optimizer=Optimizer(weight_decay=_defaults.WEIGHT_DECAY),
+            batch_size=BATCH,
+            random_state=seed,
+            **options,
+        )
+        if begins:
+            first = clone(clf).fit(*drawn_cells(DRAWN * len(CLASSES), crop, size, seed))
+            save_model(first, cache / "synthetic.wbcclf")
+            clf.weights = cache / "synthetic.wbcclf"
+        found = {row: clf.fit(images, target).predict_proba(seen)}
+        if row == FROM[VIEWS]:
+            found[VIEWS] = clf.set_params(test_time_augmentation=True).predict_proba(seen)
+        if row == IMAGENET:
+            save_model(clf, cache / f"{left_out}.wbcclf")
+            found[ADAPTED] = adapt(clf, seen).predict_proba(seen)
+    seconds = time.perf_counter() - start
+    for name, probabilities in found.items():
+        line = {"row": name, "left out": left_out, "seed": seed}
+        yield line | figures(truth, probabilities, np.unique(target), seconds)
+
+
+def linear_heads(images, target, seen):
+    """Return probabilities from a linear head on frozen features, as they are and aligned."""
+    features = DeepFeatures(COMPACT["backbone"], weights=LITE0).fit(images[:1])
+    X, Z = features.transform(images).astype(float), features.transform(seen).astype(float)
+
+    def root(values, power):
+        # Of the covariance, with 1 added on the diagonal, as the paper does.
+        value, vector = np.linalg.eigh(np.cov(values.T) + np.eye(values.shape[1]))
+        return vector * value**power @ vector.T
+
+    aligned = (X - X.mean(0)) @ root(X, -0.5) @ root(Z, 0.5) + Z.mean(0)
+    head = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    return {
+        name: clone(head).fit(columns, target).predict_proba(Z)
+        for name, columns in ((LINEAR, X), (CORAL, aligned))
+    }
 
 
 def figures(truth, probabilities, classes, seconds):
@@ -267,7 +338,7 @@ if __name__ == "__main__":
     training = commands.add_parser("train")
     training.add_argument("results", type=Path)
     training.add_argument("cache", type=Path)
-    trained = [row for row in ROWS if row != ADAPTED]
+    trained = [row for row in ROWS if row not in FROM]
     training.add_argument("--rows", nargs="+", choices=trained, default=trained)
     printing = commands.add_parser("table")
     printing.add_argument("results", type=Path)
