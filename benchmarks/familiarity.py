@@ -5,8 +5,9 @@ then: python benchmarks/familiarity.py table RESULTS
 
 Laboratories are those of `other_laboratory.py`, cut around the cell in one light and stain, 64
 pixels. The cells of home are split by cell: 60% to train on, 15% to validate on, 25% to test, each
-cell once where it is scored. `simple_cnn`, 1,000 steps of 32 in bfloat16, seed 0, 600 pictures of each class
-and laboratory, with replacement where there are fewer. Batches of 20 are drawn 2,000 times.
+cell once where it is scored. `simple_cnn`, 1,000 steps of 32 in bfloat16, seed 0, 600 pictures of
+each class and laboratory, with replacement where there are fewer. Batches of 20 are drawn 2,000
+times.
 
 The features, their number and the weight of strangeness in the certainty were chosen on models of
 another split of the same cells (PBC, 8 classes; BCISC and Raabin; seed 0) and on all laboratories
