@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 import wbcclf
+from wbcclf.classifiers.training import _adapt
 
 pytestmark = pytest.mark.filterwarnings(  # in the shell they are lines on stderr
     "always:The old model is kept:UserWarning",
@@ -22,6 +23,12 @@ def model(trained, run, tmp_path_factory):
     done = run("train", trained / "train", "-o", path, *options)
     assert done.returncode == 0, done.stderr
     return path
+
+
+@pytest.fixture
+def in_a_hurry(monkeypatch):
+    """Train for some steps only, where it does not matter what is learnt."""
+    monkeypatch.setattr(_adapt, "STEPS", 3)
 
 
 @pytest.fixture
@@ -56,7 +63,9 @@ def test_it_writes_the_better_model_and_says_by_how_much(model, trained, away, c
         assert "Macro recall after: " in out and "cross-validated, 20 cells" in out and is_other
 
 
-def test_a_table_and_a_map_give_the_same_as_a_folder(model, trained, away, call, tmp_path):
+def test_a_table_and_a_map_give_the_same_as_a_folder(
+    model, trained, away, call, in_a_hurry, tmp_path
+):
     table = tmp_path / "away.csv"
     with table.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -121,7 +130,7 @@ def test_what_can_be_read_may_be_too_little(model, trained, call, tmp_path):
     assert not new.exists()
 
 
-def test_broken_images_are_left_out_when_asked(model, trained, away, call, tmp_path):
+def test_broken_images_are_left_out_when_asked(model, away, call, in_a_hurry, tmp_path):
     (away / "NEUTROPHIL" / "broken.png").write_bytes(b"no image")
     arguments = ("adapt", model, away, "-o", tmp_path / "new.wbcclf")
     code, _, err = call(*arguments)
