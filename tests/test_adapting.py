@@ -20,7 +20,7 @@ from wbcclf import (
     make_blood_cells,
     save_model,
 )
-from wbcclf.adapting import _folds, _macro_recall
+from wbcclf.adapting import _error_of_gain, _folds, _macro_recall
 from wbcclf.classifiers.training import _adapt
 
 # The old models of these tests say so of most of what they are shown.
@@ -127,8 +127,10 @@ def test_copies_count_once_and_stay_in_one_fold(plain, in_a_hurry):
 def test_a_pipeline_stays_one_and_can_be_saved(plain, in_a_hurry, tmp_path):
     model = make_pipeline(ImageLoader(32), plain)
     new = adapt(model, list(AWAY.images[FEW]), AWAY.target[FEW])
-    assert isinstance(new, Pipeline) and new[0] is model[0] and model[-1] is plain
-    assert new[-1] is not plain
+    assert isinstance(new, Pipeline) and model[-1] is plain and new[-1] is not plain
+    new.set_params(imageloader__image_size=64)  # they have nothing in common
+    assert model[0].image_size == 32
+    new.set_params(imageloader__image_size=32)
     save_model(new, tmp_path / "m.wbcclf")
     loaded = load_model(tmp_path / "m.wbcclf")
     np.testing.assert_array_equal(loaded.predict_proba(AWAY.images), new.predict_proba(AWAY.images))
@@ -185,6 +187,7 @@ def test_pictures_of_one_class_do_not_break_it(with_batch_norm):
         (4, ["neutrophil", "lymphocyte", "blast", "blast"], "'blast', but the model knows .*train"),
         (4, ["neutrophil"] * 4, "one class only, 'neutrophil'"),
         (4, ["neutrophil"] * 3, "3 labels, X 4 pictures"),
+        (3, ["neutrophil", None, "lymphocyte"], r"y\[1\] is None: give every picture a label"),
         (0, None, "minimum of 1|fewer than two"),
         (1, None, "fewer than two different pictures"),
     ],
@@ -228,3 +231,31 @@ def test_the_interval_of_the_macro_recall_covers_it():
         assert recall == pytest.approx(np.mean([hits[target == k].mean() for k in range(3)]))
         covered += low <= truth.mean() <= high
     assert covered >= 0.93 * 400
+
+
+@pytest.mark.parametrize(("n_changes", "n_others", "is_gain"), [(1, 1, False), (6, 10, True)])
+def test_a_change_in_a_few_cells_is_no_gain(n_changes, n_others, is_gain):
+    target = np.repeat([0, 1], [10, n_others])
+    hits = np.ones((2, len(target)))
+    hits[0, :n_changes] = 0  # wrong before, right after
+    gain = n_changes / 10 / 2
+    assert (gain > _error_of_gain(hits, target)) is is_gain
+
+
+@pytest.mark.filterwarnings("error")
+def test_cells_that_teach_nothing_change_nothing(plain):
+    two = [np.flatnonzero(AWAY.target == label)[0] for label in plain.classes_[:2]]
+    with pytest.warns(UserWarning, match="The old model is kept"):
+        assert adapt(plain, AWAY.images[two], AWAY.target[two]) is plain
+
+
+def test_one_picture_of_two_classes_is_refused(plain):
+    images, labels = AWAY.images[[0, 1, 2, 0]], list(plain.classes_[[0, 1, 2, 1]])
+    with pytest.raises(ValueError, match=r"X\[0\] and X\[3\] are the same picture, but y calls it"):
+        adapt(plain, images, labels)
+
+
+def test_the_figures_go_with_the_next_training(plain, in_a_hurry):
+    new = adapt(plain, AWAY.images[:60], AWAY.target[:60])
+    new.set_params(max_epochs=1).fit(AWAY.images[:60], AWAY.target[:60])
+    assert not hasattr(new, "adaptation_") and plain.max_epochs == 8

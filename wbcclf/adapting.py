@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import entropy, norm
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils import Bunch, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
@@ -32,8 +32,8 @@ def adapt(
     """Return a model that fits another laboratory: its stain, microscope, camera and scale.
 
     With labels, the network is trained for some steps more [1]_. The new model is compared with the
-    old one on cells that it was not adapted to, by cross-validation; if it is not better, the old
-    one is returned.
+    old one on cells that it was not adapted to, by cross-validation; if the gain in macro recall is
+    not larger than its standard error, the old one is returned.
 
     Without labels, the statistics of the BatchNorm layers are brought towards those of the new
     pictures [2]_, the more the more there are [3]_. Whether the model is better then cannot be
@@ -76,8 +76,9 @@ def adapt(
     Raises
     ------
     ValueError
-        If `y` holds a class that the model does not know, fewer than two classes, or not one label
-        for each picture; if `X` holds fewer than two different pictures, or what `model` refuses.
+        If `y` holds a class that the model does not know, fewer than two classes, not one label for
+        each picture, or two for pictures that equal each other; if `X` holds fewer than two
+        different pictures, or what `model` refuses.
     TypeError
         If `model` does not end in a :class:`CNNClassifier`.
     sklearn.exceptions.NotFittedError
@@ -93,7 +94,8 @@ def adapt(
     -----
     Frozen blocks stay as they are (`unfrozen_layers`). The new pictures are the home of the new
     model: its `familiarity` compares with them, if they are 50 or more. It has no validation
-    images, so its `rejection` is None; another needs a new training.
+    images, so its `rejection` is None; another needs a new training. `history_` and
+    `train_indices_` are still those of the old model's training.
 
     References
     ----------
@@ -138,11 +140,20 @@ def adapt(
         adapted = _adapt_to_pictures(classifier, images[once])
     else:
         target = _class_numbers(y, images, classifier.classes_)
+        odd = np.flatnonzero(target != target[once][cell])
+        if len(odd):
+            labels = classifier.classes_.tolist()
+            twin = once[cell[odd[0]]]
+            raise ValueError(
+                f"X[{twin}] and X[{odd[0]}] are the same picture, but y calls it "
+                f"{labels[target[twin]]!r} and {labels[target[odd[0]]]!r}. Leave both out, or give "
+                "them one label."
+            )
         adapted = _adapt_to_cells(classifier, images, target, once, cell, random_state)
     if adapted is classifier or classifier is model:
         return model if adapted is classifier else adapted
     pipeline = copy.copy(model)
-    pipeline.steps = [*steps[:-1], (name, adapted)]
+    pipeline.steps = [*copy.deepcopy(steps[:-1]), (name, adapted)]
     return pipeline
 
 
@@ -195,10 +206,11 @@ def _adapt_to_cells(
     settings = Settings.of(classifier)
 
     def adapted_to(rows: np.ndarray) -> Any:
+        if len(np.unique(target[rows])) < 2:  # nothing can be learnt from these
+            return classifier.net_
         return fine_tune(classifier.net_, settings, images[rows], target[rows], seed)
 
-    # Old and new, one row each: whether they are right, and how sure they are of the true class.
-    hits, log_p = np.empty((2, 2, len(images)))
+    hits = np.empty((2, len(images)))  # of old and new
     for fold in np.unique(folds):
         held = np.flatnonzero(folds == fold)
         trial = copy.copy(classifier)
@@ -206,13 +218,13 @@ def _adapt_to_cells(
         for row, judged in enumerate((classifier, trial)):
             probabilities = judged._predict(images[held]).probabilities
             hits[row, held] = probabilities.argmax(axis=1) == target[held]
-            log_p[row, held] = np.log(probabilities[np.arange(len(held)), target[held]] + 1e-9)
-    before, after = (_macro_recall(hits[row, once], target[once]) for row in (0, 1))
-    # Of two that are equally often right, the one that is surer of it.
-    if (after[0], log_p[1, once].mean()) <= (before[0], log_p[0, once].mean()):
+    before, after = (_macro_recall(row, target[once]) for row in hits[:, once])
+    error = _error_of_gain(hits[:, once], target[once])
+    if after[0] - before[0] <= error:
         warn(
-            "The old model is kept, since the adapted one is not better. On cells that it was "
-            f"not adapted to, its macro recall is {after[0]:.3f} ({after[1][0]:.3f} to "
+            "The old model is kept, since the adapted one is not better by more than the standard "
+            f"error of the gain, {error:.3f}. On cells that it was not adapted to, its macro "
+            f"recall is {after[0]:.3f} ({after[1][0]:.3f} to "
             f"{after[1][1]:.3f}), the old one's {before[0]:.3f} ({before[1][0]:.3f} to "
             f"{before[1][1]:.3f}; {len(once)} cells). Give more labelled cells."
         )
@@ -236,6 +248,8 @@ def _adapted(
     from wbcclf.classifiers.training._describing import describe_images
 
     adapted = copy.copy(classifier)
+    for parameter, value in classifier.get_params(deep=False).items():
+        setattr(adapted, parameter, clone(value, safe=False))  # nothing in common with the old one
     adapted.net_ = net
     adapted._description = describe_images(net, images)
     adapted.adaptation_ = Bunch(**figures)
@@ -253,6 +267,9 @@ def _adapted(
 def _class_numbers(y: Any, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """Return the class number of every label."""
     labels = column_or_1d(y)
+    missing = [place for place, label in enumerate(labels) if label is None or label != label]
+    if missing:
+        raise ValueError(f"y[{missing[0]}] is {labels[missing[0]]}: give every picture a label.")
     if len(labels) != len(images):
         raise ValueError(f"y has {len(labels)} labels, X {len(images)} pictures.")
     check_classification_targets(labels)
@@ -293,3 +310,15 @@ def _macro_recall(hits: np.ndarray, target: np.ndarray) -> tuple[float, tuple[fl
     variance = (shares * (1 - shares) / (n_cells + added)).mean() / len(present)
     low, high = np.clip(shares.mean() + np.sqrt(z2 * variance) * np.array([-1, 1]), 0, 1)
     return float((found / n_cells).mean()), (float(low), float(high))
+
+
+def _error_of_gain(hits: np.ndarray, target: np.ndarray) -> float:
+    """Return the standard error of the gain in macro recall, of hits (2, n) of old and new.
+
+    A cell more that changes is added to each class, and one that does not (as Laplace's rule of
+    succession does): where few cells are seen and none changes, that none ever would is not known.
+    """
+    changes = np.abs(hits[1] - hits[0])
+    present, n_cells = np.unique(target, return_counts=True)
+    changed = np.array([changes[target == number].sum() for number in present])
+    return float(np.sqrt(((changed + 1) / (n_cells + 2) / n_cells).sum()) / len(present))

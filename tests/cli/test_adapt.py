@@ -108,6 +108,8 @@ def test_what_is_wrong_is_said_before_images_are_read(model, trained, call, tmp_
         ((trained / "test", model, "-o", new), "Give the model first"),
         ((model, trained / "test", "-o", tmp_path / "no" / "n"), "does not exist"),
         ((model, trained / "test"), "--output"),
+        ((model, trained / "test", "-o", model), "would be overwritten, but it is read"),
+        ((model, trained / "new", "-o", trained / "new" / "0.png"), "would be overwritten, but"),
     ):
         code, _, err = call("adapt", *arguments)
         assert code and message in err, err

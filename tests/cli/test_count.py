@@ -82,7 +82,8 @@ def test_the_tables_and_the_overlays(smear, counted):
         "max_row",
         "max_col",
     ]
-    assert cells.columns.tolist()[6:] == ["status", "label", "probability", "dark", "light"]
+    of_cells = ["status", "label", "probability", "familiarity"]
+    assert cells.columns.tolist()[6:] == [*of_cells, "dark", "light"]
     assert (cells[["dark", "light"]].max(axis=1) == cells.probability).all()
     assert set(cells.field) == {
         f"{'more/' * (number % 2)}{number}.png" for number in range(N_FIELDS)

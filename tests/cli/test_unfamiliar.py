@@ -103,8 +103,9 @@ def test_rejection_needs_validation_images(trained, call, tmp_path):
         code, _, err = call(command, trained / "m.wbcclf", tmp_path / "none", "--reject", 0.05)
         assert code == 1  # before it is seen that there are no images
         assert "--reject 0.05 needs a model that knows its errors on at least 59 images" in err
-        assert "This one knows them on 0. `wbcclf train --early-stopping`" in err
-        assert "train on many more than 590 images" in err
+        assert "This one knows them on 0; one that `wbcclf adapt` wrote knows none. " in err
+        assert "`wbcclf train --early-stopping` holds out a tenth: train on" in err
+        assert "many more than 590 images" in err
         code, _, err = call(command, trained / "m.wbcclf", trained / images, "--reject", 1)
         assert code == 1
         assert "--reject 1: give a share between 0 and 1" in err

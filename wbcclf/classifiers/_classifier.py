@@ -500,7 +500,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
             wrong, or if labels leave no room for what is uncertain.
         """
         prediction = self._predict(X, self.rejection)
-        prediction.warn_of_unfamiliar()
+        prediction.warn_of_unfamiliar(self.rejection)
         return prediction.labels(self.classes_)
 
     def familiarity(self, X):

@@ -15,7 +15,7 @@ from wbcclf._resampled import row_digests
 from wbcclf.classifiers.familiarity._description import FEWEST
 from wbcclf.cli._classes import match_classes, parse_map
 from wbcclf.cli._console import out
-from wbcclf.cli._output import check_output, require, save
+from wbcclf.cli._output import check_not_read, check_output, require, save
 from wbcclf.cli._shared import (
     ModelFile,
     OnError,
@@ -80,6 +80,7 @@ def adapt(
     model = read_model(model_file, [images])
     source = Source(images, path_column, label_column, root, needs_labels=False)
     listing = source.list()
+    check_not_read(output, [model_file, images, *listing.paths])
     known = [str(label) for label in model.classes_]  # names of folders are text
     if listing.target is None:
         require(not renamed, f"--map: {images} has no labels.")

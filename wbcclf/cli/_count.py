@@ -52,7 +52,8 @@ def count(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Also write a CSV file with every cell: field, box, status, label, probabilities.",
+            help="Also write a CSV file with every cell: field, box, status, label, familiarity, "
+            "probabilities.",
         ),
     ] = None,
     overlay: Annotated[
@@ -211,9 +212,19 @@ def cell_lines(found: Bunch, left_out: Skipped, classes: list, root: Path | None
     header, columns = list(found.cells), list(found.cells.values())
     yield [header[0], "error", *header[1:], *classes]
     for *cell, shares in zip(*columns, found.probabilities, strict=True):
-        field, *box, status, label, probability = cell
-        shown = (f"{share:.6f}" for share in (probability, *shares))
-        yield [name_of(field, root), "", *box, status, label, *shown]
+        field, *box, status, label, probability, familiarity = cell
+        look = "" if np.isnan(familiarity) else f"{familiarity:.3f}"
+        of_classes = (f"{share:.6f}" for share in shares)
+        yield [
+            name_of(field, root),
+            "",
+            *box,
+            status,
+            label,
+            f"{probability:.6f}",
+            look,
+            *of_classes,
+        ]
     for path, reason in left_out:
         yield [name_of(path, root), reason, *[""] * (len(header) - 1 + len(classes))]
 

@@ -16,7 +16,7 @@ from wbcclf._files import replacing
 from wbcclf._parts import file_digest
 from wbcclf.cli._classes import match_classes, parse_map
 from wbcclf.cli._console import out, print_table, warn
-from wbcclf.cli._output import check_output, require, save
+from wbcclf.cli._output import check_not_read, check_output, require, save
 from wbcclf.cli._shared import (
     CHUNK,
     ModelFile,
@@ -25,10 +25,10 @@ from wbcclf.cli._shared import (
     Reject,
     collect,
     read_model,
+    set_rejection,
 )
 from wbcclf.cli._source import LabelColumn, LabelledImages, PathColumn, Root, Source
 from wbcclf.inspection import EvaluationDisplay, evaluate_predictions, predict_files
-from wbcclf.inspection._files import last_step
 
 DIGEST = "model_sha256"  # in the file of figures, of the model's file
 # The figures that are not of one class.
@@ -80,9 +80,8 @@ def evaluate(
 
     Example: wbcclf evaluate model.wbcclf other/cells --map SNE=neutrophil --map BNE=neutrophil
     """
-    for path in (output, plot):
-        if path is not None:
-            check_output(path)
+    for path in filter(None, (output, plot)):
+        check_output(path)
     require(
         plot is None or find_spec("matplotlib") is not None,
         "--plot needs matplotlib: pip install 'wbcclf[plot]'.",
@@ -92,13 +91,16 @@ def evaluate(
         f"--plot {plot}: the suffix must be .png, .svg or .pdf.",
     )
     renamed = parse_map(map_ or [])
-    model = read_model(model_file, [images], reject)
+    model = read_model(model_file, [images])
+    rejection = set_rejection(model, reject)
     listing = Source(images, path_column, label_column, root).list()
+    for path in filter(None, (output, plot)):
+        check_not_read(path, [model_file, images, *listing.paths])
     known = [str(label) for label in model.classes_]  # names of folders are text
     class_of = match_classes(listing.target_names, known, renamed)
     chunks = predict_files(model, listing.paths.tolist(), chunk_size=CHUNK)
     all_in = f"{output} names all." if output is not None else "--output FILE names all."
-    found, broken = collect(chunks, listing, on_error, all_in)
+    found, broken = collect(chunks, listing, on_error, all_in, rejection)
     label_of = dict(zip(listing.paths.tolist(), listing.target.tolist(), strict=True))
     y_true = np.array([class_of[label_of[path]] for path in found.paths])
     # The most probable ones, of uncertain images, too.
@@ -111,7 +113,7 @@ def evaluate(
         result.known_classes_only = {name: known_only[name] for name in OVERALL}
     result.familiarity = None if found.familiarity is None else float(found.familiarity.mean())
     result.unfamiliar = found.is_unfamiliar
-    if last_step(model).rejection is not None:
+    if rejection is not None:
         result.rejection = score_calls(y_true == y_pred, found.labels.astype(str) == y_pred)
     print_evaluation(result)
     if output is not None:

@@ -32,6 +32,7 @@ from wbcclf.cli._shared import (
     counts_text,
     is_packaged,
     read_model,
+    set_rejection,
     split_model,
 )
 from wbcclf.inspection import predict_files
@@ -87,7 +88,8 @@ def predict(
     """
     check_output(output)
     model_file, images = split_model(model_and_images)
-    model = read_model(model_file, images, reject)
+    model = read_model(model_file, images)
+    rejection = set_rejection(model, reject)
     listing = list_images(images)
     paths = listing.paths
     check_not_read(output, [model_file, *paths])
@@ -98,7 +100,8 @@ def predict(
         chunks = predict_on_cluster(
             scheduler, model_file, paths, parts, chunk_size=CHUNK, rejection=reject
         )
-    found, broken = collect(chunks, listing, on_error, f"The column error of {output} names all.")
+    all_in = f"The column error of {output} names all."
+    found, broken = collect(chunks, listing, on_error, all_in, rejection)
     classes = model.classes_.tolist()
     uncut = dict.fromkeys(found.uncut or [], "no white cell found; the central square was used")
     looks = [""] * len(found.paths)

@@ -62,8 +62,6 @@ Reject = Annotated[
     float | None,
     typer.Option(
         metavar="SHARE",
-        min=0,
-        max=1,
         help="Leave images uncertain so that at most this share of the others is wrong, such as "
         "0.05, with 95% confidence, on images like those that the training validated on. Needs "
         f"{DEFAULT_MODEL}, or a model of `wbcclf train --early-stopping`: for 0.05, on at least "
@@ -72,8 +70,8 @@ Reject = Annotated[
 ]
 
 
-def read_model(model_file: Path, images: list[Path], reject: float | None = None) -> Any:
-    """Return the model of a file, with `reject` as its rejection if that is given.
+def read_model(model_file: Path, images: list[Path]) -> Any:
+    """Return the model of a file.
 
     The error says so if there is no such file, or if the model was given among the images.
     """
@@ -82,33 +80,43 @@ def read_model(model_file: Path, images: list[Path], reject: float | None = None
         _check_order(model_file, images)
         require(model_file.exists(), f"The model file {model_file} does not exist. {advice}")
         require(not model_file.is_dir(), f"{model_file} is a folder, not a model file. {advice}")
-    model = wbcclf.load_model(model_file)
+    return wbcclf.load_model(model_file)
+
+
+def set_rejection(model: Any, reject: float | None) -> float | None:
+    """Give a model the rejection `reject`, unless that is None; return the one that it has.
+
+    Fails, before images are read, if the model cannot keep it.
+    """
+    classifier = last_step(model)
+    what = f"The model's rejection={classifier.rejection}"
     if reject is not None:
-        require(0 < reject < 1, f"--reject {reject:g}: give a share between 0 and 1, such as 0.05.")
-        classifier = last_step(model).set_params(rejection=reject)
-        _check_reject(reject, classifier._description)
+        what = f"--reject {reject:g}"
+        require(0 < reject < 1, f"{what}: give a share between 0 and 1, such as 0.05.")
+        classifier.set_params(rejection=reject)
+    if classifier.rejection is not None:
+        _check_rejection(what, classifier.rejection, classifier._description)
         uncertain_label(classifier.classes_)  # raises if they leave no room for it
-    return model
+    return classifier.rejection
 
 
-def _check_reject(share: float, description: Description | None) -> None:
-    """Fail before images are read if a model cannot keep the bound."""
+def _check_rejection(what: str, share: float, description: Description | None) -> None:
     n_held = 0 if description is None else int(description.calls[0].max())
     n_needed = fewest_calls(share)
     # A tenth is held out. A few of these are never called, and one that is wrong makes it more.
     n_images = math.ceil(n_needed / EarlyStopping().validation_fraction)
     if description is None or n_held < n_needed:
         raise ValueError(
-            f"--reject {share:g} needs a model that knows its errors on at least {n_needed} images "
-            f"that it was not trained on. This one knows them on {n_held}. `wbcclf train "
-            f"--early-stopping` holds out a tenth: train on many more than {n_images:,} images "
-            "(four times as many is safer), or give a larger share."
+            f"{what} needs a model that knows its errors on at least {n_needed} images "
+            f"that it was not trained on. This one knows them on {n_held}; one that `wbcclf adapt` "
+            "wrote knows none. `wbcclf train --early-stopping` holds out a tenth: train on many "
+            f"more than {n_images:,} images (four times as many is safer), or give a larger share."
         )
     try:
         description.threshold(share)
     except ValueError as error:
         raise ValueError(
-            f"--reject {share:g}: the model is too often wrong for it, even where it is surest "
+            f"{what}: the model is too often wrong for it, even where it is surest "
             f"(of {n_held} images that it was not trained on). Give a larger share, or train on "
             "more images with `wbcclf train --early-stopping`."
         ) from error
@@ -176,7 +184,11 @@ def named(files: Skipped) -> str:
 
 
 def collect(
-    chunks: Iterator[Bunch], listing: Bunch, on_error: OnError, all_in: str
+    chunks: Iterator[Bunch],
+    listing: Bunch,
+    on_error: OnError,
+    all_in: str,
+    rejection: float | None,
 ) -> tuple[Bunch, Skipped]:
     """Return the predictions of all readable images, and the others as `on_error` says.
 
@@ -211,7 +223,7 @@ def collect(
     familiarity = message = None
     if done[0].familiarity is not None:
         familiarity = np.concatenate([chunk.familiarity for chunk in done])
-        message = unfamiliar(familiarity)
+        message = unfamiliar(familiarity, rejection)
     if message:
         warn(message)
     found = Bunch(

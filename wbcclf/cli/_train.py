@@ -18,7 +18,14 @@ import wbcclf
 from wbcclf.classifiers.options._settings import Settings
 from wbcclf.cli import _defaults
 from wbcclf.cli._console import out, warn
-from wbcclf.cli._output import check_output, check_space, require, save, write_csv
+from wbcclf.cli._output import (
+    check_not_read,
+    check_output,
+    check_space,
+    require,
+    save,
+    write_csv,
+)
 from wbcclf.cli._shared import (
     N_NAMED,
     OnError,
@@ -280,6 +287,7 @@ def train(
     classifier = pipeline[-1]
     out.print(start_text(classifier))
     listing = source.list()
+    check_not_read(output, [images, *filter(None, [groups]), *listing.paths])
     names = listing.target_names
     require(len(names) > 1, f"{images} holds only one class, {names[0]}; give at least two.")
     stopping = Settings.of(classifier).early_stopping

@@ -15,8 +15,10 @@ from wbcclf._images import Interval
 from wbcclf._store import Store
 from wbcclf._threads import advancing
 from wbcclf._warnings import warn
+from wbcclf.classifiers.familiarity._prediction import unfamiliar
 from wbcclf.datasets._decode import MAX_PIXELS
 from wbcclf.datasets._reading import check_reading, report_failures
+from wbcclf.exceptions import UnfamiliarImagesWarning
 from wbcclf.fields._fields import (
     FieldReader,
     Found,
@@ -99,7 +101,8 @@ def count_cells(
         cells : dict of ndarrays of shape (n_cells,)
             Columns `field`, `min_row`, `min_col`, `max_row`, `max_col` (in pixels, half-open),
             `status` ("called", "uncertain", or "border" for a cell that is not counted, since the
-            lower or right border cuts it), `label` and `probability` (of that class).
+            lower or right border cuts it), `label`, `probability` (of that class), and
+            `familiarity` (of a :class:`CNNClassifier`; NaN if it cannot tell).
         probabilities : ndarray of shape (n_cells, n_classes), float
             Of all classes, in the order of the model's ``classes_``.
         fields : list of str
@@ -129,6 +132,8 @@ def count_cells(
     UserWarning
         If the model has no cropper, no field has a white cell, or more than a quarter of the cells
         are uncertain.
+    UnfamiliarImagesWarning
+        If the cells do not look like those that the model was trained on.
 
     See Also
     --------
@@ -259,6 +264,9 @@ def count_fields(
     report_failures(failures, len(sources), on_error, 'Give on_error="warn" to leave them out.')
     if not len(found.labels):
         warn(f"No white cell was found in any of {read.sum()} field(s).")
+    message = unfamiliar(found.familiarity)
+    if message:
+        warn(message, UnfamiliarImagesWarning)
     status = found.status(min_probability)
     n_counted, n_uncertain = (status != "border").sum(), (status == "uncertain").sum()
     if n_uncertain > MOST_UNCERTAIN * n_counted:
@@ -276,6 +284,7 @@ def count_fields(
             "status": status,
             "label": np.array(classes)[found.labels],
             "probability": found.probability,
+            "familiarity": found.familiarity,
         },
         probabilities=found.probabilities,
         fields=[names[number] for number in np.flatnonzero(read)],

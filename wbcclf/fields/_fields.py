@@ -24,7 +24,7 @@ from wbcclf.exceptions import ImageReadError
 from wbcclf.inspection._files import list_files, predict_images
 from wbcclf.preprocessing import Cell, CellCropper, find_cells
 
-FORMAT = 1  # raised whenever what is kept of a field changes its meaning
+FORMAT = 2  # raised whenever what is kept of a field changes its meaning
 MARGIN = 2.5  # cell diameters: how wide pictures of one cell are (median of four laboratories)
 
 
@@ -44,6 +44,8 @@ class Found(NamedTuple):
     labels : ndarray of shape (n_cells,), int
         Place of the predicted class in the model's `classes_`.
     probabilities : ndarray of shape (n_cells, n_classes), float
+    familiarity : ndarray of shape (n_cells,), float
+        NaN of a model that cannot tell.
     """
 
     reasons: np.ndarray
@@ -52,6 +54,7 @@ class Found(NamedTuple):
     at_border: np.ndarray
     labels: np.ndarray
     probabilities: np.ndarray
+    familiarity: np.ndarray
 
     @property
     def probability(self) -> np.ndarray:
@@ -136,19 +139,19 @@ class FieldReader:
         boxes, at_border, crops = np.empty((0, 4), int), np.empty(0, bool), np.empty(0)
         if field:
             boxes, at_border, crops = map(np.concatenate, zip(*filter(None, results), strict=True))
-        labels, probabilities, _ = predict_images(self.transformers, self.classifier, crops)
+        # What is uncertain in a count, `min_probability` says, not the model's rejection.
+        labels, probabilities, familiarity = predict_images(
+            self.transformers, self.classifier, crops, rejects=False
+        )
         place = {label: k for k, label in enumerate(self.classifier.classes_.tolist())}
-        # What a model with `rejection` leaves uncertain has its likeliest class here: what is
-        # uncertain in a count, `min_probability` says.
-        likeliest = probabilities.argmax(axis=1).tolist()
-        pairs = zip(labels.tolist(), likeliest, strict=True)
         return Found(
             reasons=np.array(reasons),
             field=np.array(field, int),
             boxes=boxes,
             at_border=at_border,
-            labels=np.array([place.get(label, number) for label, number in pairs], int),
+            labels=np.array([place[label] for label in labels.tolist()], int),
             probabilities=probabilities,
+            familiarity=np.full(len(labels), np.nan) if familiarity is None else familiarity,
         )
 
 

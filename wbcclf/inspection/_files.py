@@ -200,9 +200,12 @@ def _predict(
 
 
 def predict_images(
-    transformers: list, classifier: Any, X: np.ndarray
+    transformers: list, classifier: Any, X: np.ndarray, rejects: bool = True
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Return labels (n_samples,), probabilities (n_samples, n_classes), and familiarity or None."""
+    """Return labels (n_samples,), probabilities (n_samples, n_classes), and familiarity or None.
+
+    Unless it `rejects`, a network's rejection leaves no label uncertain.
+    """
     classes = classifier.classes_
     # The label of a network comes from its probabilities: it need not run twice. That of others may
     # differ from the most probable (a threshold, an SVM).
@@ -214,6 +217,6 @@ def predict_images(
     for step in transformers:
         X = step.transform(X)
     if is_network:
-        prediction = classifier._predict(X, classifier.rejection)
+        prediction = classifier._predict(X, classifier.rejection if rejects else None)
         return prediction.labels(classes), prediction.probabilities, prediction.familiarity
     return classifier.predict(X), classifier.predict_proba(X), None

@@ -45,26 +45,30 @@ class Prediction:
         labels[self.is_uncertain] = stands_for_it
         return labels
 
-    def warn_of_unfamiliar(self) -> None:
+    def warn_of_unfamiliar(self, rejection: float | None = None) -> None:
         """Warn if the images are of another kind than those that were trained on."""
-        message = None if self.familiarity is None else unfamiliar(self.familiarity)
+        message = None if self.familiarity is None else unfamiliar(self.familiarity, rejection)
         if message:
             warn(message, UnfamiliarImagesWarning)
 
 
-def unfamiliar(familiarity: np.ndarray) -> str | None:
+def unfamiliar(familiarity: np.ndarray, rejection: float | None = None) -> str | None:
     """Return what a warning says of a batch of images that are no longer those of home, or None.
 
     The test is of the mean. Neither a rare image nor a batch of 20 can raise it, nor another
     mixture of classes, since every image is compared with those of its class.
     """
     n_images = len(familiarity)
-    if n_images < FEWEST_TESTED or familiarity.mean() >= LEAST_FAMILIAR:
+    # Not `>=`: nan, of a model that cannot tell, is no reason to warn.
+    if n_images < FEWEST_TESTED or not familiarity.mean() < LEAST_FAMILIAR:
         return None
+    bound = ""
+    if rejection is not None:
+        bound = f" That at most {rejection:g} of the called ones are wrong does not hold for them."
     return (
         f"These {n_images} images do not look like those that the model was trained on (stain, "
         f"scale, focus): their mean familiarity is {familiarity.mean():.2f}, where images from the "
-        "same laboratory have 0.50. Expect the model to be wrong; try wbcclf adapt."
+        f"same laboratory have 0.50. Expect the model to be wrong; try wbcclf adapt.{bound}"
     )
 
 

@@ -32,6 +32,7 @@ from wbcclf.classifiers.familiarity._description import (
     fewest_calls,
     too_few_for,
 )
+from wbcclf.classifiers.familiarity._prediction import uncertain_label
 from wbcclf.classifiers.network._building import (
     build_network,
     check_built,
@@ -87,7 +88,7 @@ def fit(
     samples = check_samples(classifier, X, y, sample_weight, known=known)
 
     split = _split(classifier, settings, samples, X, y, X_val, y_val, random_state)
-    _check_rejection(settings, split.valid_data)
+    _check_rejection(settings, split.valid_data, samples.domain.classes)
     train_data = _training_data(settings, samples, split.train_rows)
     valid_data = split.valid_data
 
@@ -243,10 +244,13 @@ def _split(
     return _Split(train_rows, validation_rows, valid_data)
 
 
-def _check_rejection(settings: Settings, valid_data: ImageData | None) -> None:
-    """Fail before the training if its validation images will be too few for `rejection`."""
+def _check_rejection(settings: Settings, valid_data: ImageData | None, classes: np.ndarray) -> None:
+    """Fail before the training if `predict` could not leave an image uncertain after it."""
     share, n_images = settings.rejection, 0 if valid_data is None else len(valid_data)
-    if share is not None and n_images < fewest_calls(share):
+    if share is None:
+        return
+    uncertain_label(classes)  # raises if they leave no room for it
+    if n_images < fewest_calls(share):
         raise ValueError(too_few_for(share, n_images))
 
 
@@ -395,4 +399,5 @@ def _learn(classifier: CNNClassifier, learnt: Learnt, past: list[dict]) -> CNNCl
         *(epoch | {"epoch": number} for number, epoch in enumerate(learnt.epochs, len(past) + 1)),
     ]
     classifier.n_iter_ = len(classifier.history_)
+    classifier.__dict__.pop("adaptation_", None)  # which `adapt` gave to the network before
     return classifier
