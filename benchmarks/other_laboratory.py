@@ -129,16 +129,21 @@ ROWS = {
         "crop": CellCropper(**CELL),
     },
     "MixUp 0.2": {"mixing": Mixing(mixup=0.2)},
-    "synthetic cells alone": {"only": (), "synthetic": True},
+    "synthetic cells alone": {"only": (), "synthetic": 1},
     "synthetic cells first": {"begins": True},
-    "a quarter of synthetic cells": {"synthetic": True},
+    "a quarter of synthetic cells": {"synthetic": 0.25},
     "laboratory=1, a quarter of synthetic cells": {
         "augment": Augmenter(laboratory=1),
-        "synthetic": True,
+        "synthetic": 0.25,
     },
-    "laboratory=1, synthetic cells, the scale of the red cells": {
+    "laboratory=1, a quarter of synthetic cells, the scale of the red cells": {
         "augment": Augmenter(laboratory=1),
-        "synthetic": True,
+        "synthetic": 0.25,
+        "crop": RED_CELLS,
+    },
+    "laboratory=1, half of synthetic cells, the scale of the red cells": {
+        "augment": Augmenter(laboratory=1),
+        "synthetic": 0.5,
         "crop": RED_CELLS,
     },
     VIEWS: {},
@@ -153,7 +158,7 @@ BASE = {
     "crop": ONE_CELL,
     "augment": Augmenter(),
     "only": NAMES,
-    "synthetic": False,
+    "synthetic": 0,
     "begins": False,
     "backbone": "simple_cnn",
     "lr": _defaults.LR,
@@ -208,7 +213,8 @@ def one_training(cache, row, left_out, seed=0):
             images.append(loader.transform(paths))
             target.append(labels)
     if synthetic:
-        n_images = sum(map(len, target)) // 3 or DRAWN * len(CLASSES)
+        n_real = sum(map(len, target))
+        n_images = round(n_real * synthetic / (1 - synthetic)) if n_real else DRAWN * len(CLASSES)
         drawn, labels = drawn_cells(n_images, crop, size, seed)
         images.append(drawn)
         target.append(labels)

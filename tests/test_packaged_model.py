@@ -41,6 +41,8 @@ def test_a_copy_that_is_saved_predicts_the_same(tmp_path):
 def test_a_name_that_there_is_not_says_which_there_is():
     with pytest.raises(ValueError, match=f"no model 'wbcclf:bone-marrow', but '{NAME}'"):
         load_model("wbcclf:bone-marrow")
+    with pytest.raises(FileNotFoundError, match=f"comes with wbcclf is '{NAME}'"):
+        load_model("blood-cells")
 
 
 @pytest.mark.parametrize("name", [NAME, "wbcclf:mine"])

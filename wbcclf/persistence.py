@@ -208,6 +208,8 @@ def find_model(path: str | os.PathLike) -> str | os.PathLike:
     ------
     ValueError
         If it names a model of this package that there is not.
+    FileNotFoundError
+        If it is the name of one without what names of this package begin with.
     """
     name = os.fsdecode(path)
     if name in PACKAGED:
@@ -215,6 +217,10 @@ def find_model(path: str | os.PathLike) -> str | os.PathLike:
     if name.startswith(_PREFIX):
         raise ValueError(
             f"This version of wbcclf has no model {name!r}, but {', '.join(map(repr, PACKAGED))}."
+        )
+    if f"{_PREFIX}{name}" in PACKAGED and not os.path.exists(path):
+        raise FileNotFoundError(
+            f"There is no file {name!r}. The model that comes with wbcclf is {_PREFIX + name!r}."
         )
     return path
 

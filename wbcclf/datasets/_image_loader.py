@@ -266,7 +266,8 @@ def _check_images(X: Any) -> list[np.ndarray]:
             raise TypeError(
                 f"X[{index}] must be uint8 (0-255), like the images of files, got {image.dtype}. "
                 "Give X.astype(np.uint8) if its values are 0 to 255, (255 * X).round()"
-                ".astype(np.uint8) if they are 0 to 1."
+                ".astype(np.uint8) if they are 0 to 1, (X // 257).astype(np.uint8) if they are "
+                "0 to 65535."
             )
     return images
 
