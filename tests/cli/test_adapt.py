@@ -4,6 +4,7 @@ import csv
 import shutil
 
 import pytest
+from imblearn.pipeline import make_pipeline
 from PIL import Image
 
 import wbcclf
@@ -16,12 +17,14 @@ pytestmark = pytest.mark.filterwarnings(  # in the shell they are lines on stder
 
 
 @pytest.fixture(scope="module")
-def model(trained, run, tmp_path_factory):
+def model(trained, tmp_path_factory):
     """Return the file of a model that is adapted in seconds."""
     path = tmp_path_factory.mktemp("small") / "m.wbcclf"
-    options = "--backbone", "simple_cnn", "--image-size", 32, "--epochs", 4
-    done = run("train", trained / "train", "-o", path, *options)
-    assert done.returncode == 0, done.stderr
+    paths = sorted((trained / "train").rglob("*.png"))
+    crop = wbcclf.CellCropper("cell", background="normalise", stain="normalise")
+    classifier = wbcclf.SimpleCNNClassifier(max_epochs=4, lr=3e-3, device="cpu", random_state=0)
+    model = make_pipeline(wbcclf.ImageLoader(32, crop=crop), classifier)
+    wbcclf.save_model(model.fit(paths, [each.parent.name for each in paths]), path)
     return path
 
 

@@ -76,6 +76,13 @@ def test_rejection_leaves_cells_uncertain(model, tmp_path, call, read_csv):
     assert f"Of the {60 - n_uncertain} others, " in out
 
 
+def test_a_bound_is_not_promised_elsewhere(model, tmp_path, call):
+    arguments = "predict", model / "m.wbcclf", model / "dark", "-o", tmp_path / "out.csv"
+    bound = "That at most 0.15 of the called ones are wrong does not hold for them."
+    assert bound in call(*arguments, "--reject", 0.15)[2]
+    assert bound not in call(*arguments)[2]
+
+
 def test_a_model_with_nothing_to_call_says_so(model, tmp_path, call):
     for number in range(3):
         path = tmp_path / "lymphocyte" / f"{number}.png"
@@ -96,6 +103,15 @@ def test_a_model_that_is_too_often_wrong_says_so_first(model, tmp_path, call):
     n_held = poor._description.calls[0].max()
     assert "--reject 0.15: the model is too often wrong for it, even where it is s" in err
     assert f"(of {n_held} images that it was not trained on)" in err
+
+
+def test_what_a_model_brings_along_may_be_too_much_for_it(model, tmp_path, call):
+    strict = wbcclf.load_model(model / "m.wbcclf").set_params(rejection=0.001)
+    wbcclf.save_model(strict, tmp_path / "strict.wbcclf")
+    for command in ("predict", "evaluate"):
+        code, _, err = call(command, tmp_path / "strict.wbcclf", model / "home")
+        assert code == 1
+        assert "The model's rejection=0.001 needs a model that knows its errors on at least" in err
 
 
 def test_rejection_needs_validation_images(trained, call, tmp_path):

@@ -11,9 +11,17 @@ from fields.two_classes import DARK, PALE, SIZE, draw, fit
 from PIL import Image
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 
-from wbcclf import CellCropper, ImageLoader, count_cells, find_cells
-from wbcclf.exceptions import ImageReadError, SkippedFileWarning
+from wbcclf import (
+    CellCropper,
+    ImageLoader,
+    SimpleCNNClassifier,
+    count_cells,
+    find_cells,
+    make_blood_cells,
+)
+from wbcclf.exceptions import ImageReadError, SkippedFileWarning, UnfamiliarImagesWarning
 from wbcclf.fields import _count, _fields
 from wbcclf.inspection import evaluate_predictions
 
@@ -328,6 +336,21 @@ def test_a_field_that_could_not_be_read_is_tried_again(model, files, tmp_path):
     broken.write_bytes(whole)  # its size and time are those of before
     os.utime(broken, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert count().skipped == []
+
+
+@pytest.mark.filterwarnings("ignore:.* cells are uncertain", "ignore:No white cell was found")
+def test_cells_of_another_laboratory_are_warned_of(tmp_path):
+    pictures = make_blood_cells(240, classes=2, image_size=64, random_state=0)
+    cropper = CellCropper("cell", image_size=32)
+    home = cropper.fit_transform(pictures.images)
+    clf = SimpleCNNClassifier(max_epochs=4, device="cpu", random_state=0, rejection=0.3)
+    clf.fit(home[:160], pictures.target[:160], X_val=home[160:], y_val=pictures.target[160:])
+    model = make_pipeline(cropper, clf)
+    others = list(make_blood_cells(40, classes=2, image_size=64, random_state=1).images)
+    assert np.mean(count_cells(model, others).cells["familiarity"]) > 0.2
+    darker = [(field * [0.75, 0.6, 0.85]).astype(np.uint8) for field in others]
+    with pytest.warns(UnfamiliarImagesWarning, match="images do not look like"):
+        count_cells(model, darker)
 
 
 def test_the_result_does_not_depend_on_threads(model, fields):
