@@ -348,7 +348,7 @@ def test_cells_of_another_laboratory_are_warned_of(tmp_path):
     model = make_pipeline(cropper, clf)
     others = list(make_blood_cells(40, classes=2, image_size=64, random_state=1).images)
     assert np.mean(count_cells(model, others).cells["familiarity"]) > 0.2
-    darker = [(field * [0.75, 0.6, 0.85]).astype(np.uint8) for field in others]
+    darker = [(field * [0.5, 0.4, 0.4]).astype(np.uint8) for field in others]
     with pytest.warns(UnfamiliarImagesWarning, match="images do not look like"):
         count_cells(model, darker)
 
