@@ -320,11 +320,11 @@ def table(results):
         columns = [
             "{:.3f} ({:.3f} to {:.3f})".format(found[n]["macro_recall"], *found[n]["interval"])
             if n in found
-            else "home"
+            else "-"
             for n in NAMES
         ]
         mean = np.mean([d["macro_recall"] for d in found.values()])
-        print(f"| {row} | {' | '.join(columns)} | {mean:.3f} |")
+        print(f"| {row} | {' | '.join(columns)} | {f'{mean:.3f}' if len(found) == 4 else '-'} |")
     print("\n| row | calibration error | log loss | below 0.9, declined | right of the others |")
     print("|---|---|---|---|---|")
     for row in ROWS:
