@@ -175,7 +175,12 @@ def test_the_learning_rate_is_lower_where_training_begins_with_weights(backbone,
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"), [((), (180, 0.01)), (("--augment", "turns"), ("quarter", 0))]
+    ("given", "expected"),
+    [
+        ((), (180, 0.01, 0)),
+        (("--augment", "turns"), ("quarter", 0, 0)),
+        (("--augment", "laboratory"), (180, 0.01, 1)),
+    ],
 )
 def test_a_training_is_3000_steps_or_ten_passes_long(
     given, expected, trained, tmp_path, call, monkeypatch
@@ -191,7 +196,8 @@ def test_a_training_is_3000_steps_or_ten_passes_long(
     assert "Trained 25 of 25 steps" in out
     classifier = wbcclf.load_model(tmp_path / "m.wbcclf")["classifier"]
     assert classifier.n_steps_ == 25
-    assert (classifier.augment.rotation, classifier.augment.hue) == expected
+    augment = classifier.augment
+    assert (augment.rotation, augment.hue, augment.laboratory) == expected
 
 
 @pytest.mark.parametrize("given", [("--balance", "copies"), ("--recipe", "field-cnn")])

@@ -45,6 +45,7 @@ class Augment(StrEnum):
     none = "none"
     turns = "turns"
     full = "full"
+    laboratory = "laboratory"
 
 
 # Flips and right angles move pixels and change none.
@@ -54,6 +55,7 @@ AUGMENTERS = {
         rotation="quarter", shift=0, zoom=0, brightness=0, contrast=0, saturation=0, hue=0
     ),
     Augment.full: wbcclf.Augmenter(),
+    Augment.laboratory: wbcclf.Augmenter(laboratory=1),
 }
 
 
@@ -171,7 +173,8 @@ def train(
         _option(
             _defaults.AUGMENT,
             "Change images at random in every epoch. turns: flips and quarter turns. full: also "
-            "any angle, shift, zoom, brightness and colours.",
+            "any angle, shift, zoom, brightness and colours. laboratory: full, and also another "
+            "laboratory's stain, light and focus, for a model that is used elsewhere.",
         ),
     ] = None,
     balance: Annotated[
