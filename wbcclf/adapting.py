@@ -51,16 +51,16 @@ def adapt(
         that equal each other byte for byte are in one fold and count as one.
     y : array-like of shape (n_samples,) or None, default=None
         Their classes, two or more of those that the model knows. Ten cells of each are a good
-        start. Classes that `y` lacks are not forgotten.
+        start. Classes that `y` lacks stay in the model, but may be recognised less often.
     random_state : int, RandomState instance or None, default=0
         Folds and training.
 
     Returns
     -------
     CNNClassifier or Pipeline
-        A new model of the same kind, which :func:`save_model` writes; or `model` itself if nothing
-        was gained. The classifier of a new one has the attribute `adaptation_`, a Bunch (not
-        written to model files):
+        A new model of the same kind, which :func:`save_model` writes; or `model` itself if the gain
+        is too small to be sure of. The classifier of a new one has the attribute `adaptation_`, a
+        Bunch (not written to model files):
 
         n_cells : int
             Different pictures.

@@ -209,7 +209,7 @@ def find_model(path: str | os.PathLike) -> str | os.PathLike:
     ValueError
         If it names a model of this package that there is not.
     FileNotFoundError
-        If it is the name of one without what names of this package begin with.
+        If it names a packaged model without ``wbcclf:``.
     """
     name = os.fsdecode(path)
     if name in PACKAGED:

@@ -360,5 +360,5 @@ def test_no_result_is_written_over_what_is_read(smear, call, tmp_path):
     ):
         code, _, err = call(*command, *output)
         assert code != 0
-        assert f"{says} would be overwritten, but it is read" in " ".join(err.split())
+        assert f"{says} would be overwritten, but it is also an input" in " ".join(err.split())
     assert field.read_bytes() == before and not same.exists()

@@ -78,7 +78,7 @@ def test_rejection_leaves_cells_uncertain(model, tmp_path, call, read_csv):
 
 def test_a_bound_is_not_promised_elsewhere(model, tmp_path, call):
     arguments = "predict", model / "m.wbcclf", model / "dark", "-o", tmp_path / "out.csv"
-    bound = "That at most 0.15 of the called ones are wrong does not hold for them."
+    bound = "That at most 15% of the calls are wrong does not hold for them."
     assert bound in call(*arguments, "--reject", 0.15)[2]
     assert bound not in call(*arguments)[2]
 
@@ -111,15 +111,15 @@ def test_what_a_model_brings_along_may_be_too_much_for_it(model, tmp_path, call)
     for command in ("predict", "evaluate"):
         code, _, err = call(command, tmp_path / "strict.wbcclf", model / "home")
         assert code == 1
-        assert "The model's rejection=0.001 needs a model that knows its errors on at least" in err
+        assert "The model's rejection=0.001 needs 2995 images or more that the model was not" in err
 
 
 def test_rejection_needs_validation_images(trained, call, tmp_path):
     for command, images in (("predict", "new"), ("evaluate", "test")):
         code, _, err = call(command, trained / "m.wbcclf", tmp_path / "none", "--reject", 0.05)
         assert code == 1  # before it is seen that there are no images
-        assert "--reject 0.05 needs a model that knows its errors on at least 59 images" in err
-        assert "This one knows them on 0; one that `wbcclf adapt` wrote knows none. " in err
+        assert "--reject 0.05 needs 59 images or more that the model was not trained on" in err
+        assert "This one has 0; one that `wbcclf adapt` wrote has none. " in err
         assert "`wbcclf train --early-stopping` holds out a tenth: train on" in err
         assert "many more than 590 images" in err
         code, _, err = call(command, trained / "m.wbcclf", trained / images, "--reject", 1)

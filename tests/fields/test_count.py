@@ -349,7 +349,7 @@ def test_cells_of_another_laboratory_are_warned_of(tmp_path):
     others = list(make_blood_cells(40, classes=2, image_size=64, random_state=1).images)
     assert np.mean(count_cells(model, others).cells["familiarity"]) > 0.2
     darker = [(field * [0.5, 0.4, 0.4]).astype(np.uint8) for field in others]
-    with pytest.warns(UnfamiliarImagesWarning, match="images do not look like"):
+    with pytest.warns(UnfamiliarImagesWarning, match=r"These \d+ cells do not look like"):
         count_cells(model, darker)
 
 

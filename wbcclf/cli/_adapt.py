@@ -68,7 +68,8 @@ def adapt(
     From fewer than 50 images the new model cannot tell how familiar others are.
     It cannot be used with --reject: for that, train one with --early-stopping.
 
-    If nothing is gained, the new file holds the old model, and a warning says so.
+    If the gain is too small to be sure of, the new file holds the old model, and
+    a warning says so.
 
     Example: wbcclf adapt model.wbcclf our-cells/ -o ours.wbcclf
 
@@ -104,14 +105,21 @@ def adapt(
     X, y = cells.images, None
     for step in transformers:
         X = step.transform(X)
+    _, once, cell = np.unique(row_digests(X), return_index=True, return_inverse=True)
     require(
-        len(np.unique(row_digests(X))) > 1,
+        len(once) > 1,
         f"{images} holds fewer than two different images that can be read: give more.",
     )
     if cells.target is None:
         out.print(f"{len(X)} images without labels")
     else:
         y = classifier.classes_[[known.index(class_of[name]) for name in cells.target]]
+        for place, first in enumerate(once[cell].tolist()):
+            require(
+                y[place] == y[first],
+                f"{cells.paths[first]} and {cells.paths[place]} are the same picture, but of the "
+                f"classes {y[first]} and {y[place]}. Correct one label, or leave both out.",
+            )
         counts = Counter(y.tolist())
         require_classes(images, {*map(str, counts)})
         out.print(f"{len(X)} images of {len(counts)} classes: {counts_text(counts)}")

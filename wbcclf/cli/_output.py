@@ -34,7 +34,7 @@ def check_not_read(path: Path, inputs: Iterable[str | Path]) -> None:
     """Fail if a result would be written over something that is read."""
     require(
         path.resolve() not in {Path(each).resolve() for each in inputs},
-        f"{path} would be overwritten, but it is read. Name another file for the result.",
+        f"{path} would be overwritten, but it is also an input. Name another file for the result.",
     )
 
 

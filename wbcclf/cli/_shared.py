@@ -107,9 +107,9 @@ def _check_rejection(what: str, share: float, description: Description | None) -
     n_images = math.ceil(n_needed / EarlyStopping().validation_fraction)
     if description is None or n_held < n_needed:
         raise ValueError(
-            f"{what} needs a model that knows its errors on at least {n_needed} images "
-            f"that it was not trained on. This one knows them on {n_held}; one that `wbcclf adapt` "
-            "wrote knows none. `wbcclf train --early-stopping` holds out a tenth: train on many "
+            f"{what} needs {n_needed} images or more that the model was not trained on, which tell "
+            f"how often it is wrong. This one has {n_held}; one that `wbcclf adapt` wrote has "
+            "none. `wbcclf train --early-stopping` holds out a tenth: train on many "
             f"more than {n_images:,} images (four times as many is safer), or give a larger share."
         )
     try:

@@ -133,7 +133,8 @@ def count_cells(
         If the model has no cropper, no field has a white cell, or more than a quarter of the cells
         are uncertain.
     UnfamiliarImagesWarning
-        If the cells do not look like those that the model was trained on.
+        If the mean familiarity of 20 cells or more is below 0.1: they do not look like those that
+        the model was trained on.
 
     See Also
     --------
@@ -264,7 +265,7 @@ def count_fields(
     report_failures(failures, len(sources), on_error, 'Give on_error="warn" to leave them out.')
     if not len(found.labels):
         warn(f"No white cell was found in any of {read.sum()} field(s).")
-    message = unfamiliar(found.familiarity)
+    message = unfamiliar(found.familiarity, what="cells")
     if message:
         warn(message, UnfamiliarImagesWarning)
     status = found.status(min_probability)

@@ -52,7 +52,9 @@ class Prediction:
             warn(message, UnfamiliarImagesWarning)
 
 
-def unfamiliar(familiarity: np.ndarray, rejection: float | None = None) -> str | None:
+def unfamiliar(
+    familiarity: np.ndarray, rejection: float | None = None, what: str = "images"
+) -> str | None:
     """Return what a warning says of a batch of images that are no longer those of home, or None.
 
     The test is of the mean. Neither a rare image nor a batch of 20 can raise it, nor another
@@ -64,10 +66,10 @@ def unfamiliar(familiarity: np.ndarray, rejection: float | None = None) -> str |
         return None
     bound = ""
     if rejection is not None:
-        bound = f" That at most {rejection:g} of the called ones are wrong does not hold for them."
+        bound = f" That at most {100 * rejection:g}% of the calls are wrong does not hold for them."
     return (
-        f"These {n_images} images do not look like those that the model was trained on (stain, "
-        f"scale, focus): their mean familiarity is {familiarity.mean():.2f}, where images from the "
+        f"These {n_images} {what} do not look like those that the model was trained on (stain, "
+        f"scale, focus): their mean familiarity is {familiarity.mean():.2f}, where {what} from the "
         f"same laboratory have 0.50. Expect the model to be wrong; try wbcclf adapt.{bound}"
     )
 
