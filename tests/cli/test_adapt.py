@@ -142,10 +142,3 @@ def test_broken_images_are_left_out_when_asked(model, away, call, in_a_hurry, tm
     assert code == 1 and "1 of 21 images cannot be read" in err
     code, out, err = call(*arguments, "--on-error", "warn")
     assert code == 0 and "broken.png" in err and "20 images of 2 classes" in out
-
-
-def test_one_picture_in_two_folders_is_named(model, away, call, tmp_path):
-    shutil.copy(next((away / "NEUTROPHIL").glob("*.png")), away / "LYMPHOCYTE" / "twin.png")
-    code, _, err = call("adapt", model, away, "-o", tmp_path / "new.wbcclf")
-    assert code == 1 and "twin.png" in err
-    assert "are the same picture, but of the classes lymphocyte and neutrophil. Correct" in err
