@@ -38,9 +38,9 @@ def test_it_is_an_array_like_any_other(tmp_path_factory, shape, dtype):
     values = np.arange(array.size).reshape(shape) % 100
     array[...] = values
     np.testing.assert_array_equal(array, values)
-    assert len(files(folder)) == (array.size > 0)
+    assert len([*folder.iterdir()]) == (array.size > 0)
     del array
-    assert files(folder) == []
+    assert [*folder.iterdir()] == []  # at once, without the garbage collector
 
 
 def test_without_a_folder_it_is_memory():

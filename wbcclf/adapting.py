@@ -108,7 +108,7 @@ def adapt(
 
     Examples
     --------
-    A model of one laboratory, and ten cells of each class of another one, whose colours are
+    A model of one laboratory, and thirty cells of each class of another one, whose colours are
     different:
 
     >>> from wbcclf import SimpleCNNClassifier, adapt, make_blood_cells
@@ -117,9 +117,9 @@ def adapt(
     >>> clf = clf.fit(cells.images, cells.target)
     >>> new = make_blood_cells(120, classes=2, image_size=32, random_state=1)
     >>> images = new.images[..., ::-1]
-    >>> adapted = adapt(clf, images[:20], new.target[:20])
+    >>> adapted = adapt(clf, images[:60], new.target[:60])
     >>> adapted.adaptation_.n_cells, adapted.adaptation_.after > adapted.adaptation_.before
-    (20, True)
+    (60, True)
     """
     steps = model.steps if isinstance(model, Pipeline) else [("", model)]
     name, classifier = steps[-1]
