@@ -18,14 +18,7 @@ import wbcclf
 from wbcclf.classifiers.options._settings import Settings
 from wbcclf.cli import _defaults
 from wbcclf.cli._console import out, warn
-from wbcclf.cli._output import (
-    check_not_read,
-    check_output,
-    check_space,
-    require,
-    save,
-    write_csv,
-)
+from wbcclf.cli._output import check_not_read, check_output, check_space, require, save, write_csv
 from wbcclf.cli._shared import (
     N_NAMED,
     OnError,

@@ -27,11 +27,7 @@ from wbcclf.classifiers.data._domain import Domain
 from wbcclf.classifiers.data._labels import encode_labels, total_weight
 from wbcclf.classifiers.data._samples import Samples, check_samples
 from wbcclf.classifiers.data._split import validation_split, warn_of_doubles
-from wbcclf.classifiers.familiarity._description import (
-    Description,
-    fewest_calls,
-    too_few_for,
-)
+from wbcclf.classifiers.familiarity._description import Description, fewest_calls, too_few_for
 from wbcclf.classifiers.familiarity._prediction import uncertain_label
 from wbcclf.classifiers.network._building import (
     build_network,
