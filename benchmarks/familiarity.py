@@ -179,7 +179,7 @@ def one_model(name, cache):
     file = cache / f"{name}.wbcclf"
     if not file.exists():
         clf = CNNClassifier(
-            _defaults.BACKBONE,
+            "simple_cnn",
             lr=_defaults.LR,
             optimizer=Optimizer(weight_decay=_defaults.WEIGHT_DECAY),
             precision="bfloat16",
