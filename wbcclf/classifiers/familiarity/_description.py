@@ -27,7 +27,8 @@ from scipy.stats import beta
 WIDTH = 16  # numbers of each of the two parts
 FEWEST = 50  # images to learn a description from, or to compare with
 # With so many images or more, a mean familiarity below the limit is no accident: of images from
-# home it is 0.5, of other laboratories 0.00 to 0.03 was measured. What lies between may be home:
+# home it is 0.5, of other laboratories 0.00 to 0.03 was measured, 0.18 at most with pictures in
+# one stain, which often does not warn (docs/familiarity.md). What lies between may be home:
 # new cells, if several pictures of each cell were trained on, or one of several laboratories.
 FEWEST_TESTED = 20
 LEAST_FAMILIAR = 0.1
