@@ -266,7 +266,7 @@ def auroc(seen, right):
     scores = {
         "probability": np.concatenate([s.probabilities.max(1) for s in seen]),
         "familiarity": np.concatenate([s.familiarity for s in seen]),
-        "certainty": np.concatenate([np.maximum(s.certainty, -1e9) for s in seen]),
+        "certainty": np.concatenate([s.certainty for s in seen]),
     }
     return {name: float(roc_auc_score(right, score)) for name, score in scores.items()}
 

@@ -297,7 +297,6 @@ def _restore(
         classifier._description = restored(
             {name.removeprefix(_DESCRIPTION): arrays[name] for name in described},
             len(classifier.classes_),
-            len(classifier.net_.module_.stages()),
         )
     # Without input_size, a backbone of many blocks enlarges small images, twofold for each block.
     seen = classifier.net_.module_.preprocessing.input_size

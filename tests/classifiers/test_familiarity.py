@@ -3,6 +3,7 @@
 import copy
 import pickle
 
+import cv2
 import joblib
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from wbcclf import (
 from wbcclf.classifiers.familiarity import _prediction
 from wbcclf.classifiers.familiarity._description import (
     FEWEST,
+    LEAST_FAMILIAR,
+    N_STYLE,
     STRANGE,
     THRESHOLDS,
     WIDTH,
@@ -28,7 +31,7 @@ from wbcclf.classifiers.familiarity._description import (
     fewest_calls,
     restored,
 )
-from wbcclf.classifiers.network._layers import summary
+from wbcclf.classifiers.familiarity._features import style
 from wbcclf.exceptions import UnfamiliarImagesWarning
 
 HOME = make_blood_cells(160, classes=2, image_size=32, random_state=0)
@@ -158,7 +161,7 @@ def test_few_images_are_looked_at(monkeypatch):
     monkeypatch.setattr(
         _describing,
         "predict_data",
-        lambda net, data, places, tap: looked.append(len(places)) or whole(net, data, places, tap),
+        lambda *given: looked.append(len(given[-1])) or whole(*given),
     )
     many, target = np.repeat(HOME.images[:, ::2, ::2], 5, axis=0), np.repeat(HOME.target, 5)
     quick(max_epochs=1, batch_size=100).fit(many, target)
@@ -199,14 +202,72 @@ def test_kept_activations_give_the_same_familiarity(layers, tmp_path):
         assert np.array_equal(array, again._description.arrays()[name])
 
 
-def test_the_style_is_the_mean_and_spread_of_each_channel():
-    maps = torch.rand(3, 5, 4, 6)
-    for x in (maps, maps.contiguous(memory_format=torch.channels_last)):
-        expected = torch.cat([maps.mean((2, 3)), maps.std((2, 3), correction=0)], 1)
-        assert torch.allclose(summary(x), expected, atol=1e-6)
-    tokens = maps.flatten(2).transpose(1, 2)
-    assert torch.allclose(summary(tokens), expected, atol=1e-6)
-    assert torch.equal(summary(maps[:, :, 0, 0]), maps[:, :, 0, 0])
+def details(images, step):
+    """Return what pixels of images (n, 3, height, width) differ by from the 3x3 around them."""
+    mean = torch.nn.functional.avg_pool2d(images, 3, stride=1)
+    return (images[:, :, 1:-1, 1:-1] - mean)[:, :, ::step]
+
+
+@pytest.mark.parametrize("size", [(32, 32), (31, 17), (12, 40)])
+def test_the_style_is_of_details_at_three_scales(size):
+    images = torch.rand(4, 3, *size)
+    images[:, 1] = (images[:, 0] + images[:, 1]) / 2  # channels with something in common
+    expected, image = [], images
+    for scale in range(3):
+        if scale:
+            image = torch.nn.functional.avg_pool2d(image, 2)
+        detail = details(image, 1 if scale else 4)
+        spread = detail.square().mean((2, 3)).sqrt()
+        expected.append(spread.log())
+        if scale < 2:
+            for one, other in ((0, 1), (1, 2), (0, 2)):
+                both = (detail[:, one] * detail[:, other]).mean((1, 2))
+                expected.append((both / (spread[:, one] * spread[:, other]))[:, None])
+    expected += [image.mean((2, 3)), image.std((2, 3), correction=0)]
+    expected = torch.cat(expected, 1)
+    for given in (images, images.contiguous(memory_format=torch.channels_last)):
+        # The variances of these details are 0.01 or more, and 1e-6 is added to them.
+        assert torch.allclose(style(given), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (2, 2), (3, 3), (5, 4)])
+def test_tiny_and_plain_images_have_a_style(size):
+    for images in (torch.zeros(2, 3, *size), torch.rand(2, 3, *size)):
+        found = style(images)
+        assert found.shape == (2, N_STYLE) and found.isfinite().all()
+
+
+def test_what_the_cropper_cannot_take_out_is_not_familiar(home):
+    blurred = np.stack([cv2.GaussianBlur(image, (0, 0), 1) for image in OTHERS.images])
+    packed = [
+        cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 40])[1] for image in NEW.images
+    ]
+    packed = np.stack([cv2.imdecode(each, cv2.IMREAD_COLOR) for each in packed])
+    for images in (blurred, packed):
+        assert home.familiarity(images).mean() < LEAST_FAMILIAR
+
+
+def test_a_laboratory_with_few_images_is_home_too():
+    """As one in thirty of those of another one, as a single normal distribution has it, is not."""
+    own = make_blood_cells(40, classes=2, image_size=32, random_state=5).images
+    soft = np.stack([cv2.GaussianBlur(image, (0, 0), 1.5) for image in own])
+    rng = np.random.RandomState(0)
+
+    def features(images):
+        seen = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+        return np.hstack([rng.normal(size=(len(images), WIDTH)), style(seen).numpy()])
+
+    many = make_blood_cells(1_200, classes=2, image_size=32, random_state=4).images
+    logits = np.zeros((1_240, 2))
+    described = describe(2, logits, rng.permutation(features(np.concatenate([many, soft]))), None)
+    new = make_blood_cells(40, classes=2, image_size=32, random_state=6).images
+    softer = np.stack([cv2.GaussianBlur(image, (0, 0), 4) for image in new])
+    soft = np.stack([cv2.GaussianBlur(image, (0, 0), 1.5) for image in new])
+    means = [
+        described.familiarity(described.strangeness(logits[:40], features(images))).mean()
+        for images in (new, soft, softer)
+    ]
+    assert means[0] > 0.4 and means[1] > 0.2 and means[2] < 0.1
 
 
 # ---------------------------------------------------------------- the warning
@@ -240,7 +301,7 @@ def normal(n, seed=0, shift=0.0):
     """Return logits, features and classes of two classes that overlap."""
     rng = np.random.RandomState(seed)
     target = rng.randint(2, size=n)
-    features = rng.normal(size=(n, 2 * WIDTH)) + shift
+    features = rng.normal(size=(n, WIDTH + N_STYLE)) + shift
     evidence = rng.normal(2 * (2 * target - 1), 1.5)
     return np.stack([-evidence, evidence], 1), features.astype(np.float32), target
 
@@ -249,10 +310,11 @@ def test_the_bound_holds_as_often_as_it_says():
     share, broken, declined = 0.05, 0, []
     many = normal(20_000, seed=9)
     for seed in range(60):
-        description = describe(0, 2, *normal(300, 1000 + seed)[:2], normal(1_000, seed))
+        description = describe(2, *normal(300, 1000 + seed)[:2], normal(1_000, seed))
         logits, features, target = many
-        certainty = description.certainty(logits, description.strangeness(logits, features))
-        called = certainty >= description.threshold(share)
+        strangeness = description.strangeness(logits, features)
+        certainty = description.certainty(logits, strangeness)
+        called = description.is_called(certainty, strangeness, description.threshold(share))
         broken += (logits.argmax(1) != target)[called].mean() > share
         declined.append(1 - called.mean())
     assert broken <= 7  # of 60 at 5% each: more has a probability of 0.7%
@@ -262,7 +324,7 @@ def test_the_bound_holds_as_often_as_it_says():
 
 def test_too_few_validation_images_are_an_error():
     assert fewest_calls(0.05) == 59
-    description = describe(0, 2, *normal(100)[:2], normal(40, 1))
+    description = describe(2, *normal(100)[:2], normal(40, 1))
     with pytest.raises(ValueError, match=r"at least 59 validation images .* not \d\d"):
         description.threshold(0.05)
     with pytest.raises(ValueError, match=r"59 validation images .* not 0\. Fit with X_val"):
@@ -271,7 +333,7 @@ def test_too_few_validation_images_are_an_error():
 
 def test_too_many_errors_are_an_error():
     logits, features, target = normal(500, 1)
-    description = describe(0, 2, *normal(100)[:2], (logits, features, 1 - target))
+    description = describe(2, *normal(100)[:2], (logits, features, 1 - target))
     with pytest.raises(ValueError, match=r"among the surest of the 495 .* too many are wrong"):
         description.threshold(0.05)
 
@@ -286,12 +348,14 @@ def test_only_labels_need_a_bound_that_can_be_kept(alone):
 
 
 def test_what_looks_like_nothing_known_is_never_called():
-    description = describe(0, 2, *normal(500)[:2], normal(500, 1))
+    description = describe(2, *normal(500)[:2], normal(500, 1))
     logits = np.array([[-50.0, 50.0]])
-    far = np.full((1, 2 * WIDTH), 30, np.float32)
-    assert description.certainty(logits, description.strangeness(logits, far)) == -np.inf
-    near = np.zeros((1, 2 * WIDTH), np.float32)
-    assert description.certainty(logits, description.strangeness(logits, near)) > THRESHOLDS[0]
+    for value, is_called in ((30, False), (0, True)):
+        features = np.full((1, WIDTH + N_STYLE), value, np.float32)
+        strangeness = description.strangeness(logits, features)
+        certainty = description.certainty(logits, strangeness)
+        assert certainty > THRESHOLDS[0] or not is_called
+        assert description.is_called(certainty, strangeness, -100) == is_called
 
 
 @pytest.mark.parametrize(
@@ -344,18 +408,19 @@ def test_a_file_holds_the_description(home, tmp_path):
 
 def test_a_description_that_cannot_have_been_learnt_is_refused(home):
     good = home._description.arrays()
-    assert isinstance(restored(good, 2, 6), Description)
+    assert isinstance(restored(good, 2), Description)
     bad = [
-        good | {"more": good["tap"]},
+        good | {"more": good["centres"]},
         {name: array for name, array in good.items() if name != "calls"},
         good | {"means": good["means"][:1]},
         good | {"means": good["means"].astype(np.float64)},
         good | {"whitening": np.full_like(good["whitening"], np.nan)},
         good | {"distances": good["distances"][::-1]},
-        good | {"tap": np.array([99])},
+        good | {"style_means": good["style_means"][:0]},
+        good | {"style_whitenings": good["style_whitenings"][:, :-1]},
         good | {"calls": good["calls"][::-1]},
         good | {"calls": good["calls"] - 1},
     ]
     for arrays in bad:
         with pytest.raises(ValueError, match="description"):
-            restored(arrays, 2, 6)
+            restored(arrays, 2)

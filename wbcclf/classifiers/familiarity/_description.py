@@ -1,15 +1,20 @@
 """The description of the images that a classifier was trained on: how far others are from them.
 
-An image is described by 32 numbers that its prediction computes anyway: 16 of the style of a low
-block (mean and spread of every channel), which stain, light, scale and focus change, and 16 of what
-the head is given. Its distance is the Mahalanobis distance to the mean of the class that is
-predicted, with one covariance for all classes (Lee et al. 2018, https://arxiv.org/abs/1807.03888),
-so that a batch of another mixture of classes is no further away.
+An image is described by its style (`_features.style`), which tells what laboratory it is of, and by
+16 numbers of what the head is given, which tell what it shows. Its distance is the sum of two
+Mahalanobis distances (Lee et al. 2018, https://arxiv.org/abs/1807.03888), of parts that are taken
+to be independent.
+
+- Of the style, to the nearest group of training images. Groups are found by k-means and have a
+  covariance of their own: one laboratory may have few images among those of another, and one normal
+  distribution for all would either call these strange or hold everything between for familiar.
+- Of the rest, to the mean of the class that is predicted, with one covariance for all classes, so
+  that a batch of another mixture of classes is no further away.
 
 Distances are compared with those of images from home that the network was not trained on, if `fit`
-was given some. Else they are compared with those of training images, to means and covariance of the
-others. Then the style alone counts: what the head is given lies closer together for images that the
-network has learnt by heart than for new ones, whose distance would be taken for another laboratory.
+was given some. Else they are compared with those of every second training image, to the others.
+Then the style alone counts: what the head is given lies closer together for images that the network
+has learnt by heart than for new ones, whose distance would be taken for another laboratory.
 """
 
 from __future__ import annotations
@@ -24,20 +29,23 @@ import numpy as np
 from scipy.special import logsumexp
 from scipy.stats import beta
 
-WIDTH = 16  # numbers of each of the two parts
+WIDTH = 16  # numbers of what the head is given
+N_STYLE = 21
 FEWEST = 50  # images to learn a description from, or to compare with
 # With so many images or more, a mean familiarity below the limit is no accident: of images from
-# home it is 0.5, of other laboratories 0.00 to 0.03 was measured, 0.18 at most with pictures in
-# one stain, which often does not warn (docs/familiarity.md). What lies between may be home:
-# new cells, if several pictures of each cell were trained on, or one of several laboratories.
+# home it is 0.5, of other laboratories 0.00 to 0.07 was measured (docs/familiarity.md). What lies
+# between may be home: new cells, if several pictures of each cell were trained on.
 FEWEST_TESTED = 20
 LEAST_FAMILIAR = 0.1
 # Fewer images from home than this share are as far away: whatever the network says of such an image
 # is not called.
 STRANGE = 0.01
 CONFIDENCE = 0.95  # with which the bound of `rejection` holds
-# Images that a class's mean, or its median distance, counts besides its own: of all classes.
+# Images that a mean or median of a class or group counts besides its own: of all images.
 _PRIOR = 5
+# Groups: so many at most, and so many images for each. Six or more kept apart three laboratories of
+# which one had most of the images; more than ten gained nothing.
+_MOST_GROUPS, _FEWEST_OF_GROUP = 10, 50
 # Shares of the distances at home that are remembered, the 90th per cent among them.
 _LEVELS = np.linspace(0, 1, 101)
 # What a certainty has to reach, in units of log-odds, from strict to lenient.
@@ -55,22 +63,28 @@ class Description:
 
     Attributes
     ----------
-    tap : ndarray of shape (1,), int64
-        Number of the network's stages below the first part of the features.
-    means : ndarray of shape (n_classes, n_used), float32
-        Of the features of each predicted class: of both parts, or of the style alone.
-    whitening : ndarray of shape (n_used, n_used), float32
-        Makes the features' covariance within classes the identity.
-    centres : ndarray of shape (n_classes,), float32
-        The median logarithm of the distances at home, of each predicted class.
+    style_means : ndarray of shape (n_groups, N_STYLE), float32
+    style_whitenings : ndarray of shape (n_groups, N_STYLE, N_STYLE), float32
+        Make the covariance within a group the identity.
+    style_volumes : ndarray of shape (n_groups,), float32
+        Logarithm of the covariances' determinants: an image belongs to the group in which it is
+        most probable, which is not the widest one.
+    means : ndarray of shape (n_classes, WIDTH), float32
+        Of what the head was given, of each predicted class.
+    whitening : ndarray of shape (WIDTH, WIDTH), float32
+        Makes its covariance within classes the identity; zeros if the style alone counts.
+    centres : ndarray of shape (n_groups,), float32
+        The median logarithm of the distances at home, of each group.
     distances : ndarray of shape (101,), float32
-        Quantiles of the logarithms at home, less their class's median.
+        Quantiles of the logarithms at home, less their group's median.
     calls : ndarray of shape (2, n_thresholds), int64
         For each of THRESHOLDS, how many validation images are as certain, and how many of these
         are wrong; zeros without validation images.
     """
 
-    tap: np.ndarray
+    style_means: np.ndarray
+    style_whitenings: np.ndarray
+    style_volumes: np.ndarray
     means: np.ndarray
     whitening: np.ndarray
     centres: np.ndarray
@@ -89,23 +103,39 @@ class Description:
 
     def strangeness(self, logits: np.ndarray, features: np.ndarray) -> np.ndarray:
         """Return how far images are from home (n,): 0 is the median there, 1 the 90th per cent."""
-        predicted = logits.argmax(1)
-        distances = _log_distances(features, predicted, self.means, self.whitening)
-        return (distances - self.centres[predicted]) / self._spread
+        distances, group = self._distances(logits, features)
+        return (distances - self.centres[group]) / self._spread
+
+    def _distances(self, logits: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the logarithm of the distances (n,), and the groups of the images (n,)."""
+        top, style = np.split(features.astype(np.float64), [WIDTH], axis=1)
+        to_groups = np.stack(
+            [
+                (((style - mean) @ whitening) ** 2).sum(1)
+                for mean, whitening in zip(self.style_means, self.style_whitenings, strict=True)
+            ],
+            axis=1,
+        )
+        group = (to_groups + self.style_volumes).argmin(1)
+        of_style = to_groups[np.arange(len(group)), group]
+        of_top = (((top - self.means[logits.argmax(1)]) @ self.whitening) ** 2).sum(1)
+        return np.log(of_style + of_top + 1e-12), group
 
     def familiarity(self, strangeness: np.ndarray) -> np.ndarray:
         """Return the share of images from home (n,) that look less familiar."""
         return 1 - np.interp(strangeness * self._spread, self.distances, _LEVELS)
 
     def certainty(self, logits: np.ndarray, strangeness: np.ndarray) -> np.ndarray:
-        """Return how certain predictions are (n,): log-odds, lowered for images that are strange.
-
-        Minus infinity for an image that is stranger than all but a hundredth of those at home.
-        """
+        """Return how certain predictions are (n,): log-odds, less for images that are strange."""
         ordered = np.sort(logits.astype(np.float64), axis=1)
         odds = ordered[:, -1] - logsumexp(ordered[:, :-1], axis=1)
-        certainty = odds - 4 * np.maximum(strangeness - 1, 0)
-        return np.where(self.familiarity(strangeness) < STRANGE, -np.inf, certainty)
+        return odds - 2 * np.maximum(strangeness - 1, 0)
+
+    def is_called(
+        self, certainty: np.ndarray, strangeness: np.ndarray, threshold: Any
+    ) -> np.ndarray:
+        """Return which images are certain enough, and no stranger than nearly all at home."""
+        return (certainty >= threshold) & (self.familiarity(strangeness) >= STRANGE)
 
     def threshold(self, share: float) -> float:
         """Return the least certainty of a call, so that at most a share of the calls is wrong.
@@ -158,7 +188,6 @@ def too_few_for(share: float, n_images: int) -> str:
 
 
 def describe(
-    tap: int,
     n_classes: int,
     logits: np.ndarray,
     features: np.ndarray,
@@ -168,83 +197,102 @@ def describe(
 
     Parameters
     ----------
-    tap, n_classes : int
+    n_classes : int
     logits : ndarray of shape (n, n_classes)
-    features : ndarray of shape (n, 2 * WIDTH)
+    features : ndarray of shape (n, WIDTH + N_STYLE)
     validation : tuple of (logits, features, class numbers) or None
         The same of images that were not trained on, and what they show.
     """
     if len(features) < FEWEST:
         return None
-    predicted = logits.argmax(1)
-    if validation is not None and len(validation[0]) >= FEWEST:
-        means, whitening = _home(features, predicted, n_classes)
-        compared = validation[0].argmax(1)
-        distances = _log_distances(validation[1], compared, means, whitening)
+    top_counts = validation is not None and len(validation[0]) >= FEWEST
+    if validation is not None and top_counts:
+        compared = validation[:2]
     else:
-        features = features[:, :WIDTH]
-        means, whitening = _home(features, predicted, n_classes)
-        compared = predicted
-        distances = np.empty(len(features))
-        halves = np.arange(len(features)) % 2
-        for half in (0, 1):
-            # Not to means and covariance that were learnt from the images themselves.
-            own, other = halves == half, halves != half
-            home = _home(features[other], predicted[other], n_classes)
-            distances[own] = _log_distances(features[own], predicted[own], *home)
-    overall = np.median(distances)
-    counts = np.bincount(compared, minlength=n_classes)
-    medians = [
-        np.median(distances[compared == number]) if count else overall
-        for number, count in enumerate(counts)
-    ]
-    centres = (counts * medians + _PRIOR * overall) / (counts + _PRIOR)
+        compared = logits[1::2], features[1::2]
+        logits, features = logits[::2], features[::2]
+    top, style = np.split(features.astype(np.float64), [WIDTH], axis=1)
+    means, whitening = _classes(top, logits.argmax(1), n_classes)
+    style_means, style_whitenings, style_volumes = _groups(style)
+    parts = {
+        "style_means": style_means,
+        "style_whitenings": style_whitenings,
+        "style_volumes": style_volumes,
+        "means": means,
+        "whitening": top_counts * whitening,
+        "centres": np.zeros(len(style_means)),
+        "distances": np.zeros(len(_LEVELS)),
+    }
     description = Description(
-        tap=np.array([tap]),
-        means=means.astype(np.float32),
-        whitening=whitening.astype(np.float32),
-        centres=centres.astype(np.float32),
-        distances=np.quantile(distances - centres[compared], _LEVELS).astype(np.float32),
+        **{name: array.astype(np.float32) for name, array in parts.items()},
         calls=np.zeros((2, len(THRESHOLDS)), np.int64),
     )
+    distances, group = description._distances(*compared)
+    description.centres[:] = _medians(distances, group, len(style_means))
+    description.distances[:] = np.quantile(distances - description.centres[group], _LEVELS)
     if validation is not None:
         logits, features, target = validation
-        certainty = description.certainty(logits, description.strangeness(logits, features))
-        is_called = certainty >= THRESHOLDS[:, None]
+        strangeness = description.strangeness(logits, features)
+        certainty = description.certainty(logits, strangeness)
+        is_called = description.is_called(certainty, strangeness, THRESHOLDS[:, None])
         is_wrong = logits.argmax(1) != target
         description.calls[:] = is_called.sum(1), (is_called & is_wrong).sum(1)
     return description
 
 
-def _home(
-    features: np.ndarray, predicted: np.ndarray, n_classes: int
+def _medians(values: np.ndarray, group: np.ndarray, n_groups: int) -> np.ndarray:
+    """Return the median of each group, drawn towards that of all."""
+    overall = np.median(values)
+    counts = np.bincount(group, minlength=n_groups)
+    own = [np.median(values[group == number]) if n else overall for number, n in enumerate(counts)]
+    return (counts * np.array(own) + _PRIOR * overall) / (counts + _PRIOR)
+
+
+def _classes(
+    top: np.ndarray, predicted: np.ndarray, n_classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the means of the classes and the whitening matrix of what is left within them."""
+    sums = np.zeros((n_classes, top.shape[1]))
+    np.add.at(sums, predicted, top)
+    counts = np.bincount(predicted, minlength=n_classes)[:, None]
+    means = (sums + _PRIOR * top.mean(0)) / (counts + _PRIOR)
+    return means, _whitening(top - means[predicted])
+
+
+def _groups(style: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return means, whitening matrices and volumes of groups of images of like style."""
+    from sklearn.cluster import KMeans  # imported late: it takes a while
+
+    n_groups = max(1, min(_MOST_GROUPS, len(style) // _FEWEST_OF_GROUP))
+    overall = style - style.mean(0)
+    kmeans = KMeans(n_groups, n_init=4, random_state=0)
+    group = kmeans.fit_predict(overall @ _whitening(overall)) if n_groups > 1 else 0 * style[:, 0]
+    members = [style[group == number] for number in np.unique(group)]  # none if all are the same
+    rests = [each - each.mean(0) for each in members]
+    within = _whitening(np.concatenate(rests))
+    whitenings, volumes = [], []
+    for rest in rests:
+        # A small group has a covariance near that within all groups (inverse Wishart).
+        whitened, unit = rest @ within, np.eye(N_STYLE)
+        covariance = (whitened.T @ whitened + N_STYLE * unit) / (len(rest) + N_STYLE)
+        whitenings.append(within @ np.linalg.inv(np.linalg.cholesky(covariance)).T)
+        volumes.append(np.linalg.slogdet(covariance)[1])
+    means = [each.mean(0) for each in members]
+    return np.array(means), np.array(whitenings), np.array(volumes)
+
+
+def _whitening(rest: np.ndarray) -> np.ndarray:
+    """Return the matrix that makes the covariance of rows, whose mean is 0, the identity."""
     from sklearn.covariance import ledoit_wolf  # imported late: it takes a while
 
-    features = features.astype(np.float64)
-    overall = features.mean(0)
-    sums = np.zeros((n_classes, features.shape[1]))
-    np.add.at(sums, predicted, features)
-    counts = np.bincount(predicted, minlength=n_classes)[:, None]
-    means = (sums + _PRIOR * overall) / (counts + _PRIOR)
-    rest = features - means[predicted]
     scale = np.sqrt((rest**2).mean(0))
-    scale = np.maximum(scale, 1e-6 * max(scale.max(), 1.0))  # of a channel that is always the same
+    scale = np.maximum(scale, 1e-6 * max(scale.max(), 1.0))  # of a column that is always the same
     covariance, _ = ledoit_wolf(rest / scale, assume_centered=True)
     covariance += 1e-6 * np.eye(len(covariance))
-    return means, np.linalg.inv(np.linalg.cholesky(covariance)).T / scale[:, None]
+    return np.linalg.inv(np.linalg.cholesky(covariance)).T / scale[:, None]
 
 
-def _log_distances(
-    features: np.ndarray, predicted: np.ndarray, means: np.ndarray, whitening: np.ndarray
-) -> np.ndarray:
-    rest = features[:, : len(whitening)].astype(np.float64) - means[predicted]
-    rest = rest @ whitening
-    return np.log((rest**2).sum(1) + 1e-12)
-
-
-def restored(arrays: Mapping[str, np.ndarray], n_classes: int, n_stages: int) -> Description:
+def restored(arrays: Mapping[str, np.ndarray], n_classes: int) -> Description:
     """Return a description from the arrays of a file.
 
     Raises
@@ -252,12 +300,14 @@ def restored(arrays: Mapping[str, np.ndarray], n_classes: int, n_stages: int) ->
     ValueError, KeyError
         If they are anything that :func:`describe` does not make.
     """
-    width = WIDTH if len(arrays["whitening"]) == WIDTH else 2 * WIDTH
+    n_groups = len(arrays["style_means"])
     layout: dict[str, tuple[tuple[int, ...], Any]] = {
-        "tap": ((1,), np.int64),
-        "means": ((n_classes, width), np.float32),
-        "whitening": ((width, width), np.float32),
-        "centres": ((n_classes,), np.float32),
+        "style_means": ((n_groups, N_STYLE), np.float32),
+        "style_whitenings": ((n_groups, N_STYLE, N_STYLE), np.float32),
+        "style_volumes": ((n_groups,), np.float32),
+        "means": ((n_classes, WIDTH), np.float32),
+        "whitening": ((WIDTH, WIDTH), np.float32),
+        "centres": ((n_groups,), np.float32),
         "distances": (_LEVELS.shape, np.float32),
         "calls": ((2, len(THRESHOLDS)), np.int64),
     }
@@ -269,7 +319,7 @@ def restored(arrays: Mapping[str, np.ndarray], n_classes: int, n_stages: int) ->
             raise ValueError(f"description/{name} cannot have been learnt")
     called, wrong = arrays["calls"]
     consistent = {
-        "tap": 0 <= arrays["tap"][0] <= n_stages,
+        "style_means": 1 <= n_groups <= _MOST_GROUPS,
         "distances": (np.diff(arrays["distances"]) >= 0).all(),
         "calls": (0 <= wrong).all() and (wrong <= called).all() and (np.diff(called) >= 0).all(),
     }

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from wbcclf.backbones import Head
-from wbcclf.classifiers.network._device import channels_last
 
 
 class _Mean(nn.Module):
@@ -93,19 +92,3 @@ def _one_each(value: Any, widths: tuple[int, ...], name: str) -> tuple:
             f"(with {', '.join(map(str, widths))} outputs): give one value for each."
         )
     return tuple(value)
-
-
-def summary(x: torch.Tensor) -> torch.Tensor:
-    """Return mean and spread of each channel over an image, (n, 2 * channels), float32.
-
-    That is the style of an image: what stain, light and focus change, wherever the cell lies (Huang
-    and Belongie 2017, https://arxiv.org/abs/1703.06868). Vectors are returned as they are.
-    """
-    x = x.float()
-    if x.ndim == 2:
-        return x
-    places = channels_last(x).flatten(1, -2)  # (n, places, channels); of tokens, as they are
-    mean = places.mean(1)
-    # torch.var takes ten times as long on CPUs.
-    spread = ((places * places).mean(1) - mean * mean).clamp_min(0).sqrt()
-    return torch.cat([mean, spread], 1)

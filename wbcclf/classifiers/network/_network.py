@@ -10,8 +10,9 @@ from torch import nn
 
 from wbcclf.backbones import Head
 from wbcclf.backbones._chain import feature_shape
+from wbcclf.classifiers.familiarity._features import style
 from wbcclf.classifiers.network._device import as_channels_last
-from wbcclf.classifiers.network._layers import build_head, summary
+from wbcclf.classifiers.network._layers import build_head
 from wbcclf.classifiers.network._preprocessing import Preprocessing
 
 
@@ -110,31 +111,30 @@ class CellNetwork(nn.Module):
         images: torch.Tensor | None = None,
         sample_weight: torch.Tensor | None = None,
         activations: torch.Tensor | None = None,
-        tap: int | None = None,
+        described: bool = False,
     ) -> Any:
         """Return logits (n, n_classes), float32.
 
         Takes images (n, height, width, channels), or what the stages up to the cut made of them.
         `sample_weight` is for the loss alone: skorch hands every part of a batch to the module.
-        With `tap`, a number of stages that is no lower than the cut, the result is a tuple of the
-        logits, a summary of what so many stages gave, and what the head was given.
+        If they are to be `described`, the result is a tuple of the logits, what the head was given,
+        and of images their style.
         """
         stages = self.stages()
+        styles = []
         if activations is None:
             with torch.no_grad():
                 activations = self.preprocessing(images)
+                if described:  # at once: a stage may change its input in place
+                    styles.append(style(activations))
                 for stage in stages[: self.cut]:
                     activations = stage(activations)
         x = as_channels_last(activations)
-        # At once: the next stage may change its input in place.
-        tapped = summary(x) if tap == self.cut else None
         for number, stage in enumerate(stages[self.cut :], start=self.cut + 1):
             if number <= self._n_fixed():
                 with torch.no_grad():
                     x = stage(x)
             else:
                 x = stage(x)
-            if number == tap:
-                tapped = summary(x)
         logits = self.head[1:](x).float()
-        return logits if tap is None else (logits, tapped, x.float())
+        return (logits, x.float(), *styles) if described else logits

@@ -6,7 +6,6 @@ import numpy as np
 
 from wbcclf.classifiers.data._batches import ImageData
 from wbcclf.classifiers.familiarity._description import Description, describe
-from wbcclf.classifiers.familiarity._features import place_of_tap
 from wbcclf.classifiers.training._net import CellNet
 from wbcclf.classifiers.training._predict import predict_data
 
@@ -19,8 +18,8 @@ _FEWEST = 100
 
 def describe_training(
     net: CellNet,
-    train_data: ImageData,
-    valid_data: ImageData | None,
+    data: tuple[ImageData, ImageData | None],
+    images: tuple[ImageData, ImageData | None],
     originals: np.ndarray,
     n_seen: int,
 ) -> Description | None:
@@ -30,33 +29,34 @@ def describe_training(
     ----------
     net : CellNet
         Trained. Only the mode of its network is changed.
-    train_data, valid_data : ImageData
-        Images, or activations if these were kept.
+    data : tuple of ImageData
+        What was trained and validated on: images, or activations if these were kept.
+    images : tuple of ImageData
+        The images of both.
     originals : ndarray of int
-        Positions in `train_data` of images that are no copies.
+        Positions in the training data of images that are no copies.
     n_seen : int
         Images that the training has looked at, each as often as it has.
     """
-    tap = place_of_tap(net.module_)
     n_looked_at = min(MOST, max(_FEWEST, n_seen // _SHARE))
     sample = _evenly(originals, n_looked_at)
     if not len(sample):
         return None
+    (train_data, valid_data), (train_images, valid_images) = data, images
     validation = None
-    if valid_data is not None:
+    if valid_data is not None and valid_images is not None:
         places = _evenly(np.arange(len(valid_data)), MOST_VALIDATED)
         target = valid_data.y[valid_data.rows[places]]
-        validation = (*predict_data(net, valid_data, places, tap), target)
-    logits, features = predict_data(net, train_data, sample, tap)
-    return describe(tap, len(net.classes), logits, features, validation)
+        validation = (*predict_data(net, valid_data, valid_images, places), target)
+    seen = predict_data(net, train_data, train_images, sample)
+    return describe(len(net.classes), *seen, validation)
 
 
 def describe_images(net: CellNet, images: np.ndarray) -> Description | None:
     """Return the description of images that a net was adapted to, None if they are too few."""
     data = ImageData(images, np.zeros(len(images), int))
-    tap = place_of_tap(net.module_)
-    logits, features = predict_data(net, data, _evenly(np.arange(len(images)), MOST), tap)
-    return describe(tap, len(net.classes), logits, features, None)
+    logits, features = predict_data(net, data, data, _evenly(np.arange(len(images)), MOST))
+    return describe(len(net.classes), logits, features, None)
 
 
 def _evenly(places: np.ndarray, n_most: int) -> np.ndarray:

@@ -107,10 +107,11 @@ def fit(
     outcome = None if kept is None else kept.read()
     if outcome is None:
         originals = _originals(X, y, samples, train_data.rows)
-        data = _prepare(settings, net, train_data, valid_data, store)
+        images = train_data, valid_data
+        data = _prepare(settings, net, *images, store)
         epochs = train(net, *data)
         n_seen = settings.batch_size * sum(epoch["steps"] for epoch in epochs)
-        outcome = epochs, describe_training(net, *data, originals, n_seen)
+        outcome = epochs, describe_training(net, data, images, originals, n_seen)
         if kept is not None and not net.interrupted:
             kept.write(*outcome)
     epochs, description = outcome

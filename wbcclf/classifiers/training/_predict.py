@@ -11,8 +11,8 @@ from scipy.special import softmax
 
 from wbcclf.classifiers.caching._activations import N_TOGETHER, StoredPart, frozen_part
 from wbcclf.classifiers.data._batches import BLOCK_BYTES, ImageData, gather
-from wbcclf.classifiers.familiarity._description import NO_DESCRIPTION, WIDTH, Description
-from wbcclf.classifiers.familiarity._features import joined
+from wbcclf.classifiers.familiarity._description import NO_DESCRIPTION, Description
+from wbcclf.classifiers.familiarity._features import joined, parted, style
 from wbcclf.classifiers.familiarity._prediction import Prediction
 from wbcclf.classifiers.network._device import arithmetic, resolve_device, resolve_precision
 from wbcclf.classifiers.network._heap import keeping_freed_memory
@@ -37,21 +37,22 @@ def predict_images(
     ValueError
         If the description cannot keep the bound of the rejection.
     """
-    threshold = -np.inf
+    threshold = None
     if rejection is not None:
         if description is None:
             raise ValueError(NO_DESCRIPTION)
         threshold = description.threshold(rejection)
     views = _eight_views(images) if settings.test_time_augmentation else [images]
-    tap = None if description is None else int(description.tap[0])
-    logits, features = _predict_views(net, settings, views, tap)
+    logits, features = _predict_views(net, settings, views, description is not None)
     shares = softmax(logits.astype(np.float64), axis=2).mean(axis=0).astype(np.float32)
+    is_uncertain = np.zeros(len(shares), bool)
     if description is None:
-        return Prediction(shares, None, None, np.zeros(len(shares), bool))
+        return Prediction(shares, None, None, is_uncertain)
     strangeness = description.strangeness(logits[0], features)
     certainty = description.certainty(logits[0], strangeness)
-    familiarity = description.familiarity(strangeness)
-    return Prediction(shares, familiarity, certainty, certainty < threshold)
+    if threshold is not None:
+        is_uncertain = ~description.is_called(certainty, strangeness, threshold)
+    return Prediction(shares, description.familiarity(strangeness), certainty, is_uncertain)
 
 
 def _eight_views(images: np.ndarray) -> Iterator[np.ndarray]:
@@ -66,11 +67,11 @@ def _eight_views(images: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _predict_views(
-    net: CellNet, settings: Settings, views: Iterable[np.ndarray], tap: int | None
+    net: CellNet, settings: Settings, views: Iterable[np.ndarray], described: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return logits (n_views, n, n_classes) of image batches of one length, and features.
 
-    The features (n, 2 * WIDTH) are those of the first view; there are none without `tap`.
+    The features (n, WIDTH + N_STYLE) are those of the first view, if it is to be `described`.
     """
     device = resolve_device(settings.device, fitted=True)
     precision = resolve_precision(settings.precision, device, settings.backbone.name)
@@ -82,59 +83,77 @@ def _predict_views(
     for number, images in enumerate(views):
         if number == 0:
             frozen = frozen_part(net, settings, len(images))
-            given = _predict_view(net, images, settings.batch_size, frozen, tap)
-            if tap is not None:
-                given, features = given[:, : -2 * WIDTH], given[:, -2 * WIDTH :]
+            given = _predict_view(net, images, settings.batch_size, frozen, described)
+            if described:
+                given, features = parted(given)
         else:
-            given = _predict_view(net, images, settings.batch_size, frozen, None)
+            given = _predict_view(net, images, settings.batch_size, frozen, described=False)
         logits.append(given)
     return np.stack(logits), features
 
 
 def predict_data(
-    net: CellNet, data: ImageData, positions: np.ndarray, tap: int
+    net: CellNet, data: ImageData, images: ImageData, positions: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return logits (n, n_classes) and features (n, 2 * WIDTH) of what a net was trained on."""
-    rows = data.rows[positions]
+    """Return logits (n, n_classes) and features (n, WIDTH + N_STYLE) of what a net was trained on.
+
+    `data` holds the `images`, or activations of them, in the same order.
+    """
     parts = []
     with keeping_freed_memory():
-        for start in range(0, len(rows), net.batch_size):  # activations may be large
-            batch = gather(data.X, rows[start : start + net.batch_size])
-            parts.append(_run(net, data.kind, batch, net.batch_size, tap))
-    given = np.concatenate(parts)
-    return given[:, : -2 * WIDTH], given[:, -2 * WIDTH :]
+        for start in range(0, len(positions), net.batch_size):  # activations may be large
+            some = positions[start : start + net.batch_size]
+            batch = gather(data.X, data.rows[some])
+            given = _run(net, data.kind, batch, net.batch_size, described=True)
+            if data.kind == "activations":
+                batch = gather(images.X, images.rows[some])
+                given = np.hstack([given, _styles(net, batch, net.batch_size)])
+            parts.append(given)
+    return parted(np.concatenate(parts))
 
 
 def _predict_view(
-    net: CellNet, images: np.ndarray, batch_size: int, frozen: StoredPart | None, tap: int | None
+    net: CellNet, images: np.ndarray, batch_size: int, frozen: StoredPart | None, described: bool
 ) -> np.ndarray:
-    """Return logits (n, n_classes), with `tap` beside the features.
+    """Return logits (n, n_classes), and beside them the features if they are to be `described`.
 
     `frozen` takes or leaves activations in its store. Fewer images than it computes together are
     predicted without it unless it has them all: filling up their batch would make a single image as
     slow as many.
     """
     if frozen is None or (len(images) < N_TOGETHER and not frozen.holds(images)):
-        return _run(net, "images", images, batch_size, tap)
+        return _run(net, "images", images, batch_size, described)
     parts = []
     step = batch_size * max(1, int(BLOCK_BYTES / frozen.row_bytes() / batch_size))
     for start in range(0, len(images), step):
         rows = np.arange(start, min(start + step, len(images)))
         kept = np.empty((len(rows), frozen.row_bytes()), np.uint8)
         frozen.fill(kept, images, rows)
-        parts.append(_run(net, "activations", frozen.as_tensor(kept), batch_size, tap))
+        given = _run(net, "activations", frozen.as_tensor(kept), batch_size, described)
+        if described:
+            given = np.hstack([given, _styles(net, images[rows], batch_size)])
+        parts.append(given)
     return np.concatenate(parts)
 
 
-def _run(net: CellNet, kind: str, X: Any, batch_size: int, tap: int | None) -> np.ndarray:
+def _styles(net: CellNet, images: np.ndarray, batch_size: int) -> np.ndarray:
+    """Return the style of images (n, N_STYLE) of which only activations went into the network."""
+
+    def run(batch: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            return style(net.module_.preprocessing(batch.to(net.device)))
+
+    return run_in_batches(run, images, batch_size, net.device)
+
+
+def _run(net: CellNet, kind: str, X: Any, batch_size: int, described: bool) -> np.ndarray:
     network = net.module_.eval()
-    tapped = {} if tap is None else {"tap": tap}
 
     def run(batch: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode():
             with arithmetic(net.device, net.precision):
-                given = network(**{kind: batch.to(net.device)}, **tapped)
-            return given if tap is None else joined(*given)
+                given = network(**{kind: batch.to(net.device)}, described=described)
+            return joined(*given) if described else given
 
     with keeping_freed_memory():
         return run_in_batches(run, X, batch_size, net.device)
