@@ -75,18 +75,24 @@ def runs():
     """Note every batch that runs through frozen blocks alone: what it is, and how many stages.
 
     Seen by torch's hooks for all modules: calls that no other module makes, on as many images as
-    are computed together, each with the output of the one before.
+    are computed together, each with the output of the one before. Images that only the
+    preprocessing has seen are described and go through no block.
     """
-    found, calls, last = [], [], [None]
+    found, calls, last, first = [], [], [None], []
 
     def enter(module, inputs):
         is_next = inputs and inputs[0] is last[0]
         if not calls and (is_next or [x.ndim for x in inputs] == [4]):
             x = inputs[0]
-            if is_next:
+            if is_next and first:
+                found.append((first.pop(), 1))
+            elif is_next:
                 found[-1] = (found[-1][0], found[-1][1] + 1)
-            elif len(x) == N_TOGETHER:  # the preprocessing is no stage
-                found.append(("images", 0) if x.shape[-1] == 3 else ("activations", 1))
+            elif len(x) == N_TOGETHER and x.shape[-1] == 3:
+                first[:] = ["images"]
+            elif len(x) == N_TOGETHER:
+                first.clear()
+                found.append(("activations", 1))
         calls.append(module)
 
     def leave(module, inputs, output):
@@ -615,7 +621,9 @@ def test_a_prediction_of_few_images_takes_all_of_them_from_the_store_or_none(
     runs.clear()
     given = []
     clf.net_.module_.register_forward_hook(
-        lambda _, __, inputs, ___: given.extend((kind, len(x)) for kind, x in inputs.items()),
+        lambda _, __, inputs, ___: given.extend(
+            (kind, len(x)) for kind, x in inputs.items() if kind != "described"
+        ),
         with_kwargs=True,
     )
     there, half = slice(n_images), slice(20 - n_images // 2, 20 + (n_images + 1) // 2)
