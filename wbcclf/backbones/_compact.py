@@ -20,18 +20,28 @@ _STAGES = (
     (3, 80, 3, 2, 6),
     (3, 112, 5, 1, 6),
 )
+# In the stem and so many stages every picture is brought to its own mean and contrast, not to those
+# of the pictures that were trained on. So stain, light and focus of another laboratory matter less
+# (Pan et al. 2018, https://arxiv.org/abs/1807.09441, who also keep BatchNorm in the later layers).
+_OWN_STAGES = 2
 
 
 def _build() -> nn.Module:
     from torch import nn
 
-    from wbcclf.backbones._modules import InvertedResidual, normalised_convolution
+    from wbcclf.backbones._modules import (
+        InvertedResidual,
+        normalised_convolution,
+        per_image_norm,
+    )
 
     network, n_in = nn.Module(), 32
-    network.stem = nn.Sequential(*normalised_convolution(3, n_in, 3, stride=2))
+    first = normalised_convolution(3, n_in, 3, stride=2, norm=per_image_norm)
+    network.stem = nn.Sequential(*first)
     for stage, (n_blocks, n_out, kernel_size, stride, expansion) in enumerate(_STAGES, start=1):
+        norm = per_image_norm if stage <= _OWN_STAGES else nn.BatchNorm2d
         for number in range(1, n_blocks + 1):
-            block = InvertedResidual(n_in, n_out, kernel_size, stride, expansion)
+            block = InvertedResidual(n_in, n_out, kernel_size, stride, expansion, norm)
             network.add_module(f"stage{stage}_block{number}", block)
             n_in, stride = n_out, 1
     return network
@@ -42,11 +52,16 @@ def _blocks(network: nn.Module) -> dict[str, nn.Module]:
 
 
 def _convert(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """Rename the tensors of timm's EfficientNet-Lite0; what it has beyond ours keeps its name."""
-    return {_KEY.sub(_renamed, key): tensor for key, tensor in state.items()}
+    """Rename the tensors of timm's EfficientNet-Lite0; what it has beyond ours keeps its name.
+
+    Means and variances of its pictures are left out where every picture is brought to its own.
+    """
+    renamed = {_KEY.sub(_renamed, key): tensor for key, tensor in state.items()}
+    return {key: tensor for key, tensor in renamed.items() if not _OF_OWN.match(key)}
 
 
 _KEY = re.compile(r"^(?:conv_stem|bn1|blocks\.(\d)\.(\d)\.(\w+))(?=\.)")
+_OF_OWN = re.compile(rf"(stem|stage[1-{_OWN_STAGES}]_).*(running_mean|running_var|num_batches)")
 _PLACES = ("conv_pw", "bn1", "", "conv_dw", "bn2", "", "conv_pwl", "bn3")
 _PLACES_OF_FIRST = ("conv_dw", "bn1", "", "conv_pw", "bn2")  # which is not expanded
 
