@@ -531,8 +531,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         >>> clf = clf.fit(cells.images, cells.target)
         >>> bool(clf.familiarity(cells.images).mean() > 0.4)
         True
-        >>> clf.familiarity(255 - cells.images[:3])
-        array([0., 0., 0.])
+        >>> bool((clf.familiarity(255 - cells.images) < 0.1).mean() > 0.9)
+        True
         """
         prediction = self._predict(X)
         if prediction.familiarity is None:
