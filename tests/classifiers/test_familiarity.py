@@ -31,7 +31,7 @@ from wbcclf.classifiers.familiarity._description import (
     fewest_calls,
     restored,
 )
-from wbcclf.classifiers.familiarity._features import style
+from wbcclf.classifiers.network._style import style
 from wbcclf.exceptions import UnfamiliarImagesWarning
 
 HOME = make_blood_cells(160, classes=2, image_size=32, random_state=0)

@@ -1,6 +1,6 @@
 """The description of the images that a classifier was trained on: how far others are from them.
 
-An image is described by its style (`_features.style`), which tells what laboratory it is of, and by
+An image is described by its style (network/_style.py), which tells what laboratory it is of, and by
 16 numbers of what the head is given, which tell what it shows. Its distance is the sum of two
 Mahalanobis distances (Lee et al. 2018, https://arxiv.org/abs/1807.03888), of parts that are taken
 to be independent.
@@ -30,7 +30,7 @@ from scipy.special import logsumexp
 from scipy.stats import beta
 
 WIDTH = 16  # numbers of what the head is given
-N_STYLE = 21
+N_STYLE = 21  # numbers of the style
 FEWEST = 50  # images to learn a description from, or to compare with
 # With so many images or more, a mean familiarity below the limit is no accident: of images from
 # home it is 0.5, of other laboratories 0.00 to 0.07 was measured (docs/familiarity.md). What lies

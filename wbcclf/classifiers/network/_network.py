@@ -10,10 +10,10 @@ from torch import nn
 
 from wbcclf.backbones import Head
 from wbcclf.backbones._chain import feature_shape
-from wbcclf.classifiers.familiarity._features import style
 from wbcclf.classifiers.network._device import as_channels_last
 from wbcclf.classifiers.network._layers import build_head
 from wbcclf.classifiers.network._preprocessing import Preprocessing
+from wbcclf.classifiers.network._style import style
 
 
 class CellNetwork(nn.Module):

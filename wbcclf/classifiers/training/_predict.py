@@ -12,11 +12,12 @@ from scipy.special import softmax
 from wbcclf.classifiers.caching._activations import N_TOGETHER, StoredPart, frozen_part
 from wbcclf.classifiers.data._batches import BLOCK_BYTES, ImageData, gather
 from wbcclf.classifiers.familiarity._description import NO_DESCRIPTION, Description
-from wbcclf.classifiers.familiarity._features import joined, parted, style
+from wbcclf.classifiers.familiarity._features import joined, parted
 from wbcclf.classifiers.familiarity._prediction import Prediction
 from wbcclf.classifiers.network._device import arithmetic, resolve_device, resolve_precision
 from wbcclf.classifiers.network._heap import keeping_freed_memory
 from wbcclf.classifiers.network._running import run_in_batches
+from wbcclf.classifiers.network._style import style
 from wbcclf.classifiers.options._settings import Settings
 from wbcclf.classifiers.training._net import CellNet
 
