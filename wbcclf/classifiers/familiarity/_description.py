@@ -33,7 +33,7 @@ WIDTH = 16  # numbers of what the head is given
 N_STYLE = 21  # numbers of the style
 FEWEST = 50  # images to learn a description from, or to compare with
 # With so many images or more, a mean familiarity below the limit is no accident: of images from
-# home it is 0.5, of other laboratories 0.00 to 0.07 was measured (docs/familiarity.md). What lies
+# home it is 0.5, of other laboratories 0.00 to 0.03 was measured (docs/familiarity.md). What lies
 # between may be home: new cells, if several pictures of each cell were trained on.
 FEWEST_TESTED = 20
 LEAST_FAMILIAR = 0.1
