@@ -88,6 +88,7 @@ NAMES = ("PBC", "BCCD", "BCISC", "Raabin")
 LITE0 = DATA.parent / "weights" / "tf_efficientnet_lite0.safetensors"
 CELL = {"scale": "cell", "background": "normalise"}
 ONE_CELL = CellCropper(**CELL, stain="normalise")
+NUCLEUS = CellCropper("nucleus", background="normalise")
 RED_CELLS = CellCropper("red cell", background="normalise", stain="normalise")
 # 96 pixels; float32, since depthwise convolutions are slow in bfloat16 on CPUs; and fewer steps,
 # which take longer than the others' 1,500.

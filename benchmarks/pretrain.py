@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 from _data import DATA
 from imblearn.pipeline import Pipeline
-from other_laboratory import LITE0, ONE_CELL, bccd, figures, laboratory
+from other_laboratory import LITE0, NUCLEUS, bccd, figures, laboratory
 from reproduce import COUNTS
 from shell_defaults import pbc
 from sklearn.metrics import accuracy_score, f1_score
@@ -119,7 +119,7 @@ def drawn_cells(n_pictures, cache):
     file = cache / "drawn.npz"
     if not file.exists():
         cells = make_blood_cells(N_DRAWN, classes=8, image_size=160, random_state=0)
-        images = ImageLoader(SIZE, crop=ONE_CELL).transform(list(cells.images))
+        images = ImageLoader(SIZE, crop=NUCLEUS).transform(list(cells.images))
         np.savez(file, images=images, target=cells.target)
     with np.load(file) as kept:
         rows = np.resize(np.arange(N_DRAWN), n_pictures)
@@ -128,7 +128,7 @@ def drawn_cells(n_pictures, cache):
 
 def train(model, cache, steps):
     (paths, target), (held, held_target) = pictures()
-    loader = ImageLoader(SIZE, crop=ONE_CELL, memory=cache)
+    loader = ImageLoader(SIZE, crop=NUCLEUS, memory=cache)
     classifier = CNNClassifier(
         **OPTIONS,
         weights=LITE0,
@@ -155,7 +155,7 @@ def train(model, cache, steps):
     print(f"trained for {time.perf_counter() - start:.0f} s, {classifier.history_[-1]}")
     classifier.set_params(verbose=0)
     save_model(
-        Pipeline([("loader", ImageLoader(SIZE, crop=ONE_CELL)), ("classifier", classifier)]), model
+        Pipeline([("loader", ImageLoader(SIZE, crop=NUCLEUS)), ("classifier", classifier)]), model
     )
     halve(model)
 
@@ -240,7 +240,7 @@ def start(model, cache, results):
 def four_classes(cache, seed):
     """Return the pictures and classes of blood-cells/TRAIN and TEST."""
     del seed  # the split is the published one
-    loader = ImageLoader(SIZE, crop=ONE_CELL, memory=cache)
+    loader = ImageLoader(SIZE, crop=NUCLEUS, memory=cache)
     sets = []
     for name in ("TRAIN", "TEST"):
         listing = list_image_folder(DATA / "blood-cells" / name)
@@ -259,7 +259,7 @@ def nine_classes(cache, seed):
         rows = random_state.permutation(np.flatnonzero(prefix == label))
         train.append(rows[:count])
         test.append(rows[count : count + 100])
-    images = ImageLoader(SIZE, crop=ONE_CELL, memory=cache).transform(paths)
+    images = ImageLoader(SIZE, crop=NUCLEUS, memory=cache).transform(paths)
     return [(images[rows], prefix[rows]) for rows in map(np.concatenate, (train, test))]
 
 

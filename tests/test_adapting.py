@@ -3,6 +3,7 @@
 import copy
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from imblearn.pipeline import Pipeline, make_pipeline
@@ -188,6 +189,7 @@ def test_pictures_of_one_class_do_not_break_it(with_batch_norm):
         (4, ["neutrophil"] * 4, "one class only, 'neutrophil'"),
         (4, ["neutrophil"] * 3, "3 labels, X 4 pictures"),
         (3, ["neutrophil", None, "lymphocyte"], r"y\[1\] is None: give every picture a label"),
+        (3, ["neutrophil", pd.NA, "lymphocyte"], r"y\[1\] is <NA>: give every picture a label"),
         (0, None, "minimum of 1|fewer than two"),
         (1, None, "fewer than two different pictures"),
     ],

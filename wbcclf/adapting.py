@@ -267,7 +267,9 @@ def _adapted(
 def _class_numbers(y: Any, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """Return the class number of every label."""
     labels = column_or_1d(y)
-    missing = [place for place, label in enumerate(labels) if label is None or label != label]
+    # pandas' NA is neither equal to itself nor not.
+    itself = [isinstance(label == label, (bool, np.bool_)) and label == label for label in labels]
+    missing = [k for k, label in enumerate(labels) if label is None or not itself[k]]
     if missing:
         raise ValueError(f"y[{missing[0]}] is {labels[missing[0]]}: give every picture a label.")
     if len(labels) != len(images):

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from wbcclf._warnings import warn
-from wbcclf.classifiers.familiarity._description import FEWEST_TESTED, LEAST_FAMILIAR
+from wbcclf.classifiers.familiarity._description import FEWEST_TESTED, LEAST_FAMILIAR, STRANGE
 from wbcclf.exceptions import UnfamiliarImagesWarning
 
 UNCERTAIN = "uncertain"
 _UNCERTAIN_NUMBER = -1
+MANY_STRANGE = 1 / 4  # of a batch; at home one image in a hundred is strange
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,21 +58,32 @@ def unfamiliar(
 ) -> str | None:
     """Return what a warning says of a batch of images that are no longer those of home, or None.
 
-    The test is of the mean. Neither a rare image nor a batch of 20 can raise it, nor another
-    mixture of classes, since every image is compared with those of its class.
+    The first test is of the mean. Neither a rare image nor a batch of 20 can raise it, nor another
+    mixture of classes, since every image is compared with those of its class. The second finds
+    images of another laboratory, or none of cells, among those of home.
     """
     n_images = len(familiarity)
     # Not `>=`: nan, of a model that cannot tell, is no reason to warn.
-    if n_images < FEWEST_TESTED or not familiarity.mean() < LEAST_FAMILIAR:
+    if n_images < FEWEST_TESTED:
         return None
     bound = ""
     if rejection is not None:
         bound = f" That at most {100 * rejection:g}% of the calls are wrong does not hold for them."
-    return (
-        f"These {n_images} {what} do not look like those that the model was trained on (stain, "
-        f"scale, focus): their mean familiarity is {familiarity.mean():.2f}, where {what} from the "
-        f"same laboratory have 0.50. Expect the model to be wrong; try wbcclf adapt.{bound}"
-    )
+    unlike = "do not look like those that the model was trained on (stain, scale, focus)"
+    if familiarity.mean() < LEAST_FAMILIAR:
+        return (
+            f"These {n_images} {what} {unlike}: their mean familiarity is {familiarity.mean():.2f},"
+            f" where {what} from the same laboratory have 0.50. Expect the model to be wrong; try "
+            f"wbcclf adapt.{bound}"
+        )
+    n_strange = int((familiarity < STRANGE).sum())
+    if n_strange > MANY_STRANGE * n_images:
+        return (
+            f"{n_strange} of these {n_images} {what} {unlike}: their familiarity is below "
+            f"{STRANGE}, where it is for 1 in 100 from the same laboratory. Are they of another "
+            f"laboratory, or of no cells? Expect the model to be wrong on them.{bound}"
+        )
+    return None
 
 
 def uncertain_label(classes: np.ndarray) -> str | int:
