@@ -71,17 +71,18 @@ class Augmenter(ImageSamplerMixin, BaseSampler):
         Strength, 0 to 1, at which every image is shown as another laboratory would show that cell.
         It changes much: train longer, or start from weights. At strength 1:
 
-        - stain: the optical density of all dyes is multiplied by 1/1.4 to 1.4, that of each channel
-          by 1/1.2 to 1.2, and each channel takes -0.1 to 0.1 of its density from each other channel
+        - stain: the optical density of all dyes is multiplied by 1/1.8 to 1.8, that of each channel
+          by 1/1.4 to 1.4, and each channel takes -0.3 to 0.3 of its density from each other channel
           (optical density: Ruifrok and Johnston 2001, Anal. Quant. Cytol. Histol. 23:291);
+        - grey, in a fifth of the images: all channels become the same random mixture of the three;
         - exposure and white balance: the background gets a grey level of 150 to 245, multiplied by
           1/1.15 to 1.15 in each channel. The background is the 95% quantile of each channel;
-        - focus, in a quarter of the images: a blur whose standard deviation is at most 0.75% of the
+        - focus, in a third of the images: a blur whose standard deviation is at most 0.75% of the
           shorter side;
-        - resolution, in a quarter: pixels at most 2% of the shorter side wide;
-        - JPEG, in a quarter: quality 30 to 95, with colour at half the resolution.
+        - resolution, in a third: pixels at most 2% of the shorter side wide;
+        - JPEG, in a third: quality 30 to 95, with colour at half the resolution.
 
-        Less strength makes all ranges smaller, and the last three rarer. It comes before all other
+        Less strength makes all ranges smaller, and the last four rarer. It comes before all other
         changes, and takes the place of brightness, contrast, saturation and hue. Grey images have
         no dyes and no white balance. The work is done in 256 grey levels; tensors become exactly
         what arrays become.

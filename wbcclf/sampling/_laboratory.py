@@ -24,12 +24,13 @@ import simplejpeg
 from scipy.special import ndtr
 
 # The ranges at strength 1: as wide as a cell's class can still be seen, fitted to no data set.
-CONCENTRATION = np.log(1.4)  # of all dyes: factors of 1 / 1.4 to 1.4
-DYES = np.log(1.2)  # of the density in each channel
-MIXING = 0.1  # share of each channel's density that comes from each other channel
+CONCENTRATION = np.log(1.8)  # of all dyes: factors of 1 / 1.8 to 1.8
+DYES = np.log(1.4)  # of the density in each channel
+MIXING = 0.3  # share of each channel's density that comes from each other channel
+GREY = 1 / 5  # share of the images that lose their colours: what is left is shape and texture
 LIGHT = (150, 245)  # grey level of the background
 BALANCE = np.log(1.15)  # of the background in each channel
-SELDOM = 1 / 4  # share of the images that focus, resolution and JPEG each change
+SELDOM = 1 / 3  # share of the images that focus, resolution and JPEG each change
 FOCUS = 0.0075  # standard deviation of the blur, as a fraction of the shorter side
 PIXEL = 0.02  # width of the other camera's pixel, as a fraction of the shorter side
 QUALITY = (30, 95)  # of JPEG
@@ -72,21 +73,29 @@ def draw(strength, n, image_shape, random_state) -> Laboratory:
     uniform = random_state.uniform
     mixing = np.eye(3) + strength * uniform(-MIXING, MIXING, (n, 3, 3))
     mixing /= mixing.sum(axis=2, keepdims=True)
-    mixing *= np.exp(strength * uniform(-DYES, DYES, (n, 3)))[:, :, None]
+    dyes = np.exp(strength * uniform(-DYES, DYES, (n, 3)))
     concentration = np.exp(strength * uniform(-CONCENTRATION, CONCENTRATION, n))
     light = np.log1p(uniform(*LIGHT, n))[:, None]
     balance = uniform(-BALANCE, BALANCE, (n, 3))
+    # The share of its own light that a background keeps.
+    own = np.rint(STEPS * (1 - strength)) / STEPS
+    kept = np.tile(own * np.eye(3), (n, 1, 1))
+    is_grey = uniform(size=n) < strength * GREY
+    # All channels become the same mixture of red, green and blue.
+    mixing[is_grey] = random_state.dirichlet(np.ones(3), n)[is_grey, None]
+    kept[is_grey], dyes[is_grey] = own / 3, 1
+    balance = np.where(is_grey[:, None], 0, balance)
     if n_channels == 1:  # has no colours
-        mixing, balance = np.ones((n, 1, 1)), np.zeros((n, 1))
-    mixing = np.rint(STEPS * concentration[:, None, None] * mixing) / STEPS
-    kept = np.rint(STEPS * (1 - strength)) / STEPS
+        mixing, dyes, balance = np.ones((n, 1, 1)), np.ones((n, 1)), np.zeros((n, 1))
+        kept = np.full((n, 1, 1), own)
+    mixing = np.rint(STEPS * (concentration[:, None] * dyes)[:, :, None] * mixing) / STEPS
     seldom = uniform(size=(3, n)) < strength * SELDOM
     focus, pixel = seldom[:2] * strength * min(size) * uniform(0, [[FOCUS], [PIXEL]], (2, n))
     quality = QUALITY[1] - strength * uniform(0, QUALITY[1] - QUALITY[0], n)
     return Laboratory(
         mixing=mixing,
-        background=kept * np.eye(n_channels) - mixing,
-        target=np.rint((1 - kept) * SCALE * (light + balance)),
+        background=np.rint(STEPS * kept) / STEPS - mixing,
+        target=np.rint((1 - own) * SCALE * (light + balance)),
         # A wider pixel averages, and enlarging its picture interpolates: three boxes in all, nearly
         # a normal curve, with a variance of 3 / 12 of the width's square.
         kernels=_gaussians(np.sqrt(focus**2 + pixel**2 / 4)),
