@@ -115,7 +115,7 @@ def test_light_is_replaced_and_density_stays_where_factors_are_one(background, s
     )
 
 
-@pytest.mark.parametrize(("part", "sign", "light"), [(1, 1, 246 * 1.15), (0.35, -0.3, 183.25)])
+@pytest.mark.parametrize(("part", "sign", "light"), [(1, 1, 246 * 1.15), (0.35, -0.3, 184.25)])
 def test_factors_multiply_grey_density(part, sign, light):
     images = spotted(1, [200] * 3, [100] * 3)
     out = show(images, Part(part)).astype(float)[0]
