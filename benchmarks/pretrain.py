@@ -49,7 +49,7 @@ from wbcclf._model_file import open_model_file, write_model_file
 from wbcclf.classifiers.data._batches import ImageData
 from wbcclf.classifiers.training._describing import describe_training
 
-SIZE, STEPS, SEEDS = 96, 7000, range(5)
+SIZE, STEPS, SEEDS = 96, 3000, range(5)
 SHARES = {"PBC": 1 / 2, "BCCD": 1 / 4, "BCISC": 1 / 4}  # of the photographs
 N_DRAWN = 6000  # cells; they are shown as often as makes a quarter of all pictures
 OPTIONS = {
@@ -153,7 +153,15 @@ def train(model, cache, steps):
     n_seen = 30 * len(once)  # as many as are described at most
     classifier._description = describe_training(classifier.net_, described, described, once, n_seen)
     print(f"trained for {time.perf_counter() - start:.0f} s, {classifier.history_[-1]}")
-    classifier.set_params(verbose=0)
+    # What a clone of it is trained with: not thousands of steps, and from these weights.
+    classifier.set_params(
+        max_steps=None,
+        lr=3e-4,
+        averaging=False,
+        augment=Augmenter(),
+        weights="blood-cells",
+        verbose=0,
+    )
     save_model(
         Pipeline([("loader", ImageLoader(SIZE, crop=NUCLEUS)), ("classifier", classifier)]), model
     )
