@@ -10,7 +10,8 @@ from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 from sklearn.utils import Bunch
 
 from wbcclf._images import _num_samples
-from wbcclf.inspection._checks import check_classifier, check_labels, check_same_classes
+from wbcclf._labels import check_labels, check_same_classes
+from wbcclf.inspection._checks import check_classifier
 from wbcclf.inspection._drawing import check_axes, get_axes
 
 
