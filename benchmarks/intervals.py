@@ -200,7 +200,7 @@ def main():
     coverages = {}
     for n_groups in arguments.groups:
         # A set of 600 groups takes several times as long.
-        n_sets = arguments.sets if n_groups < 600 else arguments.sets // 2
+        n_sets = arguments.sets if n_groups < 600 else arguments.sets // 4
         coverages[n_groups] = simulate(n_groups, n_sets)
     print(
         "\nOver all settings: coverage, mean (lowest to highest), and how many are within 93-97\n"
