@@ -4,7 +4,7 @@ Simulated test sets of four classes, the rarest of 2 groups of 30, 4 of 70 or 20
 has 1 to 40 images. Their errors are independent, correlated (0.3), or all images of a group are
 right or wrong. Recall is the same in all classes, or falls from 0.97 in the largest to 0.7 in the
 rarest ("mixed"). The table has the per cent of 95% intervals that hold the true score, and their
-mean width. Of 400 sets, a share of 95 has a standard deviation of 1.1.
+mean width. Of 400 sets, a share of 95 has a standard deviation of 1.1, of 100 sets 2.2.
 
     python benchmarks/intervals.py
     python benchmarks/intervals.py --sets 200 --groups 30

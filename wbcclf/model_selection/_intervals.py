@@ -92,9 +92,9 @@ def group_bootstrap(
 
     **Coverage**, simulated with four classes, the rarest of 2 groups of 30, 4 of 70 and 20 of 600,
     and 1 to 40 images a group: on average 95% to 97% for 30 and 70 groups, in most settings 93% to
-    97%. Macro scores have 90% to 92% where rare classes have a lower recall than common ones, and
-    98% to 100% where images of few groups err independently. The documentation has the table;
-    ``benchmarks/intervals.py`` prints it.
+    97%; 90% to 92% in some where rare classes have a lower recall than common ones, and 98% to
+    100% where images of few groups err independently. The documentation has the table, which
+    ``benchmarks/intervals.py`` prints.
 
     A **callable** may return any number, so its interval is the percentile interval without
     pseudo-groups, made wider for few groups [6]_. Its coverage is lower, above all near the best
