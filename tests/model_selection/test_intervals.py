@@ -148,6 +148,13 @@ def test_no_resample_loses_a_rare_class():
     assert len(np.unique(drawn[:, 1, 1])) > 1
 
 
+def test_two_cells_of_a_class_tell_what_wilson_says():
+    y_true = np.repeat(["common", "rare"], [40, 2])
+    result = group_bootstrap("recall", y_true, y_true, np.arange(42), n_resamples=4000)
+    # All of n are right: the lower limit is 1 / (1 + t^2 / n), here with 42 degrees of freedom.
+    assert result.low == pytest.approx(1 / (1 + 2.018**2 / np.array([40, 2])), abs=0.02)
+
+
 def test_a_class_beside_a_rarer_one_in_every_group_has_an_interval_too():
     groups = np.repeat(np.arange(8), 3)
     y_true = np.tile(["a", "a", "b"], 8)
