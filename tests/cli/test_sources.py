@@ -58,6 +58,8 @@ def test_a_model_is_trained_from_a_table_with_its_groups(
     assert len(seen["X_val"]) + len(seen["train"]) == 60
     held = held_out()
     groups = {int(path.stem) // 3 for path in held}
+    n_groups = len(groups if given == "column" else held)
+    assert f"Early stopping watched {n_groups} groups, in {len(held)} images: accuracy " in out
     assert (len(held) == 3 * len(groups)) == (given == "column")
 
 

@@ -74,6 +74,15 @@ def test_rejection_leaves_cells_uncertain(model, tmp_path, call, read_csv):
     n_right = sum(row["label"] == row["file"].partition("/")[0] for row in read_csv(output))
     assert result["rejection"]["accuracy"] == pytest.approx(n_right / (60 - n_uncertain))
     assert f"Of the {60 - n_uncertain} others, " in out
+    apart = result["rejection"]["accuracy_interval"]
+    code, out, _ = call(
+        *("evaluate", model / "m.wbcclf", model / "home", "-o", figures, "--reject", 0.15),
+        *("--groups", r"(\w+/\d)"),
+    )
+    calls = json.loads(figures.read_text())["rejection"]
+    assert calls["accuracy"] == result["rejection"]["accuracy"]
+    assert f"by cell; they show {calls['n_groups']})" in out
+    assert np.ptp(calls["accuracy_interval"]) > np.ptp(apart)
 
 
 def test_a_bound_is_not_promised_elsewhere(model, tmp_path, call):

@@ -9,6 +9,7 @@ from sklearn import metrics
 
 from wbcclf import SimpleCNNClassifier
 from wbcclf.inspection import evaluate_predictions
+from wbcclf.model_selection import group_bootstrap
 
 labels = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("abcd")), min_size=1)
 
@@ -43,6 +44,46 @@ def test_the_interval_is_wilsons():
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
     assert result.accuracy_interval == pytest.approx((centre - half, centre + half), abs=1e-6)
+
+
+GROUPS = np.repeat(np.arange(12), np.arange(1, 13))
+TRUE = np.array(["a", "b", "c"])[GROUPS % 3]
+CALLED = np.where((GROUPS == 4) | (np.arange(78) % 7 == 0), "b", TRUE)
+
+
+def test_with_groups_every_figure_has_their_interval():
+    plain, result = evaluate_predictions(TRUE, CALLED), evaluate_predictions(TRUE, CALLED, GROUPS)
+    assert result.n_groups == 12 and "n_groups" not in plain
+    for name in ("accuracy", "balanced_accuracy", "macro_f1", "precision", "recall", "f1"):
+        expected = group_bootstrap(name, TRUE, CALLED, GROUPS)
+        np.testing.assert_array_equal(result[name], plain[name])
+        limits = np.array(result[f"{name}_interval"])
+        np.testing.assert_array_equal(limits.T, [expected.low, expected.high])
+    np.testing.assert_array_equal(result.confusion, plain.confusion)
+    assert result.support.dtype == result.confusion.dtype == int
+    widths = [np.ptp(each.accuracy_interval) for each in (plain, result)]
+    assert widths[1] > 1.3 * widths[0]
+
+
+@pytest.mark.parametrize("true", [TRUE, np.array(["a", "b", "c"])[np.arange(78) % 3]])
+def test_by_group_each_group_counts_the_same(true):
+    result = evaluate_predictions(true, CALLED, GROUPS).by_group
+    weights = 1 / np.bincount(GROUPS)[GROUPS]
+    options = {"sample_weight": weights, "labels": ["a", "b", "c"]}
+    assert result.accuracy == pytest.approx(
+        metrics.accuracy_score(true, CALLED, sample_weight=weights)
+    )
+    np.testing.assert_allclose(
+        result.confusion, metrics.confusion_matrix(true, CALLED, **options), atol=1e-12
+    )
+    expected = metrics.precision_recall_fscore_support(true, CALLED, **options)[:3]
+    for name, each in zip(("precision", "recall", "f1"), expected, strict=True):
+        np.testing.assert_allclose(result[name], each)
+        assert (result[f"{name}_interval"][:, 0] < each).all()
+    low, high = result.accuracy_interval
+    assert low < result.accuracy < high
+    shown = [len(set(GROUPS[true == label].tolist())) for label in "abc"]
+    assert result.support.tolist() == shown
 
 
 def test_classes_of_one_side_count():
@@ -120,3 +161,9 @@ PROBABILITIES = np.array([[0.2, 0.8], [0.6, 0.4]])
 def test_what_are_no_labels_is_refused(y_true, y_pred, error, message):
     with pytest.raises(error, match=message):
         evaluate_predictions(y_true, y_pred)
+
+
+def test_groups_that_are_none_are_refused():
+    for groups, message in (([1], "groups holds 1 groups"), ([1, 1], "one group only")):
+        with pytest.raises(ValueError, match=message):
+            evaluate_predictions(["a", "b"], ["a", "b"], groups)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from difflib import get_close_matches
 from shlex import quote
 
+from wbcclf._labels import without_spelling
 from wbcclf.cli._console import out
 from wbcclf.cli._output import require
-from wbcclf.inspection._checks import without_spelling
 
 
 def parse_map(pairs: list[str]) -> dict[str, str]:

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from scipy.stats import binomtest
 from sklearn.utils import Bunch
 
 from wbcclf._files import replacing
@@ -27,12 +26,28 @@ from wbcclf.cli._shared import (
     read_model,
     set_rejection,
 )
-from wbcclf.cli._source import LabelColumn, LabelledImages, PathColumn, Root, Source
+from wbcclf.cli._source import (
+    GroupColumn,
+    LabelColumn,
+    LabelledImages,
+    PathColumn,
+    Root,
+    Source,
+)
 from wbcclf.inspection import EvaluationDisplay, evaluate_predictions, predict_files
 
 DIGEST = "model_sha256"  # in the file of figures, of the model's file
-# The figures that are not of one class.
-OVERALL = ("n_samples", "accuracy", "accuracy_interval", "balanced_accuracy", "macro_f1")
+# The figures that are not of one class; the rest only with groups.
+OVERALL = (
+    "n_samples",
+    "accuracy",
+    "accuracy_interval",
+    "balanced_accuracy",
+    "macro_f1",
+    "n_groups",
+    "balanced_accuracy_interval",
+    "macro_f1_interval",
+)
 
 
 def evaluate(
@@ -64,6 +79,17 @@ def evaluate(
             "count as wrong; the accuracy without them is printed, too.",
         ),
     ] = None,
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|PATTERN",
+            help="Which images show the same cell: a CSV file with columns path and group (or "
+            "cell_id), or a regular expression on the path. All intervals are then by cell, and "
+            "the scores are also printed with every cell counting the same. Without it, intervals "
+            "are too narrow if several images show one cell.",
+        ),
+    ] = None,
+    group_column: GroupColumn = None,
     path_column: PathColumn = None,
     label_column: LabelColumn = None,
     root: Root = None,
@@ -77,6 +103,8 @@ def evaluate(
     of the others are right: what the bound is worth on these images.
 
     Example: wbcclf evaluate model.wbcclf cells/test --plot confusion.png
+
+    Example: wbcclf evaluate model.wbcclf cells/test --groups cells/cells.csv
 
     Example: wbcclf evaluate model.wbcclf other/cells --map SNE=neutrophil --map BNE=neutrophil
     """
@@ -93,9 +121,9 @@ def evaluate(
     renamed = parse_map(map_ or [])
     model = read_model(model_file, [images])
     rejection = set_rejection(model, reject)
-    listing = Source(images, path_column, label_column, root).list()
+    listing = Source(images, path_column, label_column, root, groups, group_column).list()
     for path in filter(None, (output, plot)):
-        check_not_read(path, [model_file, images, *listing.paths])
+        check_not_read(path, [model_file, images, *filter(None, [groups]), *listing.paths])
     known = [str(label) for label in model.classes_]  # names of folders are text
     class_of = match_classes(listing.target_names, known, renamed)
     chunks = predict_files(model, listing.paths.tolist(), chunk_size=CHUNK)
@@ -105,16 +133,22 @@ def evaluate(
     y_true = np.array([class_of[label_of[path]] for path in found.paths])
     # The most probable ones, of uncertain images, too.
     y_pred = model.classes_[found.probabilities.argmax(axis=1)].astype(str)
+    cells = None
+    if listing.groups is not None:
+        group_of = dict(zip(listing.paths.tolist(), listing.groups.tolist(), strict=True))
+        cells = np.array([group_of[path] for path in found.paths])
     is_known = np.isin(y_true, known)
-    result = evaluate_predictions(y_true, y_pred)
+    result = evaluate_predictions(y_true, y_pred, cells)
     result.unknown_classes = sorted(set(y_true[~is_known].tolist()))
-    if result.unknown_classes and is_known.any():  # their images may all be broken
-        known_only = evaluate_predictions(y_true[is_known], y_pred[is_known])
-        result.known_classes_only = {name: known_only[name] for name in OVERALL}
+    if result.unknown_classes:
+        known_only = evaluate_some(y_true, y_pred, cells, is_known)
+        if known_only is not None:
+            figures = {name: known_only[name] for name in OVERALL if name in known_only}
+            result.known_classes_only = figures
     result.familiarity = None if found.familiarity is None else float(found.familiarity.mean())
     result.unfamiliar = found.is_unfamiliar
     if rejection is not None:
-        result.rejection = score_calls(y_true == y_pred, found.labels.astype(str) == y_pred)
+        result.rejection = score_calls(y_true, y_pred, cells, found.labels.astype(str) == y_pred)
     print_evaluation(result)
     if output is not None:
         left_out = [{"file": path, "reason": reason} for path, reason in broken + listing.skipped]
@@ -128,18 +162,33 @@ def evaluate(
         out.print(f"Confusion matrix: {plot}")
 
 
-def score_calls(is_right: np.ndarray, is_called: np.ndarray) -> dict[str, Any]:
+def evaluate_some(
+    y_true: np.ndarray, y_pred: np.ndarray, cells: np.ndarray | None, rows: np.ndarray
+) -> Bunch | None:
+    """Return the figures of some images, or None if they are too few for any: none, or one cell."""
+    if not rows.any():
+        return None
+    if cells is None:
+        return evaluate_predictions(y_true[rows], y_pred[rows])
+    if len(set(cells[rows].tolist())) == 1:
+        return None
+    return evaluate_predictions(y_true[rows], y_pred[rows], cells[rows])
+
+
+def score_calls(
+    y_true: np.ndarray, y_pred: np.ndarray, cells: np.ndarray | None, is_called: np.ndarray
+) -> dict[str, Any]:
     """Return how many images were called and how many of these are right, with an interval."""
-    n_called, n_right = int(is_called.sum()), int((is_right & is_called).sum())
     figures: dict[str, Any] = {
-        "declined": 1 - n_called / len(is_called),
-        "n_called": n_called,
+        "declined": 1 - int(is_called.sum()) / len(is_called),
+        "n_called": int(is_called.sum()),
         "accuracy": None,
         "accuracy_interval": None,
     }
-    if n_called:
-        low, high = binomtest(n_right, n_called).proportion_ci(method="wilson")
-        figures |= {"accuracy": n_right / n_called, "accuracy_interval": (low, high)}
+    called = evaluate_some(y_true, y_pred, cells, is_called)
+    if called is not None:
+        names = ("accuracy", "accuracy_interval", "n_groups")
+        figures |= {name: called[name] for name in names if name in called}
     return figures
 
 
@@ -177,9 +226,16 @@ def read_figures(path: Path, model: str, digest: str) -> dict[str, Any]:
 
 
 def write_json(path: Path, figures: dict[str, Any]) -> None:
-    text = json.dumps(figures, indent=1, default=np.ndarray.tolist)
+    text = json.dumps(figures, indent=1, default=as_list)
     with replacing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def as_list(array: np.ndarray) -> list:
+    """Return an array as lists, with None for NaN, which JSON lacks."""
+    values = array.astype(object)
+    values[array != array] = None
+    return values.tolist()
 
 
 def draw(path: Path, result: Bunch) -> None:
@@ -193,12 +249,10 @@ def draw(path: Path, result: Bunch) -> None:
 
 
 def print_evaluation(result: Bunch) -> None:
-    columns = (result.classes, result.support, result.precision, result.recall, result.f1)
-    rows = [
-        [label, support, *(f"{figure:.3f}" if support else "-" for figure in figures)]
-        for label, support, *figures in zip(*columns, strict=True)
-    ]
-    print_table(["class", "images", "precision", "recall", "F1"], rows)
+    if "n_groups" in result:
+        out.print(f"Independent cells: {result.n_groups}, in {result.n_samples} images")
+        out.print("Each image counts the same:")
+    print_classes(result, result.classes, "images")
     if result.unknown_classes:
         n_unknown = result.support[np.isin(result.classes, result.unknown_classes)].sum()
         warn(
@@ -211,6 +265,10 @@ def print_evaluation(result: Bunch) -> None:
             print_overall("Images of the classes that the model knows: ", result.known_classes_only)
     else:
         print_overall("", result)
+    if "by_group" in result:
+        out.print("Each cell counts the same, by the share of its images:")
+        print_classes(result.by_group, result.classes, "cells")
+        print_overall("By cell: ", result.by_group | {"n_groups": result.n_groups})
     rows = [
         [label, *counts] for label, counts in zip(result.classes, result.confusion, strict=True)
     ]
@@ -221,19 +279,64 @@ def print_evaluation(result: Bunch) -> None:
         print_calls(result.rejection)
 
 
+def print_classes(result: Bunch, classes: np.ndarray, unit: str) -> None:
+    """Print the scores of each class, and their intervals if there are any."""
+    rows = [
+        [
+            label,
+            result.support[place],
+            *(
+                with_interval(result, name, place) if result.support[place] else "-"
+                for name in ("precision", "recall", "f1")
+            ),
+        ]
+        for place, label in enumerate(classes)
+    ]
+    print_table(["class", unit, "precision", "recall", "F1"], rows)
+
+
+def with_interval(figures: dict[str, Any], name: str, place: Any = ()) -> str:
+    """Return a figure as text, such as 0.828 or 0.828 (0.69 to 0.93)."""
+    text = f"{np.asarray(figures[name])[place]:.3f}"
+    if f"{name}_interval" not in figures:
+        return text
+    low, high = np.asarray(figures[f"{name}_interval"])[place]
+    return text if np.isnan(low) else f"{text} ({low:.2f} to {high:.2f})"
+
+
 def print_calls(calls: dict[str, Any]) -> None:
     declined = f"Left uncertain: {calls['declined']:.1%} of the images"
     if not calls["n_called"]:
         out.print(f"{declined}; none was called.")
         return
+    if calls["accuracy"] is None:
+        out.print(f"{declined}. The {calls['n_called']} others show one cell, which tells nothing.")
+        return
     low, high = calls["accuracy_interval"]
+    by = "if every image shows a different cell"
+    if "n_groups" in calls:
+        by = f"by cell; they show {calls['n_groups']}"
     out.print(
         f"{declined}. Of the {calls['n_called']} others, {calls['accuracy']:.1%} are right (95% "
-        f"interval {low:.1%} to {high:.1%} if every image shows a different cell)."
+        f"interval {low:.1%} to {high:.1%} {by})."
     )
 
 
 def print_overall(of: str, figures: dict[str, Any]) -> None:
+    if "n_groups" in figures:
+        scores = [
+            f"{text} {with_interval(figures, name)}"
+            for name, text in (
+                ("accuracy", "accuracy"),
+                ("balanced_accuracy", "balanced accuracy"),
+                ("macro_f1", "macro-F1"),
+            )
+        ]
+        out.print(
+            f"{of}{', '.join(scores)}; {figures['n_groups']} independent cells, 95% intervals by "
+            "cell"
+        )
+        return
     low, high = figures["accuracy_interval"]
     out.print(
         f"{of}accuracy {figures['accuracy']:.3f} (95% interval {low:.3f} to {high:.3f} if every "

@@ -25,6 +25,14 @@ LabelledImages = Annotated[
         "with a path and a label per image.",
     ),
 ]
+GroupColumn = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COLUMN",
+        help="Column of the --groups file, if it is not called group. Without --groups, a "
+        "column of IMAGES, which must be a CSV file.",
+    ),
+]
 PathColumn = Annotated[
     str | None,
     typer.Option(

@@ -11,13 +11,13 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from imblearn.pipeline import Pipeline
-from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils import Bunch
 
 import wbcclf
 from wbcclf.classifiers.options._settings import Settings
 from wbcclf.cli import _defaults
 from wbcclf.cli._console import out, warn
+from wbcclf.cli._held_out import held_out_text, hold_out
 from wbcclf.cli._output import check_not_read, check_output, check_space, require, save, write_csv
 from wbcclf.cli._shared import (
     N_NAMED,
@@ -27,7 +27,14 @@ from wbcclf.cli._shared import (
     counts_text,
     report_left_out,
 )
-from wbcclf.cli._source import LabelColumn, LabelledImages, PathColumn, Root, Source
+from wbcclf.cli._source import (
+    GroupColumn,
+    LabelColumn,
+    LabelledImages,
+    PathColumn,
+    Root,
+    Source,
+)
 from wbcclf.persistence import check_file_name
 from wbcclf.recipes import get_recipe, make_recipe
 
@@ -196,14 +203,7 @@ def train(
             "never watches a cell that is trained on.",
         ),
     ] = None,
-    group_column: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COLUMN",
-            help="Column of the --groups file, if it is not called group. Without --groups, a "
-            "column of IMAGES, which must be a CSV file.",
-        ),
-    ] = None,
+    group_column: GroupColumn = None,
     path_column: PathColumn = None,
     label_column: LabelColumn = None,
     root: Root = None,
@@ -287,7 +287,7 @@ def train(
     names = listing.target_names
     require(len(names) > 1, f"{images} holds only one class, {names[0]}; give at least two.")
     stopping = Settings.of(classifier).early_stopping
-    held_paths = None
+    held_paths = held_text = None
     if stopping is not None and listing.groups is not None:
         held_paths = listing.paths[hold_out(listing, stopping.validation_fraction, seed or 0)]
     elif listing.groups is not None:
@@ -314,6 +314,9 @@ def train(
     if held_paths is not None:
         held = np.isin(cells.paths, held_paths)
         pipeline.fit(X[~held], y[~held], clf__X_val=X[held], clf__y_val=y[held])
+        group_of = dict(zip(listing.paths.tolist(), listing.groups.tolist(), strict=True))
+        held_groups = [group_of[path] for path in cells.paths[held].tolist()]
+        held_text = held_out_text(y[held], pipeline.predict(X[held]), held_groups)
     else:
         pipeline.fit(X, y)
     classifier.set_params(verbose=0)  # the bars were this command's
@@ -326,6 +329,8 @@ def train(
     if steps is not None:
         trained = f"{classifier.n_steps_} of {steps} steps"
     out.print(f"Trained {trained}: {figures}")
+    if held_text is not None:
+        out.print(held_text)
     out.print(f"Model: {output}")
 
 
@@ -389,27 +394,3 @@ def report_broken(broken: list, listing: Bunch, on_error: OnError, output: Path)
     report_left_out(broken, listing.skipped, n_images, on_error, f"{table} names all.")
     if on_error is not OnError.skip and max(len(broken), len(listing.skipped)) > N_NAMED:
         save(table, lambda path: write_csv(path, [["file", "error"], *broken, *listing.skipped]))
-
-
-def hold_out(listing: Bunch, fraction: float, seed: int) -> np.ndarray:
-    """Return the rows of about that share of the groups, with every class left to train on."""
-    n_groups = {
-        label: len(set(listing.groups[listing.target == label].tolist()))
-        for label in listing.target_names
-    }
-    rarest = min(n_groups, key=n_groups.__getitem__)
-    n_folds = min(max(2, round(1 / fraction)), n_groups[rarest])
-    require(
-        n_folds >= 2,
-        f"--early-stopping with --groups needs at least two groups of every class; {rarest} has "
-        f"{n_groups[rarest]}. Leave out --early-stopping.",
-    )
-    splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
-    folds = splitter.split(listing.target, listing.target, listing.groups)
-    for train_rows, held in folds:
-        if set(listing.target[train_rows]) == set(listing.target_names):
-            return held
-    raise ValueError(
-        "--early-stopping with --groups: every split by group leaves no images of some class to "
-        "train on. Leave out --early-stopping."
-    )

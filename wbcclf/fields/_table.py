@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from wbcclf._files import some
+from wbcclf._labels import without_spelling
 from wbcclf.fields._statistics import correct, wilson, wilson_ratio
-from wbcclf.inspection._checks import without_spelling
 
 UNCERTAIN = "uncertain"
 

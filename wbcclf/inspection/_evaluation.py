@@ -6,21 +6,31 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import binomtest
-from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 from sklearn.utils import Bunch
 
 from wbcclf._images import _num_samples
-from wbcclf.inspection._checks import check_classifier, check_labels, check_same_classes
+from wbcclf._labels import check_labels, check_same_classes
+from wbcclf.inspection._checks import check_classifier
 from wbcclf.inspection._drawing import check_axes, get_axes
+from wbcclf.model_selection._intervals import check_groups, confusion_by_group
+from wbcclf.model_selection._resamples import Resamples
+from wbcclf.model_selection._scores import SCORES
+
+CONFIDENCE = 0.95
+N_RESAMPLES = 1000
 
 
-def evaluate_predictions(y_true: Any, y_pred: Any) -> Bunch:
+def evaluate_predictions(y_true: Any, y_pred: Any, groups: Any = None) -> Bunch:
     """Return the scores of a classifier's predictions.
 
     Parameters
     ----------
     y_true, y_pred : array-like of shape (n_samples,)
         True and predicted labels: text, or whole numbers.
+    groups : array-like of shape (n_samples,) or None, default=None
+        Which cell each image shows (or which slide or patient), such as the `groups` of
+        :func:`load_image_folder`. Two or more. Give it wherever several images show one cell:
+        their errors come together, and an interval that counts every image is too narrow.
 
     Returns
     -------
@@ -30,9 +40,9 @@ def evaluate_predictions(y_true: Any, y_pred: Any) -> Bunch:
         n_samples : int
         accuracy : float
         accuracy_interval : tuple of 2 floats
-            Wilson's 95% interval (Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953),
-            which counts every image as an independent cell. If several images show the same cell,
-            the true uncertainty is larger.
+            95% interval. Without `groups` it is Wilson's (Wilson 1927,
+            https://doi.org/10.1080/01621459.1927.10502953), which counts every image as an
+            independent cell. With `groups`, it is that of :func:`group_bootstrap`.
         balanced_accuracy : float
             Mean recall of the classes in `y_true`.
         macro_f1 : float
@@ -48,13 +58,29 @@ def evaluate_predictions(y_true: Any, y_pred: Any) -> Bunch:
         confusion : ndarray of shape (n_classes, n_classes), int
             Rows are true, columns predicted.
 
+        and with `groups`
+
+        n_groups : int
+            Independent cells.
+        balanced_accuracy_interval, macro_f1_interval : tuple of 2 floats
+        precision_interval, recall_interval, f1_interval : ndarray of shape (n_classes, 2)
+            95% intervals by group (:func:`group_bootstrap`, which also says where they are NaN).
+        by_group : Bunch
+            The same scores and intervals, but each group counts the same, however many images show
+            it: each image weighs one over the images of its group. The accuracy is then the mean,
+            over the groups, of the share of images that are right: how often one image of a cell
+            is called rightly. (A majority of a cell's images would be right more often, but needs
+            several images of every cell.) `confusion` holds sums of these weights, and `support`
+            counts the groups that show each class.
+
     Raises
     ------
     TypeError
         If `y_true` or `y_pred` is not array-like, such as a model.
     ValueError
         If they are empty, of different lengths, hold anything but labels of one kind (None, NaN,
-        probabilities), or spell a class in two ways (``"Neutrophil"``, ``"neutrophil"``).
+        probabilities), or spell a class in two ways (``"Neutrophil"``, ``"neutrophil"``); or if
+        `groups` has another length, holds None or NaN, or names one group only.
 
     Examples
     --------
@@ -62,6 +88,16 @@ def evaluate_predictions(y_true: Any, y_pred: Any) -> Bunch:
     >>> result = evaluate_predictions(["mono", "mono", "lymph"], ["mono", "lymph", "lymph"])
     >>> round(result.accuracy, 3), round(result.macro_f1, 3), result.confusion.tolist()
     (0.667, 0.667, [[1, 0], [1, 1]])
+
+    Six images of three cells, which tell next to nothing:
+
+    >>> y_true = ["mono"] * 5 + ["lymph"]
+    >>> y_pred = ["mono"] * 4 + ["lymph"] * 2
+    >>> result = evaluate_predictions(y_true, y_pred, groups=[1, 1, 1, 1, 2, 3])
+    >>> round(result.accuracy, 3), round(result.by_group.accuracy, 3), result.n_groups
+    (0.833, 0.667, 3)
+    >>> [round(limit, 2) for limit in result.accuracy_interval]
+    [0.03, 1.0]
     """
     y_true, y_pred = check_labels(y_true, "y_true"), check_labels(y_pred, "y_pred")
     if len(y_true) != len(y_pred):
@@ -72,30 +108,47 @@ def evaluate_predictions(y_true: Any, y_pred: Any) -> Bunch:
     if not len(y_true):
         raise ValueError("y_true is empty: there is nothing to evaluate.")
     check_same_classes(y_true, y_pred, ("y_true", "y_pred"))
-    classes = np.union1d(y_true, y_pred)
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        y_true, y_pred, labels=classes, zero_division=0.0
-    )
-    # Not confusion_matrix, which warns where all images are of one class.
-    confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)
-    np.add.at(confusion, (np.searchsorted(classes, y_true), np.searchsorted(classes, y_pred)), 1)
+    if groups is None:
+        classes, matrices = confusion_by_group(y_true, y_pred, np.zeros(len(y_true), dtype=int))
+        result = _scores(matrices.sum(axis=0))
+        n_right = int(np.count_nonzero(y_true == y_pred))
+        interval = binomtest(n_right, len(y_true)).proportion_ci(CONFIDENCE, method="wilson")
+        result.accuracy_interval = (float(interval.low), float(interval.high))
+    else:
+        classes, matrices = confusion_by_group(y_true, y_pred, check_groups(groups, len(y_true)))
+        result = _with_intervals(matrices, equal=False)
+        result.n_groups = len(matrices)
+        result.by_group = _with_intervals(matrices, equal=True)
+        result.by_group.support = np.count_nonzero(matrices.any(axis=2), axis=0)
+    return Bunch(n_samples=len(y_true), classes=classes, **result)
+
+
+def _scores(confusion: np.ndarray) -> Bunch:
     support = confusion.sum(axis=1)
-    n_right = int(np.count_nonzero(y_true == y_pred))
-    interval = binomtest(n_right, len(y_true)).proportion_ci(method="wilson")
+    scores = {name: score(confusion, support > 0) for name, score in SCORES.items()}
     return Bunch(
-        n_samples=len(y_true),
-        accuracy=float(accuracy_score(y_true, y_pred)),
-        accuracy_interval=(float(interval.low), float(interval.high)),
-        # Not balanced_accuracy_score, which warns where a class is only ever predicted.
-        balanced_accuracy=float(recall[support > 0].mean()),
-        macro_f1=float(f1[support > 0].mean()),
-        classes=classes,
-        precision=precision,
-        recall=recall,
-        f1=f1,
         support=support,
         confusion=confusion,
+        **{name: score if score.ndim else float(score) for name, score in scores.items()},
     )
+
+
+def _with_intervals(matrices: np.ndarray, *, equal: bool) -> Bunch:
+    """Return scores and their intervals from the confusion matrix of each group.
+
+    Parameters
+    ----------
+    matrices : ndarray of shape (n_groups, n_classes, n_classes), int
+    equal : bool
+        Whether each group counts the same, not each image.
+    """
+    resamples = Resamples(matrices, N_RESAMPLES, 0, equal=equal)
+    result = _scores(resamples.total)
+    for name in SCORES:
+        limits = np.stack(resamples.interval(name, CONFIDENCE), axis=-1)
+        is_one = limits.ndim == 1
+        result[f"{name}_interval"] = tuple(limits.tolist()) if is_one else limits
+    return result
 
 
 class EvaluationDisplay:
