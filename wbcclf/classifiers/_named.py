@@ -64,11 +64,11 @@ class SimpleCNNClassifier(CNNClassifier):
 class CompactCNNClassifier(CNNClassifier):
     """A compact network with weights that come with the package.
 
-    The first five stages of EfficientNet-Lite0 (Tan and Le 2019, https://arxiv.org/abs/1905.11946),
-    then average pooling and a linear layer; 0.7 million weights. It starts from weights that were
+    The stages of EfficientNet-Lite0 (Tan and Le 2019, https://arxiv.org/abs/1905.11946), then
+    average pooling and a linear layer; 3.0 million weights. It starts from weights that were
     trained on cells of three laboratories, which need no download: give them pictures that
-    ``CellCropper("cell", background="normalise", stain="normalise")`` has cut. Parameters,
-    attributes and methods are those of :class:`CNNClassifier`, without `backbone`.
+    ``CellCropper("nucleus", background="normalise")`` has cut. Parameters, attributes and methods
+    are those of :class:`CNNClassifier`, without `backbone`.
 
     Examples
     --------
