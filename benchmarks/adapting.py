@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from other_laboratory import COMPACT, NAMES, ONE_CELL, laboratory
+from other_laboratory import COMPACT, NAMES, laboratory
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import recall_score
 from sklearn.pipeline import make_pipeline
@@ -43,7 +43,7 @@ def cells_of(name, cache):
     paths, target, cells = laboratory(name)
     _, once = np.unique(cells, return_index=True)
     once = np.random.RandomState(1).permutation(once)[:MOST_CELLS]
-    loader = ImageLoader(COMPACT["size"], crop=ONE_CELL, memory=cache)
+    loader = ImageLoader(COMPACT["size"], crop=COMPACT["crop"], memory=cache)
     return loader.transform(paths[once]), target[once]
 
 

@@ -49,7 +49,7 @@ from wbcclf._model_file import open_model_file, write_model_file
 from wbcclf.classifiers.data._batches import ImageData
 from wbcclf.classifiers.training._describing import describe_training
 
-SIZE, STEPS, SEEDS = 96, 3000, range(5)
+SIZE, STEPS, SEEDS = 96, 2000, range(5)
 SHARES = {"PBC": 1 / 2, "BCCD": 1 / 4, "BCISC": 1 / 4}  # of the photographs
 N_DRAWN = 6000  # cells; they are shown as often as makes a quarter of all pictures
 OPTIONS = {
