@@ -66,7 +66,7 @@ def held_out(seen, trained):
 
     def find():
         paths = sorted((trained / "train").rglob("*.png"))
-        cropper = wbcclf.CellCropper("cell", background="normalise", stain="normalise")
+        cropper = wbcclf.CellCropper("nucleus", background="normalise")
         images = wbcclf.ImageLoader(image_size=32, crop=cropper).transform(paths)
         held = {image.tobytes() for image in seen["X_val"]}
         assert held.isdisjoint(image.tobytes() for image in seen["train"])

@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 import wbcclf
-from wbcclf.cli import _defaults
 
 # In the shell it is a line on stderr; tests make errors of warnings.
 pytestmark = pytest.mark.filterwarnings("always:No white cell was found:UserWarning")
@@ -56,7 +55,7 @@ def test_the_model_cuts_as_it_did_in_training(cutting, call, read_csv, tmp_path)
     assert [row["file"] for row in rows] == [path.name for path in paths]
     written = np.array([[row["lymphocyte"], row["neutrophil"]] for row in rows], dtype=float)
     np.testing.assert_allclose(written, expected, atol=5.1e-7)
-    cropper = wbcclf.CellCropper(background="normalise", stain="normalise", image_size=24)
+    cropper = wbcclf.CellCropper(background="normalise", image_size=24)
     images, found = cropper.crop_pictures([Image.open(path) for path in paths])
     np.testing.assert_array_equal(model["classifier"].predict_proba(images), expected)
     says = "no white cell found; the central square was used"
@@ -80,14 +79,14 @@ def test_evaluate_cuts_too_and_lists_where_there_is_no_cell(cutting, call, tmp_p
 @pytest.mark.parametrize(
     ("given", "scale"),
     [
-        ((), "cell"),
+        ((), "nucleus"),
+        (("--weights", "random"), "cell"),
         (("--crop", "red-cell"), "red cell"),
         (("--crop", "none"), None),
         (("--crop", "nucleus"), "nucleus"),
     ],
 )
 def test_what_is_cut_is_what_was_asked_for(given, scale, trained, call, read_csv, tmp_path):
-    assert _defaults.CROP == "cell"
     output = tmp_path / "m.wbcclf"
     arguments = ("train", trained / "train", "-o", output, "--image-size", 32, "--epochs", 1)
     code, _, err = call(*arguments, *given)

@@ -5,6 +5,8 @@ from __future__ import annotations
 BACKBONE = "compact_cnn"  # from its own weights: docs/other-laboratories.md
 IMAGE_SIZE = 96
 CROP = "cell"  # the best mean over three data sets: docs/cells.md
+# The weights of the package were trained on such squares; other laboratories: see there.
+CROP_WITH_PACKAGED_WEIGHTS, PACKAGED_WEIGHTS = "nucleus", "blood-cells"
 AUGMENT = "full"  # at this length the best mean over three data sets: docs/training.md
 LR = 3e-3
 LR_WITH_WEIGHTS = 3e-4  # pretrained features are easily unlearnt

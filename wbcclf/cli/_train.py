@@ -128,9 +128,10 @@ def train(
     crop: Annotated[
         Crop | None,
         _option(
-            _defaults.CROP,
+            f"{_defaults.CROP_WITH_PACKAGED_WEIGHTS} with the weights that come with the package, "
+            f"else {_defaults.CROP}",
             "Cut a square around the white cell of every picture, and give all pictures the same "
-            "light and stain. cell: the square is one and a half diameters of the white cell wide. "
+            "light. cell: the square is one and a half diameters of the white cell wide. "
             "nucleus: three diameters of its nucleus. red-cell: three diameters of the red cells "
             "around it, so large white cells look larger than small ones. none: whole pictures as "
             "they are. The model also cuts the pictures that it is given later.",
@@ -261,7 +262,7 @@ def train(
     if recipe is None:
         pipeline = make_pipeline(backbone, augment, balance, seed, given)
         image_size = image_size or _defaults.IMAGE_SIZE
-        crop = crop or Crop(_defaults.CROP)
+        crop = crop or default_crop(pipeline[-1])
     else:
         fixed = {"--backbone": backbone, "--augment": augment, "--balance": balance}
         clash = [option for option, value in fixed.items() if value is not None]
@@ -278,7 +279,7 @@ def train(
     cropper = None
     if crop not in (None, Crop.none):
         scale = crop.value.replace("-", " ")
-        cropper = wbcclf.CellCropper(scale, background="normalise", stain="normalise")
+        cropper = wbcclf.CellCropper(scale, background="normalise")
     loader = wbcclf.ImageLoader(image_size, crop=cropper)
     classifier = pipeline[-1]
     out.print(start_text(classifier))
@@ -343,6 +344,13 @@ def start_text(classifier: wbcclf.CNNClassifier) -> str:
         f"Network: {settings.backbone.name}, from the weights {str(settings.weights)!r} "
         "(--weights random: without them)"
     )
+
+
+def default_crop(classifier: wbcclf.CNNClassifier) -> Crop:
+    """Return what a training cuts: what its weights were trained on."""
+    if Settings.of(classifier).weights == _defaults.PACKAGED_WEIGHTS:
+        return Crop(_defaults.CROP_WITH_PACKAGED_WEIGHTS)
+    return Crop(_defaults.CROP)
 
 
 def default_steps(n_images: int, batch_size: int, is_random: bool) -> int:
