@@ -14,6 +14,7 @@ from wbcclf._parameters import Each, Machine
 from wbcclf._store import MEMORY_CONSTRAINT
 from wbcclf.datasets._cropping import CROP_CONSTRAINT
 from wbcclf.datasets._decode import MAX_PIXELS
+from wbcclf.datasets._paths_or_images import check_paths_or_images
 from wbcclf.datasets._reading import check_reading, read_images, stretch_images
 
 __all__ = ["ImageLoader"]
@@ -141,7 +142,7 @@ class ImageLoader(TransformerMixin, BaseEstimator):
             If `X` holds neither paths nor images of uint8.
         """
         self._check_parameters()
-        _check_input(X)
+        check_paths_or_images(X)
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -172,7 +173,7 @@ class ImageLoader(TransformerMixin, BaseEstimator):
         """
         self._validate_params()
         image_size = self._check_parameters()
-        paths, images = _check_input(X)
+        paths, images = check_paths_or_images(X)
         if images:
             return stretch_images(
                 images,
@@ -219,64 +220,3 @@ class ImageLoader(TransformerMixin, BaseEstimator):
         tags.input_tags.two_d_array = False
         tags.requires_fit = False
         return tags
-
-
-def _check_input(X: Any) -> tuple[list[str] | None, list[np.ndarray] | None]:
-    """Return `X` as a list of paths or as a list of images, and None for the other."""
-    if isinstance(X, (str, bytes, os.PathLike)):
-        raise TypeError(f"X must be an array of paths, got a single one: {X!r}. Give [path].")
-    if hasattr(X, "toarray"):
-        raise TypeError(
-            "X must be an array of paths, got a sparse matrix; sparse is not supported."
-        )
-    if not hasattr(X, "shape"):
-        X = list(X)
-        if X and np.ndim(X[0]) >= 2:
-            return None, _check_images(X)
-        X = np.array(X, dtype=object)  # a list of numbers and paths must not become text
-    array = np.asarray(X)
-    if array.ndim >= 3 or (array.dtype == object and len(array) and np.ndim(array[0]) >= 2):
-        return None, _check_images(array)
-    if array.size and array.dtype.kind in "buifc":
-        raise TypeError(
-            "X must hold paths of image files, or images (n_samples, height, width, 1 or 3), got "
-            f"numbers: shape {array.shape}, dtype {array.dtype}."
-        )
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
-    if array.ndim != 1:
-        raise ValueError(
-            f"X must be paths of shape (n_samples,) or (n_samples, 1), got {array.shape}."
-        )
-    for index, path in enumerate(array):
-        if not isinstance(path, (str, os.PathLike)):
-            raise TypeError(f"X[{index}] must be a path, got {path!r} ({type(path).__name__}).")
-    return [os.fspath(path) for path in array], None
-
-
-def _check_images(X: Any) -> list[np.ndarray]:
-    images = [np.asarray(image) for image in X]
-    for index, image in enumerate(images):
-        if image.ndim != 3 or image.shape[2] not in (1, 3) or 0 in image.shape:
-            raise ValueError(
-                f"X[{index}] must be an image (height, width, 1 or 3), got an array of shape "
-                f"{image.shape}. {_advice(image.shape)}"
-            )
-        if image.dtype != np.uint8:
-            raise TypeError(
-                f"X[{index}] must be uint8 (0-255), like the images of files, got {image.dtype}. "
-                "Give X.astype(np.uint8) if its values are 0 to 255, (255 * X).round()"
-                ".astype(np.uint8) if they are 0 to 1, (X // 257).astype(np.uint8) if they are "
-                "0 to 65535."
-            )
-    return images
-
-
-def _advice(shape: tuple[int, ...]) -> str:
-    if len(shape) == 2 and shape[1] in (1, 3):
-        return "Give a single image as X[None]."
-    if len(shape) == 2:
-        return "Give grey images without a channel axis as X[..., None]."
-    if len(shape) == 3 and shape[0] in (1, 3) and shape[2] not in (1, 3):
-        return "Channels come last: give np.moveaxis(X, 1, -1)."
-    return "Convert it to RGB or grey."
