@@ -87,6 +87,10 @@ def train(n_pictures, is_changed=False):
     found, seconds = timed(images)
     print(f"{len(paths)} pictures, {len(found.links)} links, {seconds:.0f} s")
     print_pairs(cells[certain], found.groups[certain])
+    for group in np.unique(found.groups[certain]):
+        counts = Counter(cells[certain & (found.groups == group)].tolist())
+        if len(counts) > 1:
+            print("in one group:", ", ".join(f"{n} of cell {cell}" for cell, n in counts.items()))
 
 
 def timed(images):

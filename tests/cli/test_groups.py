@@ -7,7 +7,9 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from wbcclf import make_blood_cells
 from wbcclf.cli._held_out import held_out_text
 from wbcclf.inspection import evaluate_predictions
 
@@ -36,6 +38,33 @@ def evaluate(trained, tmp_path, call):
         return out, json.loads(output.read_text())
 
     return evaluate
+
+
+def test_auto_finds_the_cells_in_the_images(trained, tmp_path, call, seen):
+    cells = make_blood_cells(8, classes=2, image_size=160, random_state=4)
+    for number, (image, label) in enumerate(zip(cells.images, cells.target, strict=True)):
+        (tmp_path / "test" / label).mkdir(parents=True, exist_ok=True)
+        for turns in range(3):
+            picture = Image.fromarray(np.rot90(image, turns))
+            picture.save(tmp_path / "test" / label / f"{number}-{turns}.png")
+    images, output = tmp_path / "test", tmp_path / "figures.json"
+    code, out, err = call(
+        *("evaluate", trained / "m.wbcclf", images, "--groups", "auto", "-o", output)
+    )
+    assert code == 0, err
+    assert out.startswith(
+        "24 images show 8 cells, as far as --groups auto can tell.\nIndependent c"
+    )
+    assert json.loads(output.read_text())["n_groups"] == 8
+    training = ("train", images, "-o", tmp_path / "m", "--early-stopping", "--groups", "auto")
+    code, out, err = call(*training, *("--image-size", 32, "--epochs", 1))
+    assert code == 0, err
+    assert "24 images show 8 cells" in out
+    assert len(seen["X_val"]) == 3
+    code, _, err = call(
+        "evaluate", trained / "m.wbcclf", images, *("--groups", "auto"), *("--group-column", "cell")
+    )
+    assert code == 2 and "--groups auto reads none" in err
 
 
 def test_intervals_are_by_cell(evaluate, groups):

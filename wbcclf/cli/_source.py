@@ -13,9 +13,11 @@ import typer
 from sklearn.utils import Bunch
 
 import wbcclf
+from wbcclf.cli._console import out
 from wbcclf.cli._output import require
 from wbcclf.datasets._rows import list_rows
 from wbcclf.datasets._tables import assign_groups
+from wbcclf.model_selection import find_image_groups
 
 LabelledImages = Annotated[
     Path,
@@ -59,6 +61,9 @@ Root = Annotated[
 ]
 
 
+AUTO = "auto"  # of --groups: found in the images
+
+
 @dataclass(frozen=True)
 class Source:
     """Images, as the options of a command describe them: labelled ones, where it needs labels."""
@@ -73,6 +78,10 @@ class Source:
 
     def __post_init__(self) -> None:
         """Fail where there are no images, and on options that do not go together."""
+        require(
+            self.groups != AUTO or self.group_column is None,
+            "--group-column names a column of a file, and --groups auto reads none.",
+        )
         require(self.path.exists(), f"IMAGES: {self.path} does not exist.")
         require(
             self.path.is_dir() or self._is_table(),
@@ -102,7 +111,16 @@ class Source:
             missing : list of (path, reason)
                 Rows of the CSV file without an image.
         """
-        return self._list_table() if self._is_table() else self._list_folder()
+        listing = self._list_table() if self._is_table() else self._list_folder()
+        if self.groups == AUTO:
+            # A broken file is a group of its own, until it is read.
+            found = find_image_groups(listing.paths, on_error="skip", verbose=1)
+            listing.groups = found.groups
+            out.print(
+                f"{len(listing.paths)} images show {found.n_groups} cells, as far as --groups auto "
+                "can tell."
+            )
+        return listing
 
     def load(self, loader: wbcclf.ImageLoader) -> Bunch:
         """Return the images that can be read, cut and stretched as a loader does."""
@@ -136,6 +154,8 @@ class Source:
 
     def _groups(self) -> str | tuple[str, str, str] | None:
         """Return `groups` as the loaders take them."""
+        if self.groups == AUTO:
+            return None
         if self.groups is None or self.group_column is None:
             return self.groups
         return self.groups, "path", self.group_column
@@ -164,7 +184,7 @@ class Source:
                 f"{self.path} has no column label, class or the like: name it with --label-column."
             )
         groups: Sequence[str] | np.ndarray | None = rows.groups
-        if self.groups is not None:
+        if self.groups not in (None, AUTO):
             root = self.path.parent if self.root is None else self.root
             below = [Path(os.path.relpath(path, root)).parts for path in rows.paths]
             groups = assign_groups(self._groups(), root, below)

@@ -198,10 +198,11 @@ def train(
     groups: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE|PATTERN",
+            metavar="FILE|PATTERN|auto",
             help="Which images show the same cell or patient: a CSV file with columns path and "
-            "group, or a regular expression on the path. Early stopping, also in a recipe, then "
-            "never watches a cell that is trained on.",
+            "group, or a regular expression on the path. auto finds out from the images which "
+            "show the same cell, in a minute or so for a thousand. Early stopping, also in a "
+            "recipe, then never watches a cell that is trained on.",
         ),
     ] = None,
     group_column: GroupColumn = None,

@@ -19,44 +19,53 @@ N_NEAREST = 12  # candidates of a picture as it is, and as many of it mirrored
 BLOCK = 1024  # pictures that are compared with all at a time
 
 
-def find_candidates(
-    pictures: Sequence[Keypoints], random_state: np.random.RandomState
-) -> np.ndarray:
-    """Return pairs of pictures that look alike.
+class Candidates:
+    """Which pictures look alike.
 
     Each picture becomes a vector of locally aggregated descriptors (VLAD; Jégou et al. 2010,
     https://doi.org/10.1109/CVPR.2010.5540039): for every word, what the descriptions nearest to it
-    differ from it on average. Then the nearest vectors of every one are looked up, one by one:
-    for tens of thousands of pictures products of matrices take less time than the points did.
-
-    Returns
-    -------
-    ndarray of shape (n_pairs, 3), int
-        Rows of both pictures, the lower first, and 1 if one of them is mirrored. Sorted.
+    differ from it on average.
     """
-    summaries, mirrored = _summarise(pictures, random_state)
-    has_points = np.array([len(picture.points) > 0 for picture in pictures])
-    rows = np.flatnonzero(has_points)
-    n_nearest = min(N_NEAREST, len(rows) - 1)
-    if n_nearest < 1:
-        return np.empty((0, 3), np.intp)
-    keys = []
-    for start in range(0, len(rows), BLOCK):
-        asked = rows[start : start + BLOCK]
-        for is_other, others in ((0, summaries), (1, mirrored)):
-            likeness = summaries[asked] @ others[rows].T
-            # With itself: its mirror image is another picture only if it is there, too.
-            likeness[np.arange(len(asked)), start + np.arange(len(asked))] = -np.inf
-            nearest = np.argpartition(-likeness, n_nearest - 1, axis=1)[:, :n_nearest]
-            one, other = np.repeat(asked, n_nearest), rows[nearest.ravel()]
-            # One number for each pair, so that equal ones are found fast.
-            low, high = np.minimum(one, other), np.maximum(one, other)
-            keys.append((low * len(pictures) + high) * 2 + is_other)
-    pairs, is_mirrored = np.divmod(np.unique(np.concatenate(keys)), 2)
-    return np.column_stack([*np.divmod(pairs, len(pictures)), is_mirrored])
+
+    def __init__(self, pictures: Sequence[Keypoints], random_state: np.random.RandomState) -> None:
+        self.summaries, self.mirrored = summarise(pictures, random_state)
+        self.rows = np.flatnonzero([len(picture.points) > 0 for picture in pictures])
+
+    def find(self, groups: np.ndarray) -> np.ndarray:
+        """Return for every picture those of other groups that look most like it.
+
+        All are looked through: for tens of thousands of pictures products of matrices take less
+        time than the points did.
+
+        Parameters
+        ----------
+        groups : ndarray of shape (n_pictures,), int
+
+        Returns
+        -------
+        ndarray of shape (n_pairs, 3), int
+            Rows of both pictures, the lower first, and 1 if one of them is mirrored. Sorted.
+        """
+        rows, n_pictures = self.rows, len(groups)
+        n_nearest = min(N_NEAREST, len(rows) - 1)
+        keys = [np.empty(0, np.intp)]
+        for start in range(0, len(rows) if n_nearest > 0 else 0, BLOCK):
+            asked = rows[start : start + BLOCK]
+            is_own = groups[asked][:, None] == groups[rows]
+            for flag, others in ((0, self.summaries), (1, self.mirrored)):
+                likeness = self.summaries[asked] @ others[rows].T
+                likeness[is_own] = -np.inf
+                nearest = np.argpartition(-likeness, n_nearest - 1, axis=1)[:, :n_nearest]
+                is_other = ~np.take_along_axis(is_own, nearest, axis=1).ravel()
+                one, other = np.repeat(asked, n_nearest)[is_other], rows[nearest.ravel()[is_other]]
+                # One number for each pair, so that equal ones are found fast.
+                low, high = np.minimum(one, other), np.maximum(one, other)
+                keys.append((low * n_pictures + high) * 2 + flag)
+        pairs, is_mirrored = np.divmod(np.unique(np.concatenate(keys)), 2)
+        return np.column_stack([*np.divmod(pairs, n_pictures), is_mirrored])
 
 
-def _summarise(
+def summarise(
     pictures: Sequence[Keypoints], random_state: np.random.RandomState
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return vectors (n_pictures, n) of length 1, float32, of the pictures and mirrored ones."""

@@ -15,7 +15,7 @@ from wbcclf.datasets._decode import DIGEST_BYTES, read_image
 from wbcclf.datasets._paths_or_images import check_paths_or_images
 from wbcclf.datasets._reading import ON_ERROR, report_failures
 from wbcclf.exceptions import ImageReadError
-from wbcclf.model_selection._candidates import find_candidates
+from wbcclf.model_selection._candidates import Candidates
 from wbcclf.model_selection._chance import chance_counts, group_by, link
 from wbcclf.model_selection._keypoints import Keypoints, find_keypoints
 from wbcclf.model_selection._registration import count_agreeing
@@ -126,26 +126,25 @@ def find_image_groups(
     # Of pictures that are the same to the last byte, only the first is compared.
     _, first, same_as = np.unique(seen.digests, return_index=True, return_inverse=True)
     keypoints = [seen.keypoints[row] for row in first]
-    candidates = find_candidates(keypoints, random_state)
+    comparison = _Comparison(keypoints, n_jobs, verbose)
+    candidates = Candidates(keypoints, random_state)
     n_random = min(N_RANDOM, len(first) ** 2)
     others = random_state.randint(len(first), size=(n_random, 2))
     others = np.column_stack([others, random_state.randint(2, size=n_random)])
-    tried = np.concatenate([candidates, others[others[:, 0] != others[:, 1]]])
-    agreeing = np.zeros(len(tried), np.intp)
-
-    def compare(index: int) -> None:
-        one, other, is_mirrored = tried[index]
-        picture = keypoints[other].mirrored() if is_mirrored else keypoints[other]
-        agreeing[index] = count_agreeing(keypoints[one], picture)
-
-    run_in_threads(compare, len(tried), n_jobs, verbose)
-    agreeing, by_chance = np.split(agreeing, [len(candidates)])
-    chosen, certainty = link(
-        candidates[:, :2], agreeing, chance_counts(agreeing, by_chance), len(first)
-    )
+    by_chance = comparison.of(others[others[:, 0] != others[:, 1]])
+    tried = candidates.find(np.arange(len(first)))
+    agreeing = comparison.of(tried)
+    # Many copies of a picture have no room among their nearest for other pictures of the cell, such
+    # as one of a field that overlaps. So they are looked for once more, outside the groups.
+    chosen, _ = link(tried[:, :2], agreeing, chance_counts(agreeing, by_chance), len(first))
+    more = candidates.find(group_by(tried[chosen, :2], len(first)))
+    is_new = ~np.isin(_numbers(more), _numbers(tried))
+    tried = np.concatenate([tried, more[is_new]])
+    agreeing = np.concatenate([agreeing, comparison.of(more[is_new])])
+    chosen, certainty = link(tried[:, :2], agreeing, chance_counts(agreeing, by_chance), len(first))
     copies = np.flatnonzero(first[same_as] != np.arange(n_images))
     same = np.column_stack([first[same_as[copies]], copies])
-    links = np.concatenate([first[candidates[chosen, :2]], same])
+    links = np.concatenate([first[tried[chosen, :2]], same])
     groups = group_by(links, n_images)
     return Bunch(
         groups=groups,
@@ -155,6 +154,31 @@ def find_image_groups(
         agreeing=np.concatenate([agreeing[chosen], np.full(len(same), -1)]),
         skipped=skipped,
     )
+
+
+def _numbers(pairs: np.ndarray) -> np.ndarray:
+    """Return one number for each pair, the same for the same."""
+    return (pairs[:, 0] << 32) + (pairs[:, 1] << 1) + pairs[:, 2]
+
+
+class _Comparison:
+    """Counts agreeing points of pairs of pictures."""
+
+    def __init__(self, keypoints: list[Keypoints], n_jobs: int | None, verbose: int) -> None:
+        self.keypoints, self.n_jobs, self.verbose = keypoints, n_jobs, verbose
+
+    def of(self, pairs: np.ndarray) -> np.ndarray:
+        """Return the counts (n_pairs,) of pairs (n_pairs, 3): two rows, and if one is mirrored."""
+        agreeing = np.zeros(len(pairs), np.intp)
+
+        def compare(index: int) -> None:
+            one, other, is_mirrored = pairs[index]
+            second = self.keypoints[other]
+            second = second.mirrored() if is_mirrored else second
+            agreeing[index] = count_agreeing(self.keypoints[one], second)
+
+        run_in_threads(compare, len(pairs), self.n_jobs, self.verbose)
+        return agreeing
 
 
 class _Seen:
