@@ -7,7 +7,7 @@ and: python benchmarks/pretrain.py start MODEL CACHE
 `train` fits `compact_cnn`, from ImageNet's weights of EfficientNet-Lite0, to eight classes of three
 laboratories whose pictures are openly licensed, and of drawn cells: four fifths of PBC, BCCD (the
 photographs behind blood-cells/TRAIN, but none of a cell that TEST shows, too), and BCISC; a quarter
-is drawn. A tenth of PBC, of BCCD's cells and of BCISC's is not trained on: it tells how familiar
+is drawn. It is trained in two cycles, each of which starts with a new head. A tenth of PBC, of BCCD's cells and of BCISC's is not trained on: it tells how familiar
 pictures are, and which calls are certain. It saves its state in CACHE after every epoch: killed,
 the same command goes on. It writes the weights in half precision.
 
@@ -49,7 +49,8 @@ from wbcclf._model_file import open_model_file, write_model_file
 from wbcclf.classifiers.data._batches import ImageData
 from wbcclf.classifiers.training._describing import describe_training
 
-SIZE, STEPS, SEEDS = 96, 2000, range(5)
+SIZE, SEEDS = 96, range(5)
+CYCLES = ((2000, 1e-3), (1200, 5e-4))  # steps, and the highest learning rate
 SHARES = {"PBC": 1 / 2, "BCCD": 1 / 4, "BCISC": 1 / 4}  # of the photographs
 N_DRAWN = 6000  # cells; they are shown as often as makes a quarter of all pictures
 OPTIONS = {
@@ -126,23 +127,30 @@ def drawn_cells(n_pictures, cache):
         return kept["images"][rows], kept["target"][rows]
 
 
-def train(model, cache, steps):
+def train(model, cache):
     (paths, target), (held, held_target) = pictures()
     loader = ImageLoader(SIZE, crop=NUCLEUS, memory=cache)
-    classifier = CNNClassifier(
-        **OPTIONS,
-        weights=LITE0,
-        lr=1e-3,
-        max_steps=steps,
-        checkpoint_dir=cache / "checkpoints",
-        random_state=0,
-    )
     start = time.perf_counter()
     photographs, held = loader.transform(paths), loader.transform(held)
     drawn, drawn_target = drawn_cells(len(paths) // 3, cache)
     images = np.concatenate([photographs, drawn])
     print(f"{len(images)} pictures, {time.perf_counter() - start:.0f} s", flush=True)
-    classifier.fit(images, np.concatenate([target, drawn_target]), X_val=held, y_val=held_target)
+    weights = LITE0
+    for cycle, (steps, lr) in enumerate(CYCLES, start=1):
+        classifier = CNNClassifier(
+            **OPTIONS,
+            weights=weights,
+            lr=lr,
+            max_steps=steps,
+            checkpoint_dir=cache / f"cycle{cycle}",
+            random_state=0,
+        )
+        classifier.fit(
+            images, np.concatenate([target, drawn_target]), X_val=held, y_val=held_target
+        )
+        weights = cache / f"cycle{cycle}.wbcclf"
+        save_model(classifier, weights)
+        print(f"cycle {cycle}: {time.perf_counter() - start:.0f} s, {classifier.history_[-1]}")
     # Drawn cells are of any laboratory: what is familiar is described by the photographs alone.
     described = tuple(
         ImageData(X, np.searchsorted(classifier.classes_, y))
@@ -152,7 +160,6 @@ def train(model, cache, steps):
     once = np.sort(once)
     n_seen = 30 * len(once)  # as many as are described at most
     classifier._description = describe_training(classifier.net_, described, described, once, n_seen)
-    print(f"trained for {time.perf_counter() - start:.0f} s, {classifier.history_[-1]}")
     # What a clone of it is trained with: not thousands of steps, and from these weights.
     classifier.set_params(
         max_steps=None,
@@ -290,10 +297,9 @@ if __name__ == "__main__":
     parser.add_argument("command", choices=["train", "score", "start"])
     parser.add_argument("model", type=Path)
     parser.add_argument("cache", type=Path, help="folder for cut pictures and states of training")
-    parser.add_argument("--steps", type=int, default=STEPS)
     arguments = parser.parse_args()
     if arguments.command == "train":
-        train(arguments.model, arguments.cache, arguments.steps)
+        train(arguments.model, arguments.cache)
     elif arguments.command == "score":
         score(arguments.model, arguments.cache)
     else:
