@@ -7,9 +7,10 @@ and: python benchmarks/pretrain.py start MODEL CACHE
 `train` fits `compact_cnn`, from ImageNet's weights of EfficientNet-Lite0, to eight classes of three
 laboratories whose pictures are openly licensed, and of drawn cells: four fifths of PBC, BCCD (the
 photographs behind blood-cells/TRAIN, but none of a cell that TEST shows, too), and BCISC; a quarter
-is drawn. It is trained in two cycles, each of which starts with a new head. A tenth of PBC, of BCCD's cells and of BCISC's is not trained on: it tells how familiar
-pictures are, and which calls are certain. It saves its state in CACHE after every epoch: killed,
-the same command goes on. It writes the weights in half precision.
+is drawn. It is trained in two cycles, each of which starts with a new head. A tenth of PBC, of
+BCCD's cells and of BCISC's is not trained on: it tells how familiar pictures are, and which calls
+are certain. It saves its state in CACHE after every epoch: killed, the same command goes on. It
+writes the weights in half precision.
 
 `score` classifies what it has never seen: the rest of PBC, the cells of TEST, and a fourth
 laboratory, Raabin. `start` compares it as the start of other trainings with ImageNet's weights and
