@@ -287,15 +287,15 @@ def test_nothing_else_raises_it(home):
 
 
 def test_images_of_no_cells_among_those_of_home_raise_it(home):
-    noise = np.random.RandomState(0).randint(256, size=(20, 32, 32, 3)).astype(np.uint8)
-    with pytest.warns(UnfamiliarImagesWarning, match=r"2\d of these 60 images do not look like"):
-        home.predict(np.concatenate([noise, NEW.images[:40]]))
+    noise = np.random.RandomState(0).randint(256, size=(40, 32, 32, 3)).astype(np.uint8)
+    with pytest.warns(UnfamiliarImagesWarning, match=r"4\d of these 60 images do not look like"):
+        home.predict(np.concatenate([noise, NEW.images[:20]]))
 
 
 def test_the_tests_are_of_the_mean_and_of_strange_ones():
-    half = np.repeat([0.0, 0.5], [6, 14])
-    assert "6 of these 20 cells" in _prediction.unfamiliar(half, what="cells")
-    assert _prediction.unfamiliar(np.repeat([0.0, 0.5], [5, 15])) is None
+    half = np.repeat([0.0, 0.5], [11, 9])
+    assert "11 of these 20 cells" in _prediction.unfamiliar(half, what="cells")
+    assert _prediction.unfamiliar(np.repeat([0.0, 0.5], [10, 10])) is None
     assert _prediction.unfamiliar(np.full(20, 0.09)) is not None
     assert _prediction.unfamiliar(np.full(20, 0.11)) is None
     assert _prediction.unfamiliar(np.zeros(19)) is None

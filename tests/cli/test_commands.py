@@ -88,7 +88,7 @@ def test_unequal_classes_are_balanced_as_asked(
 
 @pytest.mark.parametrize(
     ("given", "n_held"),
-    [(("--early-stopping",), 6), (("--recipe", "field-cnn", "--crop", "cell"), 12)],
+    [(("--early-stopping",), 6), (("--recipe", "field-cnn", "--crop", "nucleus"), 12)],
 )
 def test_groups_are_held_out_whole(given, n_held, trained, tmp_path, seen, held_out, call):
     code, out, err = call(

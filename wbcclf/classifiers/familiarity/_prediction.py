@@ -12,7 +12,9 @@ from wbcclf.exceptions import UnfamiliarImagesWarning
 
 UNCERTAIN = "uncertain"
 _UNCERTAIN_NUMBER = -1
-MANY_STRANGE = 1 / 4  # of a batch; at home one image in a hundred is strange
+# Of a batch. At home one image in a hundred is strange; one in four where a model was trained on
+# several images of each of a few cells, since it compares new cells with those.
+MANY_STRANGE = 1 / 2
 
 
 @dataclass(frozen=True, eq=False)
