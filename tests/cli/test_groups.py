@@ -53,13 +53,13 @@ def test_auto_finds_the_cells_in_the_images(trained, tmp_path, call, seen):
     )
     assert code == 0, err
     assert out.startswith(
-        "24 images show 8 cells, as far as --groups auto can tell.\nIndependent c"
+        "--groups auto put 24 images in 8 groups: one cell, or one field, each.\nIndependent c"
     )
     assert json.loads(output.read_text())["n_groups"] == 8
     training = ("train", images, "-o", tmp_path / "m", "--early-stopping", "--groups", "auto")
     code, out, err = call(*training, *("--image-size", 32, "--epochs", 1))
     assert code == 0, err
-    assert "24 images show 8 cells" in out
+    assert "24 images in 8 groups" in out
     assert len(seen["X_val"]) == 6  # of two cells: one of four is held out, of each class
     code, _, err = call(
         "evaluate", trained / "m.wbcclf", images, *("--groups", "auto"), *("--group-column", "cell")

@@ -87,7 +87,7 @@ def test_rejection_leaves_cells_uncertain(model, tmp_path, call, read_csv):
 
 def test_a_bound_is_not_promised_elsewhere(model, tmp_path, call):
     arguments = "predict", model / "m.wbcclf", model / "dark", "-o", tmp_path / "out.csv"
-    bound = "That at most 15% of the calls are wrong does not hold for them."
+    bound = "The bound of 15% wrong calls does not hold for them."
     assert bound in call(*arguments, "--reject", 0.15)[2]
     assert bound not in call(*arguments)[2]
 

@@ -84,8 +84,8 @@ def evaluate(
         typer.Option(
             metavar="FILE|PATTERN|auto",
             help="Which images show the same cell: a CSV file with columns path and group (or "
-            "cell_id), or a regular expression on the path. auto finds out from the images, in a "
-            "minute or so for a thousand. All intervals are then by cell, and "
+            "cell_id), or a regular expression on the path. auto finds out from the images, in "
+            "about half a minute for a thousand. All intervals are then by cell, and "
             "the scores are also printed with every cell counting the same. Without it, intervals "
             "are too narrow if several images show one cell.",
         ),

@@ -117,8 +117,8 @@ class Source:
             found = find_image_groups(listing.paths, on_error="skip", verbose=1)
             listing.groups = found.groups
             out.print(
-                f"{len(listing.paths)} images show {found.n_groups} cells, as far as --groups auto "
-                "can tell."
+                f"--groups auto put {len(listing.paths)} images in {found.n_groups} groups: one "
+                "cell, or one field, each."
             )
         return listing
 

@@ -201,7 +201,7 @@ def train(
             metavar="FILE|PATTERN|auto",
             help="Which images show the same cell or patient: a CSV file with columns path and "
             "group, or a regular expression on the path. auto finds out from the images which "
-            "show the same cell, in a minute or so for a thousand. Early stopping, also in a "
+            "show the same cell, in about half a minute for a thousand. Early stopping, also in a "
             "recipe, then never watches a cell that is trained on.",
         ),
     ] = None,

@@ -23,7 +23,8 @@ import numpy as np
 import simplejpeg
 from scipy.special import ndtr
 
-# The ranges at strength 1: as wide as a cell's class can still be seen, fitted to no data set.
+# The ranges at strength 1: as wide as a cell's class can still be seen. They were chosen by eye,
+# and widened once after a trial on Raabin (docs/other-laboratories.md).
 CONCENTRATION = np.log(1.8)  # of all dyes: factors of 1 / 1.8 to 1.8
 DYES = np.log(1.4)  # of the density in each channel
 MIXING = 0.3  # share of each channel's density that comes from each other channel

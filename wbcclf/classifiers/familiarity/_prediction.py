@@ -60,9 +60,9 @@ def unfamiliar(
 ) -> str | None:
     """Return what a warning says of a batch of images that are no longer those of home, or None.
 
-    The first test is of the mean. Neither a rare image nor a batch of 20 can raise it, nor another
-    mixture of classes, since every image is compared with those of its class. The second finds
-    images of another laboratory, or none of cells, among those of home.
+    The first test is of the mean. Neither a rare image nor chance in a batch of 20 raises it, nor
+    another mixture of classes, since every image is compared with those of its class. The second
+    finds images of another laboratory, or none of cells, among those of home.
     """
     n_images = len(familiarity)
     # Not `>=`: nan, of a model that cannot tell, is no reason to warn.
@@ -70,7 +70,7 @@ def unfamiliar(
         return None
     bound = ""
     if rejection is not None:
-        bound = f" That at most {100 * rejection:g}% of the calls are wrong does not hold for them."
+        bound = f" The bound of {100 * rejection:g}% wrong calls does not hold for them."
     unlike = "do not look like those that the model was trained on (stain, scale, focus)"
     if familiarity.mean() < LEAST_FAMILIAR:
         return (
@@ -82,8 +82,8 @@ def unfamiliar(
     if n_strange > MANY_STRANGE * n_images:
         return (
             f"{n_strange} of these {n_images} {what} {unlike}: their familiarity is below "
-            f"{STRANGE}, where it is for 1 in 100 from the same laboratory. Are they of another "
-            f"laboratory, or of no cells? Expect the model to be wrong on them.{bound}"
+            f"{STRANGE}; of {what} from the same laboratory only 1 in 100 is. Are they from "
+            f"another laboratory, or not of cells? Expect the model to be wrong on them.{bound}"
         )
     return None
 
