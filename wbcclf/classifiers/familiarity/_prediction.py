@@ -76,7 +76,7 @@ def unfamiliar(
         return (
             f"These {n_images} {what} {unlike}: their mean familiarity is {familiarity.mean():.2f},"
             f" where {what} from the same laboratory have 0.50. Expect the model to be wrong; try "
-            f"wbcclf adapt.{bound}"
+            f"wbcclf adapt with some labelled cells.{bound}"
         )
     n_strange = int((familiarity < STRANGE).sum())
     if n_strange > MANY_STRANGE * n_images:
