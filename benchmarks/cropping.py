@@ -31,7 +31,7 @@ from sklearn.model_selection import GroupShuffleSplit, StratifiedKFold
 
 from wbcclf import Augmenter, CellCropper, CNNClassifier, ImageLoader, Optimizer
 from wbcclf.cli import _defaults
-from wbcclf.cli._train import default_steps
+from wbcclf.cli._defaults import default_steps
 
 WAYS = {
     "whole": None,

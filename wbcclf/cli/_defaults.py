@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 BACKBONE = "compact_cnn"  # from its own weights: docs/other-laboratories.md
 IMAGE_SIZE = 96
 CROP = "cell"  # the best mean over three data sets: docs/cells.md
@@ -28,3 +30,11 @@ LIMITS = (
     "never seen (Raabin). Test it on labelled cells of your own: wbcclf evaluate "
     "wbcclf:blood-cells DIR. wbcclf adapt makes it fit them. For research, not for diagnosis."
 )
+
+
+def default_steps(n_images: int, batch_size: int, is_random: bool) -> int:
+    """Return the steps of a training, which copies that --balance adds do not change."""
+    steps, epochs = STEPS_WITH_WEIGHTS, EPOCHS_WITH_WEIGHTS
+    if is_random:
+        steps, epochs = STEPS, EPOCHS
+    return max(steps, epochs * math.ceil(n_images / batch_size))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from enum import StrEnum
 from pathlib import Path
@@ -305,7 +304,7 @@ def train(
     out.print(f"{len(cells.target)} images of {len(counts)} classes: {counts_text(counts)}")
     if recipe is None and epochs is None and steps is None:
         is_random = Settings.of(classifier).weights is None
-        steps = default_steps(len(cells.target), classifier.batch_size, is_random)
+        steps = _defaults.default_steps(len(cells.target), classifier.batch_size, is_random)
         classifier.set_params(max_steps=steps)
     # Before the rest, so that they act on the images that validate, too.
     transformers = [item for item in pipeline.steps if hasattr(item[1], "transform")]
@@ -352,14 +351,6 @@ def default_crop(classifier: wbcclf.CNNClassifier) -> Crop:
     if Settings.of(classifier).weights == _defaults.PACKAGED_WEIGHTS:
         return Crop(_defaults.CROP_WITH_PACKAGED_WEIGHTS)
     return Crop(_defaults.CROP)
-
-
-def default_steps(n_images: int, batch_size: int, is_random: bool) -> int:
-    """Return the steps of a training, which copies that --balance adds do not change."""
-    steps, epochs = _defaults.STEPS_WITH_WEIGHTS, _defaults.EPOCHS_WITH_WEIGHTS
-    if is_random:
-        steps, epochs = _defaults.STEPS, _defaults.EPOCHS
-    return max(steps, epochs * math.ceil(n_images / batch_size))
 
 
 def make_pipeline(
