@@ -31,7 +31,7 @@ from imblearn.pipeline import Pipeline
 from other_laboratory import LITE0, NUCLEUS, bccd, figures, laboratory
 from reproduce import COUNTS
 from shell_defaults import pbc
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 
 from wbcclf import (
@@ -198,9 +198,13 @@ def score(model, cache):
         "BCCD, cells of TEST": (bccd_paths[seen], bccd_target[seen]),
         "Raabin, never trained on": laboratory("Raabin")[:2],
     }
+    certainty, is_right = [], []
     for name, (paths, target) in sets.items():
         images = loader.transform(paths)
-        print_score(name, classifier.set_params(rejection=0.05), images, target)
+        found = print_score(name, classifier.set_params(rejection=0.05), images, target)
+        certainty, is_right = np.append(certainty, found[0]), np.append(is_right, found[1])
+        auroc = roc_auc_score(is_right, certainty)
+        print(f"right and wrong told apart, up to here together: AUROC {auroc:.3f}", flush=True)
     classifier.set_params(rejection=None)
     print_score("Raabin, adapted without labels", adapt(classifier, images), images, target)
     for seed in SEEDS:
@@ -214,6 +218,7 @@ def score(model, cache):
 
 
 def print_score(name, classifier, images, target):
+    """Print figures; return how certain the model is of each cell, and where it is right."""
     prediction = classifier._predict(images, classifier.rejection)  # which warns of nothing
     called = prediction.labels(classifier.classes_) != "uncertain"
     is_right = classifier.classes_[prediction.probabilities.argmax(axis=1)] == target
@@ -225,6 +230,7 @@ def print_score(name, classifier, images, target):
     }
     found |= figures(target, prediction.probabilities, classifier.classes_, 0)
     print(json.dumps(found), flush=True)
+    return prediction.certainty, is_right
 
 
 def start(model, cache, results):

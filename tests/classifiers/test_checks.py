@@ -24,6 +24,9 @@ from wbcclf import (
     XceptionClassifier,
 )
 
+# Other tests cover the same lines. Measuring them takes a third of the time.
+pytestmark = pytest.mark.no_cover
+
 EXPECTED_FAILURES = {
     "check_sample_weight_equivalence_on_dense_data": (
         "repeated rows fall into other mini-batches than weighted ones, and float32 sums differ "
