@@ -391,7 +391,7 @@ def test_an_uncertain_image_has_no_class(home, labels, uncertain):
 
 @pytest.mark.parametrize("labels", [np.array([-1, 1]), np.array([False, True])])
 def test_labels_that_leave_no_room_for_uncertain_are_an_error(labels):
-    with pytest.raises(ValueError, match="rejection cannot leave an image uncertain"):
+    with pytest.raises(ValueError, match="With rejection, an uncertain image has the label"):
         _prediction.uncertain_label(labels)
 
 

@@ -130,10 +130,11 @@ def train(
             f"{_defaults.CROP_WITH_PACKAGED_WEIGHTS} with the weights that come with the package, "
             f"else {_defaults.CROP}",
             "Cut a square around the white cell of every picture, and give all pictures the same "
-            "light. cell: the square is one and a half diameters of the white cell wide. "
-            "nucleus: three diameters of its nucleus. red-cell: three diameters of the red cells "
-            "around it, so large white cells look larger than small ones. none: whole pictures as "
-            "they are. The model also cuts the pictures that it is given later.",
+            "light. cell: the square is one and a half diameters of the white cell wide, so all "
+            "cells look equally large. nucleus: three diameters of its nucleus, so all nuclei do. "
+            "red-cell: three diameters of the red cells around it, so large white cells stay "
+            "larger than small ones. none: whole pictures as they are. The model also cuts the "
+            "pictures that it is given later.",
         ),
     ] = None,
     epochs: Annotated[

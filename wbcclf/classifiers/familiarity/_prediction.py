@@ -100,10 +100,14 @@ def uncertain_label(classes: np.ndarray) -> str | int:
         If it would be taken for a class, or the labels are neither text nor numbers.
     """
     stands_for_it = UNCERTAIN if classes.dtype.kind in "OU" else _UNCERTAIN_NUMBER
-    if stands_for_it in classes.tolist() or classes.dtype.kind in "bu":
+    if classes.dtype.kind in "bu":
         raise ValueError(
-            f"rejection cannot leave an image uncertain: the labels are {classes.dtype} and "
-            f"{stands_for_it!r} must be a further one. Give fit labels that are text, or numbers "
-            "that may be -1 and are not."
+            f"With rejection, an uncertain image has the label {stands_for_it}, which labels of "
+            f"{classes.dtype} cannot be. Give fit labels that are text or signed integers."
+        )
+    if stands_for_it in classes.tolist():
+        raise ValueError(
+            f"With rejection, an uncertain image has the label {stands_for_it!r}, but a class is "
+            "called so. Give this class another label."
         )
     return stands_for_it
