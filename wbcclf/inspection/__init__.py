@@ -3,11 +3,15 @@
 from wbcclf.inspection._evaluation import EvaluationDisplay, evaluate_predictions
 from wbcclf.inspection._files import predict_files
 from wbcclf.inspection._learning_rate import LearningRateDisplay, find_learning_rate
+from wbcclf.inspection.exploring._explore import explore_images
+from wbcclf.inspection.pages._exploration import write_exploration_page
 
 __all__ = [
     "EvaluationDisplay",
     "LearningRateDisplay",
     "evaluate_predictions",
+    "explore_images",
     "find_learning_rate",
     "predict_files",
+    "write_exploration_page",
 ]

@@ -1,0 +1,1 @@
+"""Looking at a set of pictures before anybody trains on it."""

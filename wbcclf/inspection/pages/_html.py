@@ -1,0 +1,56 @@
+"""What all pages share: the frame, and how pictures and figures come into it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from typing import Any
+
+import cv2
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from wbcclf._files import replacing
+
+SIDE, QUALITY = 112, 80  # of a picture: 4 kB or so
+MOST_BYTES = 1_800_000  # of all pictures of a page, which then stays below 2 MB
+
+# Every name and text is escaped; what is missing is an error, not an empty place.
+_PAGES = jinja2.Environment(
+    loader=jinja2.PackageLoader("wbcclf.inspection.pages"),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def write_page(path: str | os.PathLike, template: str, **values: Any) -> None:
+    """Write a page; an existing one stays as it is if that fails."""
+    text = _PAGES.get_template(template).render(values)
+    with replacing(path) as temporary:
+        # Names of files may hold bytes that are no text: a page that is not UTF-8 is not shown.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def picture_source(image: np.ndarray) -> str:
+    """Return a small JPEG of an RGB image, uint8, as a data URL."""
+    scale = SIDE / max(image.shape[:2])
+    size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    settings = [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
+    data = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), settings)[1]
+    return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}"
+
+
+def drawing(figure: Any) -> Markup:
+    """Return a matplotlib figure as SVG in a page; matplotlib escapes its text."""
+    import matplotlib as mpl
+
+    file = io.StringIO()
+    # Letters stay letters: small, and readable by a screen reader. Ids repeat from page to page.
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "wbcclf"}):
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    return Markup(file.getvalue()[file.getvalue().index("<svg") :])
