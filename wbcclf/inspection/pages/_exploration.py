@@ -12,6 +12,7 @@ from sklearn.utils import Bunch
 
 from wbcclf.datasets._decode import read_image
 from wbcclf.datasets._paths_or_images import check_paths_or_images
+from wbcclf.exceptions import ImageReadError
 from wbcclf.inspection._drawing import check_axes
 from wbcclf.inspection.exploring._survey import LOOKS
 from wbcclf.inspection.pages._html import MOST_BYTES, drawing, picture_source, write_page
