@@ -1,5 +1,7 @@
 """What an image batch is: checks, rows and images, value ranges."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -306,3 +308,11 @@ def test_an_empty_batch_is_on_any_scale():
 def test_a_batch_is_on_its_own_scale(dtype, high, shape):
     images = (noise(3, shape) / 255 * high).astype(dtype)
     check_value_range(images, value_range(images))
+
+
+@pytest.mark.parametrize(
+    "paths", ["a.jpg", Path("a.jpg"), ["a.jpg", "b.jpg"], np.array(["a.jpg"]), [Path("a.jpg")]]
+)
+def test_paths_are_no_images(paths):
+    with pytest.raises(ValueError, match="X holds paths, but Augmenter takes images.*ImageLoader"):
+        validate_images(Augmenter(), paths)

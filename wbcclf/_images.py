@@ -8,6 +8,7 @@ always rows.
 from __future__ import annotations
 
 import math
+import os
 from numbers import Integral, Real
 from typing import Any
 
@@ -238,6 +239,12 @@ def validate_images(
     for data frames, ``feature_names_in_`` when `reset` is true. `image_shape` is the shape that
     rows stand for, and the one that images must have when `reset` is false.
     """
+    if _holds_paths(X):
+        raise ValueError(
+            f"X holds paths, but {type(estimator).__name__} takes images. Put a loader in front: "
+            "make_pipeline(ImageLoader(image_size=...), ...), or give the images of "
+            "load_image_folder."
+        )
     images = as_images(X)
     if images is not None:
         if not reset and image_shape is not None and images.shape[1:] != tuple(image_shape):
@@ -253,6 +260,16 @@ def validate_images(
     rows, *rest = checked if isinstance(checked, tuple) else (checked,)
     batch = rows_to_images(rows, image_shape)
     return (batch, *rest) if rest else batch
+
+
+def _holds_paths(X: Any) -> bool:
+    """Return whether `X` is a path, or a column of them: text is no image."""
+    first = X
+    if not isinstance(X, (str, os.PathLike)):
+        if not isinstance(X, (list, tuple)) and not (hasattr(X, "dtype") and np.ndim(X) == 1):
+            return False
+        first = next(iter(X), None)
+    return isinstance(first, (str, os.PathLike))
 
 
 def value_range(images: np.ndarray) -> tuple[float, float]:
