@@ -314,5 +314,5 @@ def test_a_batch_is_on_its_own_scale(dtype, high, shape):
     "paths", ["a.jpg", Path("a.jpg"), ["a.jpg", "b.jpg"], np.array(["a.jpg"]), [Path("a.jpg")]]
 )
 def test_paths_are_no_images(paths):
-    with pytest.raises(ValueError, match="X holds paths, but Augmenter takes images.*ImageLoader"):
+    with pytest.raises(ValueError, match=r"X holds paths, but Augmenter takes images.*ImageLoader"):
         validate_images(Augmenter(), paths)
