@@ -15,8 +15,10 @@ from wbcclf.cli._console import err, one_line, out, warn
 from wbcclf.cli._count import count
 from wbcclf.cli._demo import demo
 from wbcclf.cli._evaluate import evaluate
+from wbcclf.cli._groups import groups
 from wbcclf.cli._predict import predict
 from wbcclf.cli._recipes import recipes
+from wbcclf.cli._split import split
 from wbcclf.cli._train import train
 from wbcclf.exceptions import TrainingInterruptedWarning
 
@@ -45,7 +47,9 @@ def common(
     """Classify white blood cell images. Start with `wbcclf demo`."""
 
 
-for command in (train, evaluate, adapt, predict, count, demo, recipes, backbones):
+for command in (
+    *(train, evaluate, adapt, predict, count, groups, split, demo, recipes, backbones),
+):
     app.command()(command)
 
 
