@@ -161,10 +161,12 @@ def test_a_split_names_every_picture_and_copies_none(split, images):
         assert [int(word) for word in line.split() if word.isdecimal()] == [*counts[0], *counts[1]]
 
 
-def test_seed_and_size_choose_the_split(split):
+def test_seed_and_size_choose_the_split(split, images, tmp_path, call):
     _, _, rows = split()
     assert split("--seed", 0, "--test-size", 0.2)[2] == rows
     assert any(split("--seed", seed)[2] != rows for seed in (1, 2, 3))
+    code, _, err = call("split", images, "-o", tmp_path / "new", "--test-size", 1)
+    assert code == 1 and "--test-size 1: give a share between 0 and 1." in err
     _, _, half = split("--test-size", 0.6)
     assert len({row["group"] for row in half if row["part"] == "test"}) == 6
 

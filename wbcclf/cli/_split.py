@@ -79,6 +79,7 @@ def split(
     Example: wbcclf evaluate model.wbcclf split.csv --part test
     """
     check_output(output)
+    require(0 < test_size < 1, f"--test-size {test_size:g}: give a share between 0 and 1.")
     if groups is None and group_column is None and part is None:
         groups = AUTO
     source = Source(images, path_column, label_column, root, groups, group_column, part)
