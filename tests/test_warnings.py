@@ -26,6 +26,7 @@ from wbcclf import (
     save_model,
 )
 from wbcclf.backbones import get_backbone, list_backbones
+from wbcclf.model_selection import train_test_split_cells
 
 PACKAGE = Path(wbcclf.__file__).parent
 # Rooms whose own tests pin the line; those that print; and the function itself.
@@ -117,6 +118,10 @@ def adapting_a_model_that_leaves_cells_uncertain():
     adapt(clf, CELLS.images, CELLS.target)  # the caller
 
 
+def splitting_a_class_of_one_cell():
+    train_test_split_cells(["a", "a", "b"], [0, 1, 2])  # the caller
+
+
 # File and function of every call of warn, what it says, and how it comes to that.
 WARNINGS = [
     ("sampling/_smote.py", "_neighbours", "has 3 images", smote_of_a_small_class),
@@ -129,6 +134,12 @@ WARNINGS = [
     ("backbones/_registry.py", "list_backbones", "taken by wbcclf", listing_an_intruder),
     ("backbones/_registry.py", "_broken", "OSError", getting_a_broken_plugin),
     ("backbones/_registry.py", "_broken", "OSError", fitting_a_broken_plugin),
+    (
+        "model_selection/_split.py",
+        "_warn_of_single_groups",
+        "only: b",
+        splitting_a_class_of_one_cell,
+    ),
     ("adapting.py", "_adapt_to_pictures", "none", adapting_without_labels_or_batch_norm),
     ("adapting.py", "_adapt_to_pictures", "1.0 of its 2", adapting_to_pictures_of_one_class),
     ("adapting.py", "_adapt_to_cells", "not better", adapting_to_cells_with_the_wrong_labels),

@@ -11,7 +11,13 @@ from PIL import Image
 from wbcclf import make_blood_cells
 from wbcclf.exceptions import ImageReadError, SkippedFileWarning
 from wbcclf.model_selection import find_image_groups
-from wbcclf.model_selection._chance import FIRST, chance_counts, group_by, link
+from wbcclf.model_selection._chance import (
+    FIRST,
+    certainty_of_pictures,
+    chance_counts,
+    group_by,
+    link,
+)
 from wbcclf.model_selection._keypoints import find_keypoints
 from wbcclf.model_selection._registration import count_agreeing
 
@@ -55,6 +61,7 @@ def test_copies_are_found_and_nothing_else(kind):
     assert found.n_groups == 16
     assert sorted(map(sorted, found.links.tolist())) == [[k, k + 16] for k in range(16)]
     assert (found.certainty > 0.99).all()
+    np.testing.assert_array_equal(found.image_certainty[found.links.T], [found.certainty] * 2)
     assert found.skipped == []
 
 
@@ -83,6 +90,7 @@ def test_pictures_without_distinct_points_are_alone_unless_they_are_equal():
     assert found.groups.tolist() == [0, 0, 1, 2, 3]
     assert found.links.tolist() == [[0, 1]]
     assert (found.agreeing.tolist(), found.certainty.tolist()) == ([-1], [1.0])
+    np.testing.assert_array_equal(found.image_certainty, [1, 1, np.nan, np.nan, np.nan])
     assert find_image_groups([white]).groups.tolist() == [0]
 
 
@@ -156,6 +164,18 @@ def test_one_weak_link_makes_no_chain():
     alone = np.array([*strong, [2, 6]])
     chosen, _ = link(alone, np.array([30, 30, 30, 30, 10]), expected, 7)
     assert group_by(alone[chosen], 7).tolist() == [0, 0, 0, 1, 1, 1, 0]
+
+
+def test_a_picture_is_as_sure_as_what_joins_it_to_most_of_its_group():
+    # 0-1-2 hang together, 3-4 too; one link joins the two. 5 hangs on 0, and on 1 less surely.
+    links = np.array([[0, 1], [1, 2], [3, 4], [2, 3], [5, 0], [5, 1], [7, 8]])
+    certainty = np.array([1.0, 0.999, 1.0, 0.991, 0.998, 0.992, 0.995])
+    found = certainty_of_pictures(group_by(links, 9), links, certainty)
+    # Four of six make most of the group: 0, 1, 2 with 5.
+    expected = [0.998, 0.998, 0.998, 0.991, 0.991, 0.998, np.nan, 0.995, 0.995]
+    np.testing.assert_array_equal(found, expected)
+    none = np.empty((0, 2), np.intp)
+    assert np.isnan(certainty_of_pictures(np.arange(3), none, np.empty(0))).all()
 
 
 def test_copies_of_real_photographs_are_found(wbcclf_data):

@@ -25,7 +25,7 @@ from wbcclf.cli._shared import (
     read_model,
     report_left_out,
 )
-from wbcclf.cli._source import LabelColumn, PathColumn, Root, Source
+from wbcclf.cli._source import LabelColumn, Part, PathColumn, Root, Source
 from wbcclf.inspection._files import model_parts
 from wbcclf.persistence import check_file_name
 
@@ -55,6 +55,7 @@ def adapt(
     path_column: PathColumn = None,
     label_column: LabelColumn = None,
     root: Root = None,
+    part: Part = None,
     on_error: OnErrorOption = OnError.stop,
 ) -> None:
     """Make a model fit another laboratory, and write it to a new file.
@@ -79,7 +80,7 @@ def adapt(
     check_file_name(output)
     renamed = parse_map(map_ or [])
     model = read_model(model_file, [images])
-    source = Source(images, path_column, label_column, root, needs_labels=False)
+    source = Source(images, path_column, label_column, root, part=part, needs_labels=False)
     listing = source.list()
     check_not_read(output, [model_file, images, *listing.paths])
     known = [str(label) for label in model.classes_]  # names of folders are text

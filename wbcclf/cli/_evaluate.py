@@ -30,6 +30,7 @@ from wbcclf.cli._source import (
     GroupColumn,
     LabelColumn,
     LabelledImages,
+    Part,
     PathColumn,
     Root,
     Source,
@@ -94,6 +95,7 @@ def evaluate(
     path_column: PathColumn = None,
     label_column: LabelColumn = None,
     root: Root = None,
+    part: Part = None,
     reject: Reject = None,
     on_error: OnErrorOption = OnError.stop,
 ) -> None:
@@ -106,6 +108,8 @@ def evaluate(
     Example: wbcclf evaluate model.wbcclf cells/test --plot confusion.png
 
     Example: wbcclf evaluate model.wbcclf cells/test --groups cells/cells.csv
+
+    Example: wbcclf evaluate model.wbcclf split.csv --part test
 
     Example: wbcclf evaluate model.wbcclf other/cells --map SNE=neutrophil --map BNE=neutrophil
     """
@@ -122,7 +126,8 @@ def evaluate(
     renamed = parse_map(map_ or [])
     model = read_model(model_file, [images])
     rejection = set_rejection(model, reject)
-    listing = Source(images, path_column, label_column, root, groups, group_column).list()
+    source = Source(images, path_column, label_column, root, groups, group_column, part)
+    listing = source.list()
     for path in filter(None, (output, plot)):
         check_not_read(path, [model_file, images, *filter(None, [groups]), *listing.paths])
     known = [str(label) for label in model.classes_]  # names of folders are text

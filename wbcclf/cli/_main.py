@@ -16,8 +16,10 @@ from wbcclf.cli._count import count
 from wbcclf.cli._demo import demo
 from wbcclf.cli._evaluate import evaluate
 from wbcclf.cli._explore import explore
+from wbcclf.cli._groups import groups
 from wbcclf.cli._predict import predict
 from wbcclf.cli._recipes import recipes
+from wbcclf.cli._split import split
 from wbcclf.cli._train import train
 from wbcclf.exceptions import TrainingInterruptedWarning
 
@@ -46,7 +48,13 @@ def common(
     """Classify white blood cell images. Start with `wbcclf demo`."""
 
 
-for command in (explore, train, evaluate, adapt, predict, count, demo, recipes, backbones):
+# In the order of the help: before training, training, after it, and the rest.
+COMMANDS = [
+    *(explore, groups, split),
+    *(train, evaluate, adapt, predict, count),
+    *(demo, recipes, backbones),
+]
+for command in COMMANDS:
     app.command()(command)
 
 

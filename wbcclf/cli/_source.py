@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +16,7 @@ import wbcclf
 from wbcclf.cli._console import out
 from wbcclf.cli._output import require
 from wbcclf.datasets._rows import list_rows
-from wbcclf.datasets._tables import assign_groups
+from wbcclf.datasets._tables import GROUP_COLUMNS, Table, assign_groups
 from wbcclf.model_selection import find_image_groups
 
 LabelledImages = Annotated[
@@ -59,7 +59,15 @@ Root = Annotated[
         help="Folder that the paths in the CSV file start from.",
     ),
 ]
-
+Part = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PART",
+        help="Use only rows of IMAGES, a CSV file such as `wbcclf split` writes, with this in the "
+        "column part (or split). Its column group, if any, tells which images show the same cell. "
+        "Repeat it to use several parts.",
+    ),
+]
 
 AUTO = "auto"  # of --groups: found in the images
 
@@ -74,6 +82,7 @@ class Source:
     root: Path | None = None
     groups: str | None = None
     group_column: str | None = None
+    part: list[str] | None = None
     needs_labels: bool = True
 
     def __post_init__(self) -> None:
@@ -93,6 +102,7 @@ class Source:
             "--path-column": self.path_column,
             "--label-column": self.label_column,
             "--root": self.root,
+            "--part": self.part,
         }
         given = [option for option, value in of_tables.items() if value is not None]
         require(not given, f"{', '.join(given)}: {self.path} is not a CSV file.")
@@ -132,6 +142,7 @@ class Source:
                 label_column=self.label_column,
                 group_column=self._own_group_column(),
                 root=self.root,
+                part=self.part,
                 image_size=size,
                 crop=crop,
                 on_error="skip",
@@ -146,10 +157,22 @@ class Source:
             verbose=1,
         )
 
+    def names(self, paths: Iterable[str], table: Path) -> Sequence[str]:
+        """Return the images' paths as a table names them: from its folder on."""
+        root = self.path
+        if self._is_table():
+            root = self.path.parent if self.root is None else self.root
+        # Both are resolved, since either may be named by way of a link. What is below is not.
+        real_root, folder = os.path.realpath(root), os.path.realpath(table.parent)
+        files = (os.path.join(real_root, os.path.relpath(path, root)) for path in paths)
+        return [Path(os.path.relpath(file, folder)).as_posix() for file in files]
+
     def _is_table(self) -> bool:
         return self.path.is_file()
 
     def _own_group_column(self) -> str | None:
+        if self.groups is None and self.group_column is None and self.part is not None:
+            return Table(self.path).find_column(None, GROUP_COLUMNS, "group")
         return self.group_column if self.groups is None else None
 
     def _groups(self) -> str | tuple[str, str, str] | None:
@@ -177,7 +200,17 @@ class Source:
 
     def _list_table(self) -> Bunch:
         rows = list_rows(
-            self.path, self.path_column, self.label_column, self._own_group_column(), self.root
+            self.path,
+            self.path_column,
+            self.label_column,
+            self._own_group_column(),
+            self.root,
+            self.part,
+        )
+        require(
+            self.part is not None or len(rows.parts) < 2,
+            f"{self.path} holds several parts ({', '.join(rows.parts)}), which would be mixed: "
+            f"choose with --part{' or --part'.join(f' {part}' for part in rows.parts)}.",
         )
         if rows.labels is None and self.needs_labels:
             raise ValueError(

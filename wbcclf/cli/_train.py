@@ -30,6 +30,7 @@ from wbcclf.cli._source import (
     GroupColumn,
     LabelColumn,
     LabelledImages,
+    Part,
     PathColumn,
     Root,
     Source,
@@ -209,6 +210,7 @@ def train(
     path_column: PathColumn = None,
     label_column: LabelColumn = None,
     root: Root = None,
+    part: Part = None,
     precision: Annotated[
         str | None,
         _option(
@@ -242,7 +244,7 @@ def train(
     check_output(output)
     check_file_name(output)
     require(epochs is None or steps is None, "--epochs and --steps cannot be given together.")
-    source = Source(images, path_column, label_column, root, groups, group_column)
+    source = Source(images, path_column, label_column, root, groups, group_column, part)
     layers: str | int | None = unfrozen_layers
     if unfrozen_layers is not None and unfrozen_layers.isdecimal():
         layers = int(unfrozen_layers)
@@ -292,7 +294,7 @@ def train(
     held_paths = held_text = None
     if stopping is not None and listing.groups is not None:
         held_paths = listing.paths[hold_out(listing, stopping.validation_fraction, seed or 0)]
-    elif listing.groups is not None:
+    elif groups is not None or group_column is not None:
         warn("groups have no effect without --early-stopping.")
     network = check_fit(classifier, (image_size, image_size, 3), names)
     check_space(output, sum(tensor.nbytes for tensor in network.state_dict().values()))

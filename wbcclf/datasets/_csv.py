@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from os import PathLike
 from typing import Any
 
@@ -23,6 +24,7 @@ def load_image_csv(
     label_column: str | None = None,
     group_column: str | None = None,
     root: str | PathLike | None = None,
+    part: str | Sequence[str] | None = None,
     image_size: int | tuple[int, int] | None = None,
     crop: Any = None,
     on_error: str = "raise",
@@ -53,6 +55,9 @@ def load_image_csv(
         Column with the group (cell, slide or patient). None gives no groups.
     root : str, path or None, default=None
         Folder that the paths are relative to; None means the folder of the CSV file.
+    part : str, list of str, or None, default=None
+        Load only the rows with this in the column part (or split), such as "train" of a table that
+        ``wbcclf split`` wrote; or with one of these. None loads all rows.
     image_size : int, tuple of (height, width), or None, default=None
         As in `load_image_folder`.
     crop : CellCropper or None, default=None
@@ -99,8 +104,8 @@ def load_image_csv(
         If a file is missing or cannot be read and `on_error` is "raise", or if none can be read.
     ValueError
         If a column is missing, no row has exactly one label, two rows give one file different
-        labels or groups, a row has no group, the sizes differ and `image_size` is None, or a
-        parameter is out of range.
+        labels or groups, a row has no group, there is no such `part`, the sizes differ and
+        `image_size` is None, or a parameter is out of range.
     FileNotFoundError
         If `csv_file` or `root` does not exist.
     NotADirectoryError
@@ -135,7 +140,8 @@ def load_image_csv(
     """
     size = check_image_size(image_size)
     check_reading(on_error, size, crop, n_jobs, max_pixels, memory, spill_dir)
-    rows = list_rows(csv_file, path_column, label_column, group_column, root)
+    parts = [part] if isinstance(part, str) else part
+    rows = list_rows(csv_file, path_column, label_column, group_column, root, parts)
     read = read_images(
         rows.paths,
         size,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 
 from wbcclf._files import some
 from wbcclf.datasets._files import SUFFIXES, check_folder, find_images
-from wbcclf.datasets._tables import LABEL_COLUMNS, PATH_COLUMNS, Table
+from wbcclf.datasets._tables import LABEL_COLUMNS, PART_COLUMNS, PATH_COLUMNS, Table
 from wbcclf.exceptions import ImageReadError
 
 __all__ = ["Rows", "list_rows", "match_rows"]
@@ -27,6 +28,8 @@ class Rows:
         One a usable row.
     labels, groups : list of str, or None
         One a usable row; None if there is no such column.
+    parts : list of str
+        What is in the column part, each once, sorted; empty if there is no such column.
     skipped : list of (path, reason)
         Rows left out for what the table says.
     missing : list of (path, reason)
@@ -36,6 +39,7 @@ class Rows:
     paths: list[str] = field(default_factory=list)
     labels: list[str] | None = None
     groups: list[str] | None = None
+    parts: list[str] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     missing: list[tuple[str, str]] = field(default_factory=list)
 
@@ -46,6 +50,7 @@ def list_rows(
     label_column: str | None,
     group_column: str | None,
     root: str | PathLike | None,
+    parts: Sequence[str] | None = None,
 ) -> Rows:
     """Return what a table lists, without opening an image; see `load_image_csv`.
 
@@ -60,8 +65,13 @@ def list_rows(
     path_column = table.column(path_column, PATH_COLUMNS, "path")
     label_column = table.find_column(label_column, LABEL_COLUMNS, "label")
     group_column = table.find_column(group_column, (), "group")
+    part_column = table.find_column(None, PART_COLUMNS, "part")
+    if parts is not None:
+        _keep_parts(table, part_column, parts)
     folder = table.path.parent if root is None else check_folder(root)
     rows = match_rows(table, folder, path_column, label_column, group_column)
+    if part_column is not None:
+        rows.parts = sorted({row[part_column] for _, row in table.rows})
     if not rows.paths and not rows.missing:
         reasons = some([f"{path} ({reason})" for path, reason in rows.skipped], 3)
         raise ValueError(f"{table.path} has no row to load. Left out: {reasons or 'nothing'}.")
@@ -72,6 +82,23 @@ def list_rows(
             "shell --root), the folder that the paths start from."
         )
     return rows
+
+
+def _keep_parts(table: Table, column: str | None, parts: Sequence[str]) -> None:
+    """Leave only the rows of some parts in a table."""
+    if column is None:
+        raise ValueError(
+            f"{table.path} has no column {' or '.join(PART_COLUMNS)}, but its part "
+            f"{', '.join(parts)} was asked for. `wbcclf split` writes such tables."
+        )
+    there = sorted({row[column] for _, row in table.rows})
+    for part in parts:
+        if part not in there:
+            raise ValueError(
+                f"{table.path} has no part {part!r} in its column {column!r}: there is "
+                f"{some(there, 5)}."
+            )
+    table.rows = [(line, row) for line, row in table.rows if row[column] in parts]
 
 
 def match_rows(

@@ -16,11 +16,19 @@ import numpy as np
 
 from wbcclf._files import read_regular
 
-__all__ = ["LABEL_COLUMNS", "PATH_COLUMNS", "Table", "assign_groups"]
+__all__ = [
+    "GROUP_COLUMNS",
+    "LABEL_COLUMNS",
+    "PART_COLUMNS",
+    "PATH_COLUMNS",
+    "Table",
+    "assign_groups",
+]
 
 PATH_COLUMNS = ("path", "file", "filename", "image", "image_path")
 LABEL_COLUMNS = ("label", "class", "category", "target", "cell_type", "type")
 GROUP_COLUMNS = ("group", "cell_id", "patient", "slide", "original_id")
+PART_COLUMNS = ("part", "split")
 
 
 class Table:

@@ -1,4 +1,4 @@
-"""How many points agree by chance, measured on the pictures, and which links are sure."""
+"""How many points agree by chance, measured on the pictures; how sure links and groups are."""
 
 from __future__ import annotations
 
@@ -81,3 +81,22 @@ def group_by(pairs: np.ndarray, n_pictures: int) -> np.ndarray:
     groups = connected_components(links, directed=False)[1]
     _, first, numbers = np.unique(groups, return_index=True, return_inverse=True)
     return first.argsort().argsort()[numbers]
+
+
+def certainty_of_pictures(
+    groups: np.ndarray, links: np.ndarray, certainty: np.ndarray
+) -> np.ndarray:
+    """Return how surely each picture (n_pictures,) hangs together with most of its group.
+
+    The largest certainty so that links of this or more still join it to more than half of the
+    group. So a weak link beside sure ones takes nothing away, and one that alone joins two parts
+    counts for every picture of the smaller part. NaN for a picture that is alone.
+    """
+    n_pictures = len(groups)
+    n_members = np.bincount(groups)[groups]
+    found = np.full(n_pictures, np.nan)
+    for least in np.unique(certainty):
+        parts = group_by(links[certainty >= least], n_pictures)
+        is_most = (2 * np.bincount(parts)[parts] > n_members) & (n_members > 1)
+        found[is_most] = least
+    return found

@@ -16,7 +16,7 @@ from wbcclf.datasets._paths_or_images import check_paths_or_images
 from wbcclf.datasets._reading import ON_ERROR, report_failures
 from wbcclf.exceptions import ImageReadError
 from wbcclf.model_selection._candidates import Candidates
-from wbcclf.model_selection._chance import chance_counts, group_by, link
+from wbcclf.model_selection._chance import certainty_of_pictures, chance_counts, group_by, link
 from wbcclf.model_selection._keypoints import Keypoints, find_keypoints
 from wbcclf.model_selection._registration import count_agreeing
 
@@ -62,6 +62,11 @@ def find_image_groups(
         groups : ndarray of shape (n_images,), int
             Number of each picture's group, from 0, in the order in which groups begin.
         n_groups : int
+        image_certainty : ndarray of shape (n_images,), float
+            How surely each picture belongs to its group: the largest certainty so that links of
+            this or more join it to more than half of the group. Of two parts that a single link
+            joins, all pictures of the smaller one have that link's. NaN for a picture that is
+            alone.
         links : ndarray of shape (n_links, 2), int
             Rows of the pairs that make the groups. Not all pairs of a group are compared.
         certainty : ndarray of shape (n_links,), float
@@ -145,12 +150,14 @@ def find_image_groups(
     copies = np.flatnonzero(first[same_as] != np.arange(n_images))
     same = np.column_stack([first[same_as[copies]], copies])
     links = np.concatenate([first[tried[chosen, :2]], same])
+    certainty = np.concatenate([certainty, np.ones(len(same))])
     groups = group_by(links, n_images)
     return Bunch(
         groups=groups,
         n_groups=int(groups.max()) + 1,
+        image_certainty=certainty_of_pictures(groups, links, certainty),
         links=links,
-        certainty=np.concatenate([certainty, np.ones(len(same))]),
+        certainty=certainty,
         agreeing=np.concatenate([agreeing[chosen], np.full(len(same), -1)]),
         skipped=skipped,
     )

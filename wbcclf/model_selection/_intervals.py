@@ -185,8 +185,17 @@ def _names() -> str:
     return f"{', '.join(first)} or {last}"
 
 
-def check_groups(groups: Any, n_samples: int) -> np.ndarray:
+def check_groups(
+    groups: Any, n_samples: int, labels: str = "y_true", use: str = "an interval by group"
+) -> np.ndarray:
     """Return the group of each image as a number from 0, without gaps.
+
+    Parameters
+    ----------
+    groups : array-like of shape (n_samples,)
+    n_samples : int
+    labels, use : str
+        For errors: what holds the labels, and what the groups are for.
 
     Raises
     ------
@@ -200,8 +209,8 @@ def check_groups(groups: Any, n_samples: int) -> np.ndarray:
     names = np.asarray(groups).tolist() if hasattr(groups, "__array__") else list(groups)
     if len(names) != n_samples:
         raise ValueError(
-            f"groups holds {len(names)} groups, y_true {n_samples} labels: both need one for each "
-            "image, in the same order."
+            f"groups holds {len(names)} groups, {labels} {n_samples} labels: both need one for "
+            "each image, in the same order."
         )
     numbers: dict[Any, int] = {}
     codes = np.empty(n_samples, dtype=np.intp)
@@ -214,13 +223,13 @@ def check_groups(groups: Any, n_samples: int) -> np.ndarray:
         if name is None or str(name) in ("nan", "NaT", "<NA>"):
             raise ValueError(
                 f"groups[{row}] is {name!r}: every image needs a group. If it is not known which "
-                "images show the same cell, there is no interval by group."
+                f"images show the same cell, there cannot be {use}."
             )
         codes[row] = numbers.setdefault(name, len(numbers))
     if len(numbers) == 1:
         raise ValueError(
-            f"groups names one group only, {names[0]!r}, for all {n_samples} images: an interval "
-            "by group needs two groups or more."
+            f"groups names one group only, {names[0]!r}, for all {n_samples} images: {use} needs "
+            "two groups or more."
         )
     return codes
 

@@ -1,0 +1,118 @@
+"""`wbcclf split`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from sklearn.utils import Bunch
+
+from wbcclf.cli import _defaults
+from wbcclf.cli._console import out, print_table
+from wbcclf.cli._output import (
+    check_not_read,
+    check_output,
+    require,
+    save,
+    warn_of_formulas,
+    write_csv,
+)
+from wbcclf.cli._shared import OnError, OnErrorOption, check_broken, report_left_out
+from wbcclf.cli._source import (
+    AUTO,
+    GroupColumn,
+    LabelColumn,
+    LabelledImages,
+    Part,
+    PathColumn,
+    Root,
+    Source,
+)
+from wbcclf.model_selection import train_test_split_cells
+
+
+def split(
+    images: LabelledImages,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="CSV file to write.")
+    ] = Path("split.csv"),
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|PATTERN|auto",
+            show_default=AUTO,
+            help="Which images show the same cell or patient: a CSV file with columns path and "
+            "group, such as `wbcclf groups` writes, or a regular expression on the path. auto "
+            "finds out from the images, in about half a minute for a thousand.",
+        ),
+    ] = None,
+    group_column: GroupColumn = None,
+    test_size: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE",
+            help="Share of the groups of every class that is for the test: rounded, but at least "
+            "one group, and never all.",
+        ),
+    ] = 0.2,
+    seed: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Same seed, same split.")
+    ] = _defaults.SEED,
+    path_column: PathColumn = None,
+    label_column: LabelColumn = None,
+    root: Root = None,
+    part: Part = None,
+    on_error: OnErrorOption = OnError.stop,
+) -> None:
+    """Split labelled images into training and test by cell, without copying any.
+
+    Writes a CSV file with the columns path (from its own folder on), class,
+    group and part: train or test. No cell is in both parts, and every class
+    with two cells or more is.
+
+    Example: wbcclf split cells -o split.csv
+
+    Example: wbcclf train split.csv --part train -o model.wbcclf
+
+    Example: wbcclf evaluate model.wbcclf split.csv --part test
+    """
+    check_output(output)
+    require(0 < test_size < 1, f"--test-size {test_size:g}: give a share between 0 and 1.")
+    if groups is None and group_column is None and part is None:
+        groups = AUTO
+    source = Source(images, path_column, label_column, root, groups, group_column, part)
+    listing = source.list()
+    check_not_read(output, [images, *filter(None, [groups]), *listing.paths])
+    require(
+        listing.groups is not None,
+        f"{images} has no column group: say with --groups which images show the same cell.",
+    )
+    n_images = len(listing.paths) + len(listing.missing)
+    check_broken(listing.missing, n_images, on_error)
+    report_left_out(listing.missing, listing.skipped, n_images, on_error, "")
+    train, test = train_test_split_cells(
+        listing.target, listing.groups, test_size=test_size, random_state=seed
+    )
+    parts = np.full(len(listing.paths), "train")
+    parts[test] = "test"
+    names = source.names(listing.paths, output)
+    columns = np.column_stack([names, listing.target, listing.groups, parts])
+    rows = [["path", "class", "group", "part"], *columns.tolist()]
+    save(output, lambda path: write_csv(path, rows))
+    warn_of_formulas(output, [*names, *listing.target_names])
+    print_split(listing, train, test)
+    out.print(f"Split: {output}. Use it with --part train and --part test.")
+
+
+def print_split(listing: Bunch, train: np.ndarray, test: np.ndarray) -> None:
+    """Print how many images and groups of every class each part has."""
+    lines = []
+    for name in listing.target_names:
+        line = [name]
+        for rows in (train, test):
+            members = rows[listing.target[rows] == name]
+            line += [len(members), len(set(listing.groups[members].tolist()))]
+        lines.append(line)
+    print_table(["class", "train images", "groups", "test images", "groups"], lines)
