@@ -15,7 +15,7 @@ from wbcclf._files import replacing
 from wbcclf._parts import file_digest
 from wbcclf.cli._classes import match_classes, parse_map
 from wbcclf.cli._console import out, print_table, warn
-from wbcclf.cli._output import check_not_read, check_output, require, save
+from wbcclf.cli._output import check_not_read, check_output, require, save, write_json
 from wbcclf.cli._shared import (
     CHUNK,
     ModelFile,
@@ -224,19 +224,6 @@ def read_figures(path: Path, model: str, digest: str) -> dict[str, Any]:
         f"Evaluate this one: `wbcclf evaluate {model} IMAGES -o FILE`.",
     )
     return figures
-
-
-def write_json(path: Path, figures: dict[str, Any]) -> None:
-    text = json.dumps(figures, indent=1, default=as_list)
-    with replacing(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
-
-
-def as_list(array: np.ndarray) -> list:
-    """Return an array as lists, with None for NaN, which JSON lacks."""
-    values = array.astype(object)
-    values[array != array] = None
-    return values.tolist()
 
 
 def draw(path: Path, result: Bunch) -> None:

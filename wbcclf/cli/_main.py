@@ -10,6 +10,7 @@ import typer
 
 import wbcclf
 from wbcclf.cli._adapt import adapt
+from wbcclf.cli._audit import audit
 from wbcclf.cli._backbones import backbones
 from wbcclf.cli._console import err, one_line, out, warn
 from wbcclf.cli._count import count
@@ -45,7 +46,7 @@ def common(
     """Classify white blood cell images. Start with `wbcclf demo`."""
 
 
-for command in (train, evaluate, adapt, predict, count, demo, recipes, backbones):
+for command in (audit, train, evaluate, adapt, predict, count, demo, recipes, backbones):
     app.command()(command)
 
 

@@ -1,6 +1,7 @@
-"""Which pictures show the same cell, and how sure a figure is then."""
+"""What a data set is worth: the same cell recognised, an audit, and how sure a figure is."""
 
+from wbcclf.model_selection._audit import check_data
 from wbcclf.model_selection._image_groups import find_image_groups
 from wbcclf.model_selection._intervals import group_bootstrap
 
-__all__ = ["find_image_groups", "group_bootstrap"]
+__all__ = ["check_data", "find_image_groups", "group_bootstrap"]
