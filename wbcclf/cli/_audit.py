@@ -8,11 +8,14 @@ from typing import Annotated
 import typer
 from sklearn.utils import Bunch
 
+from wbcclf.cli import _defaults
 from wbcclf.cli._console import out, print_table
-from wbcclf.cli._output import check_not_read, check_output, save, write_json
+from wbcclf.cli._output import check_not_read, check_output, require, save, write_json
 from wbcclf.cli._source import LabelledImages, Source
+from wbcclf.cli._wrong_labels import wrong_labels
 from wbcclf.inspection import write_data_page
 from wbcclf.model_selection import check_data
+from wbcclf.model_selection._findings import SEVERITIES
 
 N_FILES = 5  # pictures or pairs of a finding that are printed
 
@@ -41,25 +44,50 @@ def audit(
             help="Write a page with the pictures of each finding side by side.",
         ),
     ] = None,
+    labels: Annotated[
+        bool,
+        typer.Option(
+            "--labels",
+            help="Also look for wrong labels in IMAGES: those that models of other cells "
+            "contradict. Some minutes for ten thousand images.",
+        ),
+    ] = False,
+    weights: Annotated[
+        str,
+        typer.Option(
+            metavar="WEIGHTS",
+            help="What --labels sees the images with: 'blood-cells', or a weights file for the "
+            "same network. 'blood-cells' has learned the labels of PBC, BCCD and BCISC, the wrong "
+            "ones, too: for these sets give other weights.",
+        ),
+    ] = _defaults.PACKAGED_WEIGHTS,
 ) -> None:
     """Look for what makes a score too good, before anybody trains.
 
     Finds cells that are in both sets, copies, one cell under two labels,
     files or colours that give the class away, several laboratories, broken
-    files and classes that are too small. Takes about half a minute for a
-    thousand images.
+    files and classes that are too small; with --labels, labels that are
+    probably wrong. Takes about half a minute for a thousand images.
 
     The exit code is 1 if there is a leak, or an error, and else 0.
 
     Example: wbcclf audit cells/train cells/test -o audit.html
+
+    Example: wbcclf audit cells/train --labels -o audit.html
     """
+    require(labels or weights == _defaults.PACKAGED_WEIGHTS, "--weights is for --labels.")
     results = [path for path in (json_, output) if path is not None]
     for path in results:
         check_output(path)
-    sets = [Source(path, needs_labels=False).list() for path in (images, test) if path is not None]
+    sets = [Source(images, needs_labels=labels).list()]
+    if test is not None:
+        sets.append(Source(test, needs_labels=False).list())
     for path in results:
         check_not_read(path, [images, *[name for each in sets for name in each.paths]])
     found = check_data(*sets, verbose=1)
+    if labels:
+        found.findings.append(wrong_labels(sets[0], found, weights))
+        found.findings.sort(key=lambda each: SEVERITIES.index(each.severity))
     print_findings(found)
     if json_ is not None:
         save(json_, lambda path: write_json(path, dict(found)))
@@ -90,7 +118,8 @@ def print_findings(found: Bunch) -> None:
         out.print(f"{each.severity.upper()}: {each.kind}")
         out.print(each.what)
         out.print(each.advice)
-        for together in each.files[:N_FILES]:
-            out.print(f"  {'  '.join(together)}")
+        notes = each.notes or [""] * len(each.files)
+        for together, note in list(zip(each.files, notes, strict=True))[:N_FILES]:
+            out.print(f"  {'  '.join(together)}{note and f' ({note})'}")
         if len(each.files) > N_FILES:
             out.print(f"  and {len(each.files) - N_FILES} more")

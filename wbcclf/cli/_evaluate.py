@@ -16,6 +16,7 @@ from wbcclf._parts import file_digest
 from wbcclf.cli._classes import match_classes, parse_map
 from wbcclf.cli._console import out, print_table, warn
 from wbcclf.cli._output import check_not_read, check_output, require, save, write_json
+from wbcclf.cli._quick_audit import warn_of_conflicts, warn_of_test_data
 from wbcclf.cli._shared import (
     CHUNK,
     ModelFile,
@@ -125,6 +126,7 @@ def evaluate(
     listing = Source(images, path_column, label_column, root, groups, group_column).list()
     for path in filter(None, (output, plot)):
         check_not_read(path, [model_file, images, *filter(None, [groups]), *listing.paths])
+    warn_of_test_data(images, listing)
     known = [str(label) for label in model.classes_]  # names of folders are text
     class_of = match_classes(listing.target_names, known, renamed)
     chunks = predict_files(model, listing.paths.tolist(), chunk_size=CHUNK)
@@ -132,6 +134,7 @@ def evaluate(
     found, broken = collect(chunks, listing, on_error, all_in, rejection)
     label_of = dict(zip(listing.paths.tolist(), listing.target.tolist(), strict=True))
     y_true = np.array([class_of[label_of[path]] for path in found.paths])
+    warn_of_conflicts(found.paths, y_true, found.digests)
     # The most probable ones, of uncertain images, too.
     y_pred = model.classes_[found.probabilities.argmax(axis=1)].astype(str)
     cells = None

@@ -66,13 +66,14 @@ def write_data_page(found: Bunch, path: str | os.PathLike) -> None:
     room = MOST_BYTES
     findings = []
     for each in found.findings:
-        shown: list[list[Bunch]] = []
-        for together in each.files[:MOST_OF_FINDING]:
+        shown: list[Bunch] = []
+        notes = each.notes or [""] * len(each.files)
+        for together, note in list(zip(each.files, notes, strict=True))[:MOST_OF_FINDING]:
             pictures = [_picture(file) for file in together]
             room -= sum(len(picture.source) + len(picture.name) for picture in pictures)
             if room < 0:
                 break
-            shown.append(pictures)
+            shown.append(Bunch(pictures=pictures, note=note))
         findings.append({**each, "shown": shown, "n_more": len(each.files) - len(shown)})
     text = environment.get_template("data.html").render(
         findings=findings, classes=found.classes, summary=_summary(found)

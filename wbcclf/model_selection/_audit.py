@@ -67,11 +67,14 @@ def check_data(
             - advice : str, what to do about it
             - figures : dict, the numbers
             - files : list of list of str, pictures that belong together, the surest first
+            - notes : list of str, what is known of each of `files`; may be empty
         has_leak : bool
             Whether any finding is a leak.
         classes : list of Bunch
             For each class of `train`: `label`, `n_pictures`, `n_cells`, and `effective_cells`, the
             number of equally frequent cells that would be as diverse (inverse Simpson index).
+        skipped : list of (path, reason)
+            The files that could not be read.
         groups, test_groups : ndarray of shape (n_images,), int
             As :func:`find_image_groups` numbers the cells of both sets together; `test_groups` is
             None without `test`.
@@ -107,8 +110,8 @@ def check_data(
 
     **Several laboratories**: clusters of pictures by colour and by the strength of details in each
     channel at three scales, if the density between two of them falls below a twentieth of the
-    smaller one's. Kinds of less than 5% of the pictures, or of fewer than 20, are not looked for, unless
-    they are as much of one class.
+    smaller one's. Kinds of less than 5% of the pictures, or of fewer than 20, are not looked for,
+    unless they are as much of one class.
 
     Examples
     --------
@@ -162,6 +165,7 @@ def check_data(
         findings=findings,
         has_leak=any(each.severity == LEAK for each in findings),
         classes=table,
+        skipped=failures,
         groups=found.groups[~is_test],
         test_groups=found.groups[is_test] if len(sets) == 2 else None,
     )

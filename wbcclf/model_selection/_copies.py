@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.utils import Bunch
@@ -12,6 +13,24 @@ from wbcclf._labels import without_spelling
 from wbcclf.model_selection._findings import LEAK, NOTE, TRAINED, WARNING, finding
 
 N_TOLERATED = 0.01  # share of test pictures of a random split whose cell is trained on
+
+
+class Pair(NamedTuple):
+    """Two pictures of a cell.
+
+    Attributes
+    ----------
+    one, other : int
+        Their rows.
+    certainty : float
+    agreeing : int
+        As `find_image_groups` gives it; 0 for pictures that other pictures link.
+    """
+
+    one: int
+    other: int
+    certainty: float
+    agreeing: int
 
 
 class Copies:
@@ -57,10 +76,10 @@ class Copies:
         pairs = self._pairs(is_apart)
         if not pairs:
             return []
-        shared = np.unique(self.groups[[one for one, *_ in pairs]])
+        shared = np.unique(self.groups[[pair.one for pair in pairs]])
         affected = np.isin(self.groups, shared) & self.is_test & self.is_read
         n_test = int((self.is_test & self.is_read).sum())
-        n_same = sum(agreeing < 0 for *_, agreeing in pairs)
+        n_same = sum(pair.agreeing < 0 for pair in pairs)
         return [
             finding(
                 "cells in both sets",
@@ -72,10 +91,10 @@ class Copies:
                 "The score on the second set is too high. Take these cells out of one of the two "
                 "sets, and evaluate again.",
                 self._shown(pairs),
+                _notes(pairs),
                 n_cells=len(shared),
                 n_pictures=int(affected.sum()),
                 n_same_file=n_same,
-                certainty=[certainty for _, _, certainty, _ in pairs],
             )
         ]
 
@@ -92,7 +111,7 @@ class Copies:
         pairs = self._pairs(is_conflict)
         if not pairs:
             return []
-        n_same = sum(agreeing < 0 for *_, agreeing in pairs)
+        n_same = sum(pair.agreeing < 0 for pair in pairs)
         one, other, *_ = pairs[0]
         surest = f"{self.paths[one]} ({self.y[one]}) = {self.paths[other]} ({self.y[other]})"
         return [
@@ -105,9 +124,12 @@ class Copies:
                 "remove the other picture. Pairs that are not the same file may be two cells of "
                 "one field: then both labels can be right.",
                 self._shown(pairs),
+                [
+                    f"{self.y[pair.one]} and {self.y[pair.other]}: {note}"
+                    for pair, note in zip(pairs, _notes(pairs), strict=True)
+                ],
                 n_cells=len(pairs),
                 n_same_file=n_same,
-                certainty=[certainty for _, _, certainty, _ in pairs],
             )
         ]
 
@@ -140,30 +162,31 @@ class Copies:
                 "find_image_groups with StratifiedGroupKFold. Give evaluate --groups auto, too, or "
                 "its interval is too narrow.",
                 self._shown(pairs),
+                _notes(pairs),
                 n_cells=len(sizes),
                 n_same_file=n_same,
                 share_of_random_split=leaking,
             )
         ]
 
-    def _pairs(self, is_wanted: Callable[[int, int], bool]) -> list[tuple[int, int, float, int]]:
+    def _pairs(self, is_wanted: Callable[[int, int], bool]) -> list[Pair]:
         """Return the surest pair of every group that has a wanted one: rows, certainty, points."""
-        best: dict[int, tuple[int, int, float, int]] = {}
+        best: dict[int, Pair] = {}
         # Files that are the same first, then the most points.
         order = np.lexsort([-self.agreeing, self.agreeing >= 0])
         for k in order:
             one, other = self.links[k].tolist()
             if is_wanted(one, other):
-                pair = one, other, float(self.certainty[k]), int(self.agreeing[k])
+                pair = Pair(one, other, float(self.certainty[k]), int(self.agreeing[k]))
                 best.setdefault(int(self.groups[one]), pair)
         self._add_indirect(is_wanted, best)
         # Indirect ones, without points of their own, last.
-        return sorted(best.values(), key=lambda pair: (pair[3] >= 0, -pair[3]))
+        return sorted(best.values(), key=lambda pair: (pair.agreeing >= 0, -pair.agreeing))
 
     def _add_indirect(
         self,
         is_wanted: Callable[[int, int], bool],
-        best: dict[int, tuple[int, int, float, int]],
+        best: dict[int, Pair],
     ) -> None:
         """Add groups whose wanted pairs have no link of their own, but one by other pictures."""
         rows = np.flatnonzero(self.is_read)
@@ -181,14 +204,26 @@ class Copies:
             pair = next((pair for pair in combinations(several, 2) if is_wanted(*pair)), None)
             if pair is not None:
                 inside = self.groups[self.links[:, 0]] == group
-                best[group] = *pair, float(self.certainty[inside].min()), 0
+                best[group] = Pair(*pair, float(self.certainty[inside].min()), 0)
 
-    def _shown(self, pairs: list[tuple[int, int, float, int]]) -> list[list[str]]:
+    def _shown(self, pairs: list[Pair]) -> list[list[str]]:
         # The first set comes first.
         return [
             [self.paths[row] for row in sorted((one, other), key=lambda row: self.is_test[row])]
             for one, other, *_ in pairs
         ]
+
+
+def _notes(pairs: list[Pair]) -> list[str]:
+    """Return how sure each pair is."""
+    return [
+        "the same file, byte for byte"
+        if pair.agreeing < 0
+        else f"{pair.agreeing} points agree, certainty {pair.certainty:.3f}"
+        if pair.agreeing
+        else f"by way of other pictures, certainty {pair.certainty:.3f}"
+        for pair in pairs
+    ]
 
 
 def class_table(y: np.ndarray, groups: np.ndarray) -> list[Bunch]:

@@ -30,7 +30,13 @@ N_PAIRS = 12  # pictures of two kinds that are shown side by side
 
 
 def finding(
-    kind: str, severity: str, what: str, advice: str, files: Iterable[Sequence[str]], **figures: Any
+    kind: str,
+    severity: str,
+    what: str,
+    advice: str,
+    files: Iterable[Sequence[str]],
+    notes: Iterable[str] = (),
+    **figures: Any,
 ) -> Bunch:
     """Return one finding; `check_data` says what is in it."""
     return Bunch(
@@ -40,6 +46,7 @@ def finding(
         advice=advice,
         figures=figures,
         files=[[str(path) for path in together] for together in files],
+        notes=list(notes),
     )
 
 
@@ -55,8 +62,8 @@ def broken_files(failures: list[tuple[str, str]], n_files: int) -> list[Bunch]:
             "Get these files again from where they came, or delete them. Training and evaluation "
             "stop at them unless told otherwise (--on-error warn).",
             [[path] for path, _ in failures],
+            [why for _, why in failures],
             n=len(failures),
-            reasons=dict(failures),
         )
     ]
 
