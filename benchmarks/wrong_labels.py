@@ -4,13 +4,13 @@ Run: WBCCLF_DATA=... python benchmarks/wrong_labels.py WEIGHTS [--share 0.03] [-
     [--features FILE.npy] [--page PAGE.html]
 
 All of PBC (13,659 pictures, 8 classes). A share of the labels, drawn at random, becomes another
-class, drawn at random. Features are of `compact_cnn` at 128 pixels with WEIGHTS, which must not have
-seen the labels: the ImageNet weights of EfficientNet-Lite0, not those of the package. A logistic
-regression gives probabilities, in five folds by file (pictures that are the same to the byte are in
-one fold). Printed for every seed: precision among the first n of the list, where n is the number of
-swapped labels; the length of the list that `find_wrong_labels` stops at, with precision and recall;
-and precision at 100. A label that was wrong before counts as a false alarm. The last line is of the
-labels as they are; --page writes the first of them with their pictures.
+class, drawn at random. Features are of `compact_cnn` at 128 pixels with WEIGHTS, which must not
+have seen the labels: the ImageNet weights of EfficientNet-Lite0, not those of the package. A
+logistic regression gives probabilities, in five folds by file (pictures that are the same to the
+byte are in one fold). Printed for every seed: precision among the n surest, where n is the number
+of swapped labels, and among the 100 surest; and precision and recall of the list that
+`find_wrong_labels` gives. A label that was wrong before counts as a false alarm. The last lines are
+of the labels as they are; --page writes the first of them with their pictures.
 """
 
 import argparse
@@ -67,9 +67,9 @@ def print_row(name, found, rows):
     is_swapped = np.isin(np.arange(len(found.margin)), rows)
     ranked = found.margin.argsort(kind="stable")
     listed = is_swapped[found.rows]
+    at_n, at_100 = (is_swapped[ranked[:n]].mean() for n in (len(rows), 100))
     print(
-        f"{name}: {len(rows)} swapped, precision at {len(rows)} "
-        f"{is_swapped[ranked[: len(rows)]].mean():.3f}, at 100 {is_swapped[ranked[:100]].mean():.2f}; "
+        f"{name}: {len(rows)} swapped, precision at {len(rows)} {at_n:.3f}, at 100 {at_100:.2f}; "
         f"list of {len(listed)}: precision {listed.mean():.3f}, "
         f"recall {listed.sum() / len(rows):.3f}",
         flush=True,

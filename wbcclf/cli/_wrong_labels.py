@@ -21,6 +21,11 @@ from wbcclf.model_selection._findings import NOTE, WARNING, finding
 
 N_FOLDS = 5
 STRENGTH = 0.01  # of the logistic regression, the inverse of its penalty
+ADVICE = (
+    "Look at these pictures, the first ones first, and correct the labels that are wrong. Many "
+    "will be right: rare and doubtful cells are listed, too. Never correct one without looking, "
+    "and never in the test set alone."
+)
 
 
 def wrong_labels(listing: Bunch, found: Bunch, weights: str) -> Bunch:
@@ -67,9 +72,7 @@ def wrong_labels(listing: Bunch, found: Bunch, weights: str) -> Bunch:
         f"{len(wrong.rows)} of {len(y)} labels are probably wrong "
         f"({len(wrong.rows) / len(y):.1%}). Models of other cells say so; they agree with "
         f"{(wrong.margin > 0).mean():.1%} of all labels.",
-        "Look at these pictures, the first ones first, and correct the labels that are wrong. "
-        "Many will be right: rare and doubtful cells are listed, too. Never correct one without "
-        "looking, and never in the test set alone.",
+        ADVICE if len(wrong.rows) else "Nothing to do: no label stands out.",
         [[path] for path in paths[wrong.rows].tolist()],
         [
             f"{y[row]}, more likely {wrong.suggested[row]} (margin {wrong.margin[row]:.2f})"
