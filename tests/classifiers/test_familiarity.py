@@ -31,8 +31,8 @@ from wbcclf.classifiers.familiarity._description import (
     fewest_calls,
     restored,
 )
-from wbcclf.classifiers.network._style import style
 from wbcclf.exceptions import UnfamiliarImagesWarning
+from wbcclf.preprocessing._style import style
 
 HOME = make_blood_cells(160, classes=2, image_size=32, random_state=0)
 NEW = make_blood_cells(160, classes=2, image_size=32, random_state=1)

@@ -15,7 +15,8 @@ from wbcclf._files import replacing
 from wbcclf._parts import file_digest
 from wbcclf.cli._classes import match_classes, parse_map
 from wbcclf.cli._console import out, print_table, warn
-from wbcclf.cli._output import check_not_read, check_output, require, save
+from wbcclf.cli._output import check_not_read, check_output, require, save, write_json
+from wbcclf.cli._quick_audit import warn_of_conflicts, warn_of_test_data
 from wbcclf.cli._shared import (
     CHUNK,
     ModelFile,
@@ -130,6 +131,7 @@ def evaluate(
     listing = source.list()
     for path in filter(None, (output, plot)):
         check_not_read(path, [model_file, images, *filter(None, [groups]), *listing.paths])
+    warn_of_test_data(images, listing)
     known = [str(label) for label in model.classes_]  # names of folders are text
     class_of = match_classes(listing.target_names, known, renamed)
     chunks = predict_files(model, listing.paths.tolist(), chunk_size=CHUNK)
@@ -137,6 +139,7 @@ def evaluate(
     found, broken = collect(chunks, listing, on_error, all_in, rejection)
     label_of = dict(zip(listing.paths.tolist(), listing.target.tolist(), strict=True))
     y_true = np.array([class_of[label_of[path]] for path in found.paths])
+    warn_of_conflicts(found.paths, y_true, found.digests)
     # The most probable ones, of uncertain images, too.
     y_pred = model.classes_[found.probabilities.argmax(axis=1)].astype(str)
     cells = None
@@ -229,19 +232,6 @@ def read_figures(path: Path, model: str, digest: str) -> dict[str, Any]:
         f"Evaluate this one: `wbcclf evaluate {model} IMAGES -o FILE`.",
     )
     return figures
-
-
-def write_json(path: Path, figures: dict[str, Any]) -> None:
-    text = json.dumps(figures, indent=1, default=as_list)
-    with replacing(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
-
-
-def as_list(array: np.ndarray) -> list:
-    """Return an array as lists, with None for NaN, which JSON lacks."""
-    values = array.astype(object)
-    values[array != array] = None
-    return values.tolist()
 
 
 def draw(path: Path, result: Bunch) -> None:

@@ -11,8 +11,7 @@ import typer
 from sklearn.utils import Bunch
 
 from wbcclf.cli._console import out, print_table
-from wbcclf.cli._evaluate import write_json
-from wbcclf.cli._output import check_not_read, check_output, require, save
+from wbcclf.cli._output import check_not_read, check_output, require, save, write_json
 from wbcclf.cli._shared import OnError, OnErrorOption, Skipped, check_broken, report_left_out
 from wbcclf.cli._source import GroupColumn, LabelColumn, LabelledImages, PathColumn, Root, Source
 from wbcclf.inspection import explore_images, write_exploration_page

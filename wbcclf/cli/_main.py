@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 import wbcclf
 from wbcclf.cli._adapt import adapt
+from wbcclf.cli._audit import audit
 from wbcclf.cli._backbones import backbones
 from wbcclf.cli._console import err, one_line, out, warn
 from wbcclf.cli._count import count
@@ -48,9 +50,9 @@ def common(
     """Classify white blood cell images. Start with `wbcclf demo`."""
 
 
-# In the order of the help: before training, training, after it, and the rest.
-COMMANDS = [
-    *(explore, groups, split),
+# In the order of the help: before training, training and after it, and the rest.
+COMMANDS: list[Callable[..., None]] = [
+    *(explore, audit, groups, split),
     *(train, evaluate, adapt, predict, count),
     *(demo, recipes, backbones),
 ]

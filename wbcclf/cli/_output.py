@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
+
+import numpy as np
 
 from wbcclf._files import replacing
 from wbcclf.cli._console import warn
@@ -94,6 +98,19 @@ def write_csv(path: Path, lines: Iterable[list]) -> None:
         temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
     ):
         csv.writer(file).writerows(lines)
+
+
+def write_json(path: Path, figures: dict[str, Any]) -> None:
+    text = json.dumps(figures, indent=1, default=as_list)
+    with replacing(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def as_list(array: np.ndarray) -> list:
+    """Return an array as lists, with None for NaN, which JSON lacks."""
+    values = array.astype(object)
+    values[array != array] = None
+    return values.tolist()
 
 
 def warn_of_formulas(path: Path, names: Iterable[str]) -> None:

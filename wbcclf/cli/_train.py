@@ -18,6 +18,7 @@ from wbcclf.cli import _defaults
 from wbcclf.cli._console import out, warn
 from wbcclf.cli._held_out import held_out_text, hold_out
 from wbcclf.cli._output import check_not_read, check_output, check_space, require, save, write_csv
+from wbcclf.cli._quick_audit import warn_of_training_data
 from wbcclf.cli._shared import (
     N_NAMED,
     OnError,
@@ -290,6 +291,7 @@ def train(
     check_not_read(output, [images, *filter(None, [groups]), *listing.paths])
     names = listing.target_names
     require(len(names) > 1, f"{images} holds only one class, {names[0]}; give at least two.")
+    warn_of_training_data(images, listing)
     stopping = Settings.of(classifier).early_stopping
     held_paths = held_text = None
     if stopping is not None and listing.groups is not None:

@@ -30,7 +30,17 @@ from wbcclf.datasets._headers import (
 from wbcclf.datasets._quiet import quiet
 from wbcclf.exceptions import ImageReadError
 
-__all__ = ["DECODER", "DIGEST_BYTES", "MAX_PIXELS", "decode_image", "read_image", "resize"]
+__all__ = [
+    "DECODER",
+    "DIGEST_BYTES",
+    "MAX_PIXELS",
+    "PILLOW",
+    "decode_image",
+    "find_format",
+    "read_file",
+    "read_image",
+    "resize",
+]
 
 DECODER = 2  # raised with every change of the values that files give: cached ones are then stale
 DIGEST_BYTES = 16
@@ -67,15 +77,43 @@ def read_image(
     ImageReadError
         With the reason only, for the caller to put the file name in front.
     """
+    data = read_file(path)
+    digest = hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
+    return decode_image(data, image_size, max_pixels), digest
+
+
+def read_file(path: str) -> bytes:
+    """Return the bytes of a file.
+
+    Raises
+    ------
+    ImageReadError
+        With the reason only, for the caller to put the file name in front.
+    """
     try:
-        data = read_regular(path)
+        return read_regular(path)
     except FileNotFoundError:
         raise ImageReadError("no such file") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
         reason = getattr(error, "strerror", None) or str(error)
         raise ImageReadError(f"cannot be opened ({reason})") from error
-    digest = hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
-    return decode_image(data, image_size, max_pixels), digest
+
+
+def find_format(data: bytes) -> str:
+    """Return JPEG, PNG, BMP or TIFF, whatever the file is called.
+
+    Raises
+    ------
+    ImageReadError
+        With the reason only, if it is none of them.
+    """
+    if not data:
+        raise ImageReadError("the file is empty")
+    formats = (name for first, name in FIRST_BYTES.items() if data.startswith(first))
+    file_format = next(formats, None)
+    if file_format is None:
+        raise ImageReadError("not a JPEG, PNG, BMP or TIFF file")
+    return file_format
 
 
 def decode_image(
@@ -105,12 +143,7 @@ def decode_image(
     ImageReadError
         With the reason only, for the caller to put the file name in front.
     """
-    if not data:
-        raise ImageReadError("the file is empty")
-    formats = (name for first, name in FIRST_BYTES.items() if data.startswith(first))
-    file_format = next(formats, None)
-    if file_format is None:
-        raise ImageReadError("not a JPEG, PNG, BMP or TIFF file")
+    file_format = find_format(data)
     if file_format == "TIFF":
         with quiet():
             image = _decode_tiff(data, max_pixels)

@@ -54,6 +54,8 @@ def predict_files(
             without a description. Nothing warns here: look at the mean over all chunks.
         found : ndarray of shape (n_read,), bool, or None
             Where the loader's `crop` found a white cell; None without `crop`.
+        digests : list of bytes
+            One for each file that could be read: files with the same bytes have the same.
         skipped : list of (path, reason)
             The files that could not. The first chunk also lists what was left out of a folder.
 
@@ -194,6 +196,7 @@ def _predict(
             probabilities=probabilities,
             familiarity=familiarity,
             found=read.found,
+            digests=read.digests,
             skipped=left_out + read.failures,
         )
         left_out = []

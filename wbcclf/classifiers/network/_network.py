@@ -13,7 +13,7 @@ from wbcclf.backbones._chain import feature_shape
 from wbcclf.classifiers.network._device import as_channels_last
 from wbcclf.classifiers.network._layers import build_head
 from wbcclf.classifiers.network._preprocessing import Preprocessing
-from wbcclf.classifiers.network._style import style
+from wbcclf.preprocessing._style import style
 
 
 class CellNetwork(nn.Module):

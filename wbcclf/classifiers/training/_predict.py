@@ -17,9 +17,9 @@ from wbcclf.classifiers.familiarity._prediction import Prediction
 from wbcclf.classifiers.network._device import arithmetic, resolve_device, resolve_precision
 from wbcclf.classifiers.network._heap import keeping_freed_memory
 from wbcclf.classifiers.network._running import run_in_batches
-from wbcclf.classifiers.network._style import style
 from wbcclf.classifiers.options._settings import Settings
 from wbcclf.classifiers.training._net import CellNet
+from wbcclf.preprocessing._style import style
 
 
 def predict_images(

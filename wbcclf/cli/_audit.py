@@ -1,0 +1,125 @@
+"""`wbcclf audit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from sklearn.utils import Bunch
+
+from wbcclf.cli import _defaults
+from wbcclf.cli._console import out, print_table
+from wbcclf.cli._output import check_not_read, check_output, require, save, write_json
+from wbcclf.cli._source import LabelledImages, Source
+from wbcclf.cli._wrong_labels import wrong_labels
+from wbcclf.inspection import write_audit_page
+from wbcclf.model_selection import check_data
+from wbcclf.model_selection._findings import SEVERITIES
+
+N_FILES = 5  # pictures or pairs of a finding that are printed
+
+
+def audit(
+    images: LabelledImages,
+    test: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[TEST]",
+            help="The images that a model of IMAGES is to be tested on, in the same way.",
+        ),
+    ] = None,
+    json_: Annotated[
+        Path | None,
+        typer.Option(
+            "--json", metavar="FILE", help="Write all findings, with all files, to this JSON file."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="PAGE.html",
+            help="Write a page with the pictures of each finding side by side.",
+        ),
+    ] = None,
+    labels: Annotated[
+        bool,
+        typer.Option(
+            "--labels",
+            help="Also look for wrong labels in IMAGES: those that models of other cells "
+            "contradict. Some minutes for ten thousand images.",
+        ),
+    ] = False,
+    weights: Annotated[
+        str,
+        typer.Option(
+            metavar="WEIGHTS",
+            help="What --labels sees the images with: 'blood-cells', or a weights file for the "
+            "same network. 'blood-cells' has learned the labels of PBC, BCCD and BCISC, the wrong "
+            "ones, too: for these sets give other weights.",
+        ),
+    ] = _defaults.PACKAGED_WEIGHTS,
+) -> None:
+    """Look for what makes a score too good, before anybody trains.
+
+    Finds cells that are in both sets, copies, one cell under two labels,
+    files or colours that give the class away, several laboratories, broken
+    files and classes that are too small; with --labels, labels that are
+    probably wrong. Takes about half a minute for a thousand images.
+
+    The exit code is 1 if there is a leak, or an error, and else 0.
+
+    Example: wbcclf audit cells/train cells/test -o audit.html
+
+    Example: wbcclf audit cells/train --labels -o audit.html
+    """
+    require(labels or weights == _defaults.PACKAGED_WEIGHTS, "--weights is for --labels.")
+    results = [path for path in (json_, output) if path is not None]
+    for path in results:
+        check_output(path)
+    sets = [Source(images, needs_labels=labels).list()]
+    if test is not None:
+        sets.append(Source(test, needs_labels=False).list())
+    for path in results:
+        check_not_read(path, [images, *[name for each in sets for name in each.paths]])
+    found = check_data(*sets, verbose=1)
+    if labels:
+        found.findings.append(wrong_labels(sets[0], found, weights))
+        found.findings.sort(key=lambda each: SEVERITIES.index(each.severity))
+    print_findings(found)
+    if json_ is not None:
+        save(json_, lambda path: write_json(path, dict(found)))
+        out.print(f"Findings: {json_}")
+    if output is not None:
+        save(output, lambda path: write_audit_page(found, path))
+        out.print(f"Page: {output}")
+    if found.has_leak:
+        raise typer.Exit(1)
+
+
+def print_findings(found: Bunch) -> None:
+    if found.classes:
+        rows = [
+            [row.label, row.n_pictures, row.n_cells, f"{row.effective_cells:.1f}"]
+            for row in found.classes
+        ]
+        print_table(["class", "images", "cells", "effective cells"], rows)
+    if not found.findings:
+        out.print("Nothing found.")
+        return
+    print_table(
+        ["severity", "finding", "examples"],
+        [[each.severity, each.kind, len(each.files) or "-"] for each in found.findings],
+    )
+    for each in found.findings:
+        out.print()
+        out.print(f"{each.severity.upper()}: {each.kind}")
+        out.print(each.what)
+        out.print(each.advice)
+        notes = each.notes or [""] * len(each.files)
+        for together, note in list(zip(each.files, notes, strict=True))[:N_FILES]:
+            out.print(f"  {'  '.join(together)}{note and f' ({note})'}")
+        if len(each.files) > N_FILES:
+            out.print(f"  and {len(each.files) - N_FILES} more")

@@ -1,0 +1,238 @@
+"""The audit of a data set, before anybody trains on it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from sklearn.utils import Bunch, check_random_state
+
+from wbcclf.datasets import list_image_folder
+from wbcclf.model_selection._audit_pictures import Pictures
+from wbcclf.model_selection._copies import Copies, class_table, uneven_classes
+from wbcclf.model_selection._findings import (
+    LEAK,
+    SEVERITIES,
+    broken_files,
+    colour_shortcuts,
+    file_shortcuts,
+    laboratories,
+    one_class,
+    other_classes,
+    small_classes,
+)
+from wbcclf.model_selection._image_groups import find_image_groups
+from wbcclf.model_selection._laboratories import find_kinds
+
+
+def check_data(
+    train: str | PathLike | Bunch,
+    test: str | PathLike | Bunch | None = None,
+    *,
+    n_jobs: int | None = None,
+    random_state: Any = 0,
+    verbose: int = 0,
+) -> Bunch:
+    """Audit a set of labelled pictures, or two sets that should have no cell in common.
+
+    Parameters
+    ----------
+    train : str, path or Bunch
+        A folder of class folders, or what :func:`list_image_folder`, :func:`load_image_folder` or
+        :func:`load_image_csv` returned: `paths`, and `target`, which may be None. Files are read
+        whole, as they are.
+    test : str, path, Bunch or None, default=None
+        The set that is tested on, in the same way.
+    n_jobs : int or None, default=None
+        Threads; None or -1 means one per available core. The result does not depend on it.
+    random_state : int, RandomState or None, default=0
+        As in :func:`find_image_groups`, and for the search for several laboratories.
+    verbose : int, default=0
+        1 shows progress bars on stderr.
+
+    Returns
+    -------
+    Bunch
+        With the attributes
+
+        findings : list of Bunch
+            The worst first, each with the attributes
+
+            - kind : str, such as "cells in both sets"
+            - severity : {"leak", "warning", "note"}. A leak makes scores too high.
+            - what : str, what was found, in numbers
+            - advice : str, what to do about it
+            - figures : dict, the numbers
+            - files : list of list of str, pictures that belong together, the surest first
+            - notes : list of str, what is known of each of `files`; may be empty
+        has_leak : bool
+            Whether any finding is a leak.
+        classes : list of Bunch
+            For each class of `train`: `label`, `n_pictures`, `n_cells`, and `effective_cells`, the
+            number of equally frequent cells that would be as diverse (inverse Simpson index).
+        skipped : list of (path, reason)
+            The files that could not be read.
+        groups, test_groups : ndarray of shape (n_images,), int
+            As :func:`find_image_groups` numbers the cells of both sets together; `test_groups` is
+            None without `test`.
+
+    Raises
+    ------
+    TypeError
+        If `train` or `test` is neither a folder nor such a Bunch.
+    ValueError
+        If one of them has no picture, or a folder holds several sets of class folders.
+    FileNotFoundError, NotADirectoryError
+        If a folder does not exist, or is none.
+    ImageReadError
+        If no file can be read.
+
+    See Also
+    --------
+    find_image_groups : Which pictures show the same cell.
+    find_wrong_labels : Labels that are probably wrong.
+    wbcclf.inspection.write_audit_page : The findings as a page with pictures.
+
+    Notes
+    -----
+    **Cells in both sets, label conflicts, several pictures of a cell** come from
+    :func:`find_image_groups`, on both sets together.
+
+    **A file or a colour gives the class away**: each class is told from all others by the files'
+    format, size, compression, colour mode or metadata, and by a mean colour, always for cells that
+    the rule was not learned from. What counts is the balanced accuracy (0.5 is chance), by the
+    lower limit of its interval by cell (:func:`group_bootstrap`): a leak from 0.75, a warning from
+    0.6 for files. For colours it is reported from 0.75: as a warning if the four corners tell the
+    class, which do not show the cell, and as a note if the whole picture does.
+
+    **Several laboratories**: clusters of pictures by colour and by the strength of details in each
+    channel at three scales, if the density between two of them falls below a twentieth of the
+    smaller one's. Kinds of less than 5% of the pictures, or of fewer than 20, are not looked for,
+    unless they are as much of one class.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> from wbcclf import make_blood_cells
+    >>> from wbcclf.model_selection import check_data
+    >>> cells = make_blood_cells(16, classes=2, image_size=160, random_state=0)
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     for k, (image, label) in enumerate(zip(cells.images, cells.target)):
+    ...         for part in ["train"] * (k < 12) + ["test"] * (k > 9):  # two are in both
+    ...             folder = Path(root, part, label)
+    ...             folder.mkdir(parents=True, exist_ok=True)
+    ...             Image.fromarray(image).save(folder / f"{k}.png")
+    ...     found = check_data(Path(root, "train"), Path(root, "test"))
+    >>> found.has_leak, found.findings[0].kind, found.findings[0].figures["n_cells"]
+    (True, 'cells in both sets', 2)
+    """
+    random_state = check_random_state(random_state)
+    sets = [_listing(train, "train")]
+    if test is not None:
+        sets.append(_listing(test, "test"))
+    paths = [path for each in sets for path in each.paths]
+    is_test = np.repeat([False, True][: len(sets)], [len(each.paths) for each in sets])
+    pictures = Pictures(paths, n_jobs, verbose)
+    found = find_image_groups(
+        paths, on_error="skip", n_jobs=n_jobs, random_state=random_state, verbose=verbose
+    )
+    labels = [label for each in sets for label in each.labels]
+    copies = Copies(found, is_test, labels, paths, pictures.is_read)
+    failures = [(path, why) for path, why in zip(paths, pictures.reasons, strict=True) if why]
+    findings = [
+        *(copies.both_sides() if len(sets) == 2 else []),
+        *copies.conflicts(),
+        *(each for side in range(len(sets)) for each in copies.duplicates(bool(side))),
+        *broken_files(failures, len(paths)),
+        *_kinds(pictures, sets, is_test, random_state),
+    ]
+    table: list[Bunch] = []
+    rows = np.flatnonzero(pictures.is_read & ~is_test)
+    if sets[0].is_labelled and len(rows):
+        y, groups = np.array(labels[: len(sets[0].paths)])[rows], found.groups[rows]
+        table = class_table(y, groups)
+        findings += [*one_class(y), *small_classes(y, groups), *uneven_classes(table)]
+        findings += _shortcuts(pictures, rows, y, groups)
+    if len(sets) == 2 and all(each.is_labelled for each in sets):
+        findings += other_classes(*(sorted(set(each.labels)) for each in sets))
+    findings.sort(key=lambda each: SEVERITIES.index(each.severity))
+    return Bunch(
+        findings=findings,
+        has_leak=any(each.severity == LEAK for each in findings),
+        classes=table,
+        skipped=failures,
+        groups=found.groups[~is_test],
+        test_groups=found.groups[is_test] if len(sets) == 2 else None,
+    )
+
+
+def _listing(data: Any, name: str) -> Bunch:
+    """Return paths (list of str), labels (list of str or None) and whether there are labels."""
+    if isinstance(data, (str, PathLike)):
+        data = list_image_folder(data)
+        splits = [] if data.split is None else sorted(set(data.split.tolist()))
+        if len(splits) > 1:
+            raise ValueError(
+                f"{name} holds several sets of class folders ({', '.join(splits)}). Give one as "
+                "train and another as test, such as "
+                f"{os.path.join(os.fspath(name), splits[0])!r}."
+            )
+    paths = getattr(data, "paths", None)
+    if paths is None:
+        raise TypeError(
+            f"{name} must be a folder, or a Bunch with paths and target such as list_image_folder "
+            f"returns, got {type(data).__name__}. Images in memory have no files to audit."
+        )
+    if not len(paths):
+        raise ValueError(f"{name} has no picture.")
+    target = getattr(data, "target", None)
+    labels: Sequence = [None] * len(paths) if target is None else [str(each) for each in target]
+    if len(labels) != len(paths):
+        raise ValueError(f"{name} has {len(paths)} paths and {len(labels)} labels in target.")
+    return Bunch(
+        paths=[os.fspath(path) for path in paths], labels=labels, is_labelled=target is not None
+    )
+
+
+def _shortcuts(
+    pictures: Pictures, rows: np.ndarray, y: np.ndarray, groups: np.ndarray
+) -> list[Bunch]:
+    paths = [pictures.paths[row] for row in rows]
+    return [
+        *file_shortcuts([pictures.facts[row] for row in rows], y, groups, paths),
+        *colour_shortcuts(pictures.corners[rows], y, groups, paths, "corners"),
+        *colour_shortcuts(pictures.means[rows], y, groups, paths, "whole picture"),
+    ]
+
+
+def _kinds(
+    pictures: Pictures,
+    sets: Sequence[Bunch],
+    is_test: np.ndarray,
+    random_state: np.random.RandomState,
+) -> Iterable[Bunch]:
+    """Report two kinds of pictures among all, or else within each class of the first set."""
+    features = np.concatenate([pictures.styles, pictures.means, pictures.corners], axis=1)
+    all_labels = [label for each in sets for label in each.labels]
+    y = np.array(all_labels) if None not in all_labels else None
+
+    def of(rows: np.ndarray, labels: np.ndarray | None, name: str) -> list[Bunch]:
+        kinds = find_kinds(features[rows], random_state)
+        if kinds is None:
+            return []
+        paths = [pictures.paths[row] for row in rows]
+        return [laboratories(kinds, labels, is_test[rows], paths, name)]
+
+    rows = np.flatnonzero(pictures.is_read)
+    found = of(rows, None if y is None else y[rows], "")
+    if found or y is None:
+        return found
+    first = rows[~is_test[rows]]
+    for label in np.unique(y[first]):
+        found += of(first[y[first] == label], None, f"of the class {label} ")
+    return found

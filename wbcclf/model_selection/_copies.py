@@ -1,0 +1,270 @@
+"""What groups of pictures that show the same cell mean for a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.utils import Bunch
+
+from wbcclf._labels import without_spelling
+from wbcclf.model_selection._findings import LEAK, NOTE, TRAINED, WARNING, finding
+
+N_TOLERATED = 0.01  # share of test pictures of a random split whose cell is trained on
+
+
+class Pair(NamedTuple):
+    """Two pictures of a cell.
+
+    Attributes
+    ----------
+    one, other : int
+        Their rows.
+    certainty : float
+    agreeing : int
+        As `find_image_groups` gives it; 0 for pictures that other pictures link.
+    """
+
+    one: int
+    other: int
+    certainty: float
+    agreeing: int
+
+
+class Copies:
+    """Pictures with their groups, sets and labels.
+
+    Parameters
+    ----------
+    found : Bunch
+        What `find_image_groups` returned.
+    is_test : ndarray of shape (n_pictures,), bool
+    y : sequence of (str or None)
+        None where the label is unknown.
+    paths : sequence of str
+    is_read : ndarray of shape (n_pictures,), bool
+    """
+
+    def __init__(
+        self,
+        found: Bunch,
+        is_test: np.ndarray,
+        y: Sequence[str | None],
+        paths: Sequence[str],
+        is_read: np.ndarray,
+    ) -> None:
+        self.groups, self.links = found.groups, found.links
+        self.certainty, self.agreeing = found.certainty, found.agreeing
+        self.is_test, self.paths, self.is_read = is_test, paths, is_read
+        self.y = y
+        spelled = [None if label is None else without_spelling(label) for label in y]
+        # Names of two sets are compared where both sets have the class.
+        shared = [
+            {spelled[row] for row in np.flatnonzero(is_test == side)} for side in (False, True)
+        ]
+        self.names = spelled
+        self.comparable = shared[0] & shared[1]
+
+    def both_sides(self) -> list[Bunch]:
+        """Report cells that are in both sets."""
+
+        def is_apart(one: int, other: int) -> bool:
+            return self.is_test[one] != self.is_test[other]
+
+        pairs = self._pairs(is_apart)
+        if not pairs:
+            return []
+        shared = np.unique(self.groups[[pair.one for pair in pairs]])
+        affected = np.isin(self.groups, shared) & self.is_test & self.is_read
+        n_test = int((self.is_test & self.is_read).sum())
+        n_same = sum(pair.agreeing < 0 for pair in pairs)
+        return [
+            finding(
+                "cells in both sets",
+                LEAK,
+                f"{len(shared)} cells (or fields) are in both sets: {affected.sum()} of {n_test} "
+                f"pictures of the second set ({affected.sum() / n_test:.0%}) show one that the "
+                f"first set shows, too. {n_same} of the cells are in both as the same file, byte "
+                "for byte.",
+                "The score on the second set is too high. Take these cells out of one of the two "
+                "sets, and evaluate again.",
+                self._shown(pairs),
+                _notes(pairs),
+                n_cells=len(shared),
+                n_pictures=int(affected.sum()),
+                n_same_file=n_same,
+            )
+        ]
+
+    def conflicts(self) -> list[Bunch]:
+        """Report cells with several labels."""
+
+        def is_conflict(one: int, other: int) -> bool:
+            names = self.names[one], self.names[other]
+            if None in names or names[0] == names[1]:
+                return False
+            same_set = self.is_test[one] == self.is_test[other]
+            return same_set or self.comparable.issuperset(names)
+
+        pairs = self._pairs(is_conflict)
+        if not pairs:
+            return []
+        n_same = sum(pair.agreeing < 0 for pair in pairs)
+        one, other, *_ = pairs[0]
+        surest = f"{self.paths[one]} ({self.y[one]}) = {self.paths[other]} ({self.y[other]})"
+        return [
+            finding(
+                "label conflicts",
+                WARNING,
+                f"{len(pairs)} cells (or fields) have pictures in several classes, {n_same} of "
+                f"them as the same file, byte for byte. The surest: {surest}.",
+                "Look at each pair. If it is one cell, one of the labels is wrong: decide, and "
+                "remove the other picture. Pairs that are not the same file may be two cells of "
+                "one field: then both labels can be right.",
+                self._shown(pairs),
+                [
+                    f"{self.y[pair.one]} and {self.y[pair.other]}: {note}"
+                    for pair, note in zip(pairs, _notes(pairs), strict=True)
+                ],
+                n_cells=len(pairs),
+                n_same_file=n_same,
+            )
+        ]
+
+    def duplicates(self, is_test: bool) -> list[Bunch]:
+        """Report cells of which one set has several pictures."""
+        rows = self.is_read & (self.is_test == is_test)
+
+        def is_inside(one: int, other: int) -> bool:
+            return bool(rows[one] and rows[other])
+
+        pairs = self._pairs(is_inside)
+        if not pairs:
+            return []
+        _, where, sizes = np.unique(self.groups[rows], return_inverse=True, return_counts=True)
+        leaking = float((1 - (1 - TRAINED) ** (sizes[where] - 1)).mean())
+        n, n_copied = int(rows.sum()), int(sizes[sizes > 1].sum())
+        n_same = int(np.isin(self.agreeing, -1)[rows[self.links].all(axis=1)].sum())
+        name = "second" if is_test else "first"
+        if not self.is_test.any():
+            name = "whole"
+        return [
+            finding(
+                "several pictures of a cell",
+                WARNING if leaking > N_TOLERATED else NOTE,
+                f"The {n} pictures of the {name} set show {len(sizes)} cells (or fields): "
+                f"{n_copied} share a cell with another; {n_same} are copies to the byte. After a "
+                f"random split with {TRAINED:.0%} for training, {leaking:.1%} of the test pictures "
+                "would show a cell that was trained on.",
+                "Split by cell: --groups auto in `wbcclf train`, or the groups of "
+                "find_image_groups with StratifiedGroupKFold. Give evaluate --groups auto, too, or "
+                "its interval is too narrow.",
+                self._shown(pairs),
+                _notes(pairs),
+                n_cells=len(sizes),
+                n_same_file=n_same,
+                share_of_random_split=leaking,
+            )
+        ]
+
+    def _pairs(self, is_wanted: Callable[[int, int], bool]) -> list[Pair]:
+        """Return the surest pair of every group that has a wanted one: rows, certainty, points."""
+        best: dict[int, Pair] = {}
+        # Files that are the same first, then the most points.
+        order = np.lexsort([-self.agreeing, self.agreeing >= 0])
+        for k in order:
+            one, other = self.links[k].tolist()
+            if is_wanted(one, other):
+                pair = Pair(one, other, float(self.certainty[k]), int(self.agreeing[k]))
+                best.setdefault(int(self.groups[one]), pair)
+        self._add_indirect(is_wanted, best)
+        # Indirect ones, without points of their own, last.
+        return sorted(best.values(), key=lambda pair: (pair.agreeing >= 0, -pair.agreeing))
+
+    def _add_indirect(
+        self,
+        is_wanted: Callable[[int, int], bool],
+        best: dict[int, Pair],
+    ) -> None:
+        """Add groups whose wanted pairs have no link of their own, but one by other pictures."""
+        rows = np.flatnonzero(self.is_read)
+        members: dict[int, dict[tuple, list[int]]] = {}
+        for row in rows.tolist():
+            alike = members.setdefault(int(self.groups[row]), {})
+            # Two of each set and class are enough to find a pair of any kind.
+            chosen = alike.setdefault((bool(self.is_test[row]), self.names[row]), [])
+            if len(chosen) < 2:
+                chosen.append(row)
+        for group, alike in members.items():
+            if group in best:
+                continue
+            several = [row for chosen in alike.values() for row in chosen]
+            pair = next((pair for pair in combinations(several, 2) if is_wanted(*pair)), None)
+            if pair is not None:
+                inside = self.groups[self.links[:, 0]] == group
+                best[group] = Pair(*pair, float(self.certainty[inside].min()), 0)
+
+    def _shown(self, pairs: list[Pair]) -> list[list[str]]:
+        # The first set comes first.
+        return [
+            [self.paths[row] for row in sorted((one, other), key=lambda row: self.is_test[row])]
+            for one, other, *_ in pairs
+        ]
+
+
+def _notes(pairs: list[Pair]) -> list[str]:
+    """Return how sure each pair is."""
+    return [
+        "the same file, byte for byte"
+        if pair.agreeing < 0
+        else f"{pair.agreeing} points agree, certainty {pair.certainty:.3f}"
+        if pair.agreeing
+        else f"by way of other pictures, certainty {pair.certainty:.3f}"
+        for pair in pairs
+    ]
+
+
+def class_table(y: np.ndarray, groups: np.ndarray) -> list[Bunch]:
+    """Return pictures, cells and effective cells of every class.
+
+    The effective number is the inverse Simpson index (Simpson 1949,
+    https://doi.org/10.1038/163688a0) of the cells' shares of the pictures: as many cells with
+    equally many pictures each are as diverse.
+    """
+    table = []
+    for label in np.unique(y):
+        sizes = np.unique(groups[y == label], return_counts=True)[1]
+        table.append(
+            Bunch(
+                label=str(label),
+                n_pictures=int(sizes.sum()),
+                n_cells=len(sizes),
+                effective_cells=float(sizes.sum() ** 2 / (sizes**2).sum()),
+            )
+        )
+    return table
+
+
+def uneven_classes(table: list[Bunch]) -> list[Bunch]:
+    """Report classes that count as far fewer cells than they have pictures."""
+    few = [row for row in table if row.effective_cells < row.n_pictures / 2]
+    if not few:
+        return []
+    listed = [
+        f"{row.label} {row.n_pictures} pictures, {row.n_cells} cells, as diverse as "
+        f"{row.effective_cells:.0f}"
+        for row in few
+    ]
+    return [
+        finding(
+            "effective cells",
+            NOTE,
+            f"Classes that count as far fewer cells than pictures: {'; '.join(listed)}.",
+            "Judge a class by its cells. The last number weighs how unequally the pictures are "
+            "spread over them. Intervals by cell (--groups auto) do so, too.",
+            [],
+            classes=[dict(row) for row in few],
+        )
+    ]
