@@ -77,12 +77,8 @@ def explore(
     report_left_out(broken, listing.skipped, n_images, on_error, all_in)
     print_exploration(found, listing.paths)
     if json_ is not None:
-        save(
-            json_,
-            lambda path: write_json(
-                path, figures_of(found, listing.paths, broken + listing.skipped)
-            ),
-        )
+        figures = figures_of(found, listing.paths, broken + listing.skipped)
+        save(json_, lambda path: write_json(path, figures))
         out.print(f"Figures: {json_}")
     if output is not None:
         save(output, lambda path: write_exploration_page(found, listing.paths, path))

@@ -227,12 +227,7 @@ def _notes(pairs: list[Pair]) -> list[str]:
 
 
 def class_table(y: np.ndarray, groups: np.ndarray) -> list[Bunch]:
-    """Return pictures, cells and effective cells of every class.
-
-    The effective number is the inverse Simpson index (Simpson 1949,
-    https://doi.org/10.1038/163688a0) of the cells' shares of the pictures: as many cells with
-    equally many pictures each are as diverse.
-    """
+    """Return pictures, cells and effective cells of every class."""
     table = []
     for label in np.unique(y):
         sizes = np.unique(groups[y == label], return_counts=True)[1]
@@ -241,10 +236,19 @@ def class_table(y: np.ndarray, groups: np.ndarray) -> list[Bunch]:
                 label=str(label),
                 n_pictures=int(sizes.sum()),
                 n_cells=len(sizes),
-                effective_cells=float(sizes.sum() ** 2 / (sizes**2).sum()),
+                effective_cells=effective_cells(sizes),
             )
         )
     return table
+
+
+def effective_cells(sizes: np.ndarray) -> float:
+    """Return how many cells with equally many pictures each are as diverse as cells of these sizes.
+
+    That is the inverse Simpson index (Simpson 1949, https://doi.org/10.1038/163688a0) of the cells'
+    shares of the pictures; 0 without pictures.
+    """
+    return float(sizes.sum() ** 2 / (sizes**2).sum()) if len(sizes) else 0.0
 
 
 def uneven_classes(table: list[Bunch]) -> list[Bunch]:

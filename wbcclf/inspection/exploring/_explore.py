@@ -15,6 +15,7 @@ from wbcclf.datasets._paths_or_images import check_paths_or_images
 from wbcclf.datasets._reading import ON_ERROR, report_failures
 from wbcclf.inspection.exploring._separation import compare_classes
 from wbcclf.inspection.exploring._survey import LOOKS, Survey, robust_scores
+from wbcclf.model_selection._copies import effective_cells
 from wbcclf.preprocessing._features import NAMES as FEATURES
 
 OUTLIER = 5.0  # robust standard deviations: 1 normal picture in 1.7 million is as far away
@@ -206,7 +207,7 @@ def describe_class(
         label=str(label),
         n_images=len(rows),
         n_cells=len(per_cell),
-        effective_cells=float(per_cell.sum() ** 2 / (per_cell**2).sum()) if len(rows) else 0.0,
+        effective_cells=effective_cells(per_cell),
         n_without_cell=len(missing),
         typical=ordered[:n_typical].tolist(),
         odd=[Bunch(row=int(row), why=_oddity(deviations[row], names)) for row in odd],
