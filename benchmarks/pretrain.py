@@ -51,7 +51,7 @@ from wbcclf.classifiers.data._batches import ImageData
 from wbcclf.classifiers.training._describing import describe_training
 
 SIZE, SEEDS = 96, range(5)
-CYCLES = ((2000, 1e-3), (1200, 5e-4))  # steps, and the highest learning rate
+CYCLES = ((6000, 1e-3), (3600, 5e-4))  # steps, and the highest learning rate
 SHARES = {"PBC": 1 / 2, "BCCD": 1 / 4, "BCISC": 1 / 4}  # of the photographs
 N_DRAWN = 6000  # cells; they are shown as often as makes a quarter of all pictures
 OPTIONS = {
