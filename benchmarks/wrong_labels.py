@@ -64,8 +64,8 @@ def look(X, y, files, seed):
 
 
 def print_row(name, found, rows):
-    is_swapped = np.isin(np.arange(len(found.margin)), rows)
-    ranked = found.margin.argsort(kind="stable")
+    is_swapped = np.isin(np.arange(len(found.confidence)), rows)
+    ranked = found.confidence.argsort(kind="stable")
     listed = is_swapped[found.rows]
     at_n, at_100 = (is_swapped[ranked[:n]].mean() for n in (len(rows), 100))
     print(
@@ -95,10 +95,9 @@ if __name__ == "__main__":
         swapped, rows = swap(y, options.share, np.random.RandomState(seed))
         print_row(f"seed {seed}", look(X, swapped, files, seed), rows)
     found = look(X, y, files, 0)
-    agreement = (found.margin > 0).mean()
-    print(f"as they are: agreement {agreement:.3f}, {len(found.rows)} labels probably wrong")
+    print(f"as they are: {len(found.rows)} labels probably wrong")
     for row in found.rows[:20]:
-        print(f"{paths[row]} {y[row]} -> {found.suggested[row]} {found.margin[row]:.2f}")
+        print(f"{paths[row]} {y[row]} -> {found.suggested[row]} {found.confidence[row]:.4f}")
     if options.page:
         first = finding(
             "wrong labels",

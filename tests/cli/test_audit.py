@@ -147,7 +147,7 @@ def test_wrong_labels(tmp_path, call):
     names = [path.split("/")[-1] for [path] in wrong["files"]]
     assert {*names[:2]} == {"5.png", "6.png"}
     assert wrong["figures"]["n_labels"] == 60
-    assert wrong["figures"]["margin"] == sorted(wrong["figures"]["margin"])
+    assert wrong["figures"]["confidence"] == sorted(wrong["figures"]["confidence"])
 
 
 def test_labels_of_one_cell_each_cannot_be_checked(tmp_path, call):

@@ -312,3 +312,15 @@ def test_real_pictures_of_a_laboratory_with_one_class_of_other_slides(wbcclf_dat
     told = kinds(found)["colour of the corners gives the class away"].figures["classes"]
     assert [each["label"] for each in told] == ["basophil"]
     assert told[0]["score"] > 0.9
+
+
+def test_the_one_file_of_pbc_that_has_two_labels(wbcclf_data):
+    listing = list_image_folder(wbcclf_data / "pbc" / "train")
+    rows = [*np.arange(0, len(listing.paths), 300)]
+    for name in ("EO_225902", "BNE_191112"):
+        rows += [k for k, path in enumerate(listing.paths) if name in path]
+    rows = np.unique(rows)
+    found = check_data(Bunch(paths=listing.paths[rows], target=listing.target[rows]))
+    conflict = kinds(found)["label conflicts"]
+    assert conflict.figures == {"n_cells": 1, "n_same_file": 1}
+    assert conflict.notes == ["eosinophil and neutrophil: the same file, byte for byte"]

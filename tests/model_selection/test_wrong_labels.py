@@ -31,7 +31,7 @@ def test_swapped_labels_are_found_and_little_else(swapped):
     assert len(rows & set(found.rows.tolist())) >= 27
     assert len(rows & set(found.rows[:25].tolist())) >= 24
     assert len(found.rows) <= 36
-    assert (np.diff(found.margin[found.rows]) >= 0).all()
+    assert (np.diff(found.confidence[found.rows]) >= 0).all()
     assert found.noise.sum() == pytest.approx(1)
     assert 1 - np.trace(found.noise) == pytest.approx(30 / 900, abs=0.01)
     assert found.noise.sum(axis=1) == pytest.approx([(y == k).mean() for k in "abc"])
@@ -45,7 +45,7 @@ def test_right_labels_are_left_alone():
     assert found.rows.tolist() == []
     assert found.classes.tolist() == [3, 7]
     assert found.suggested.tolist() == [7] * 20 + [3] * 20
-    assert found.margin == pytest.approx(0.8)
+    assert found.confidence == pytest.approx(0.9)
     # Without any difference nothing is known.
     assert find_wrong_labels(y, np.full((40, 2), 0.5)).noise.shape == (2, 2)
 

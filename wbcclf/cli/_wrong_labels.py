@@ -66,23 +66,25 @@ def wrong_labels(listing: Bunch, found: Bunch, weights: str) -> Bunch:
         method="predict_proba",
     )
     wrong = find_wrong_labels(y, probabilities)
+    agreement = float((wrong.classes[probabilities.argmax(axis=1)] == y).mean())
     return finding(
         "wrong labels",
         WARNING if len(wrong.rows) else NOTE,
         f"{len(wrong.rows)} of {len(y)} labels are probably wrong "
         f"({len(wrong.rows) / len(y):.1%}). Models of other cells say so; they agree with "
-        f"{(wrong.margin > 0).mean():.1%} of all labels.",
+        f"{agreement:.1%} of all labels.",
         ADVICE if len(wrong.rows) else "Nothing to do: no label stands out.",
         [[path] for path in paths[wrong.rows].tolist()],
         [
-            f"{y[row]}, more likely {wrong.suggested[row]} (margin {wrong.margin[row]:.2f})"
+            f"{y[row]} has a probability of {wrong.confidence[row]:.3f}, more likely "
+            f"{wrong.suggested[row]}"
             for row in wrong.rows
         ],
         n=len(wrong.rows),
         n_labels=len(y),
-        agreement=float((wrong.margin > 0).mean()),
+        agreement=agreement,
         suggested=wrong.suggested[wrong.rows].tolist(),
-        margin=wrong.margin[wrong.rows].tolist(),
+        confidence=wrong.confidence[wrong.rows].tolist(),
     )
 
 

@@ -11,7 +11,6 @@ from wbcclf._threads import run_blocks_in_threads
 from wbcclf.datasets._decode import DIGEST_BYTES, decode_image, read_file
 from wbcclf.datasets._file_facts import FACTS, file_facts
 from wbcclf.exceptions import ImageReadError
-from wbcclf.preprocessing._style import style
 
 SIDE = 96  # pixels that every picture is brought to: colours and style are then of one scale
 CORNER = 12  # pixels of the side of each corner, which a cell in the middle does not reach
@@ -49,7 +48,10 @@ class Pictures:
         self.is_read = np.array([not why for why in self.reasons])
 
     def _look(self, indices: range) -> None:
+        # torch is imported when it is needed, so that `import wbcclf` stays light.
         import torch
+
+        from wbcclf.preprocessing._style import style
 
         read, images = [], []
         for index in indices:

@@ -34,9 +34,8 @@ def find_wrong_labels(y: Any, probabilities: Any) -> Bunch:
             Samples whose labels are probably wrong, the surest first.
         suggested : ndarray of shape (n_samples,)
             For every sample, the most probable class, other than its label.
-        margin : ndarray of shape (n_samples,), float
-            Probability of the label less that of `suggested`: -1 is surely wrong, 1 right. To look
-            at more than `rows`, sort by it.
+        confidence : ndarray of shape (n_samples,), float
+            Probability of every sample's label. To look at more than `rows`, sort by it.
         noise : ndarray of shape (n_classes, n_classes), float
             Estimated share of all samples by label (row) and true class (column).
         classes : ndarray of shape (n_classes,)
@@ -55,7 +54,8 @@ def find_wrong_labels(y: Any, probabilities: Any) -> Bunch:
     A sample counts for the most probable of the classes whose thresholds it reaches. Counts by
     label and by this class, scaled to the number of samples of each label, estimate how many labels
     are wrong. For every pair of classes as many samples are listed: those in which the other class
-    is more probable than the label by the most ("prune by noise rate").
+    is more probable than the label by the most ("prune by noise rate"). They are ordered by the
+    probability of their label ("self-confidence"), the lowest first.
 
     This finds single wrong labels. A class that is mostly wrong, or two classes that cannot be told
     apart in the pictures, it does not find. A rare kind of cell can be listed for being rare.
@@ -88,7 +88,6 @@ def find_wrong_labels(y: Any, probabilities: Any) -> Bunch:
     others = p.copy()
     others[every, labels] = -1
     suggested = others.argmax(axis=1)
-    margin = own - others[every, suggested]
     thresholds = np.array([own[labels == k].mean() for k in range(len(classes))])
     reached = np.where(p >= thresholds - ROUNDING, p, -1)
     is_confident = reached.max(axis=1) >= 0
@@ -98,9 +97,9 @@ def find_wrong_labels(y: Any, probabilities: Any) -> Bunch:
     counts *= (np.bincount(labels) / counts.sum(axis=1))[:, None]
     rows = _by_noise_rate(p, labels, counts)
     return Bunch(
-        rows=rows[margin[rows].argsort(kind="stable")],
+        rows=rows[own[rows].argsort(kind="stable")],
         suggested=classes[suggested],
-        margin=margin,
+        confidence=own,
         noise=counts / len(y),
         classes=classes,
     )

@@ -11,14 +11,14 @@ from wbcclf.datasets._decode import read_image
 from wbcclf.exceptions import ImageReadError
 from wbcclf.inspection.pages._html import MOST_BYTES, picture_source, write_page
 
-MOST_OF_FINDING = 16  # pairs of a finding
+MOST_PICTURES = 32  # of a finding
 
 
 def write_audit_page(found: Bunch, path: str | os.PathLike) -> None:
     """Write what :func:`wbcclf.model_selection.check_data` found as a page with pictures.
 
     One HTML file, below 2 MB, which holds its pictures, asks for nothing from a network, has no
-    scripts and prints well. Each finding shows up to 16 pictures or pairs, the surest first.
+    scripts and prints well. Each finding shows up to 32 pictures, the surest first.
 
     Parameters
     ----------
@@ -56,7 +56,9 @@ def write_audit_page(found: Bunch, path: str | os.PathLike) -> None:
     for each in found.findings:
         shown: list[Bunch] = []
         notes = each.notes or [""] * len(each.files)
-        for together, note in list(zip(each.files, notes, strict=True))[:MOST_OF_FINDING]:
+        n_together = max(map(len, each.files), default=1)
+        first = list(zip(each.files, notes, strict=True))[: MOST_PICTURES // n_together]
+        for together, note in first:
             pictures = [_picture(file) for file in together]
             room -= sum(len(picture.source) + len(picture.name) for picture in pictures)
             if room < 0:
