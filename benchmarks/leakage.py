@@ -6,7 +6,7 @@ blood-cells/TRAIN holds some 40 altered copies of each photograph. A fifth of it
 of the pictures at random, as many publications do, or of the cells. On the rest `simple_cnn` is
 trained at 64 pixels, without weights. Each network is scored on its own fifth, and on the official
 TEST, of other cells. Pictures whose cell is uncertain in cells.csv are left out, and so are cells
-of TEST that TRAIN shows. Four minutes a seed on one core.
+of TEST that TRAIN shows. Five minutes of one core a seed.
 """
 
 import argparse
@@ -96,7 +96,7 @@ def main(seeds, epochs):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("seeds", nargs="*", type=int, default=[0, 1, 2])
+    parser.add_argument("seeds", nargs="*", type=int, default=[0, 1])
     parser.add_argument("--epochs", type=int, default=8)
     arguments = parser.parse_args()
     main(arguments.seeds, arguments.epochs)
