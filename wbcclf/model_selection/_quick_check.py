@@ -8,8 +8,8 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from wbcclf.datasets._decode import read_file
+from wbcclf.datasets._file_facts import file_facts
 from wbcclf.exceptions import ImageReadError
-from wbcclf.model_selection._audit_pictures import header_of
 from wbcclf.model_selection._findings import file_shortcuts
 
 MOST_FILES = 1_000  # that are opened
@@ -20,7 +20,8 @@ def check_headers(
 ) -> list[Bunch]:
     """Report what in the headers of files gives a class away.
 
-    Some files are opened, drawn with a fixed seed; broken ones have no header.
+    Some files are opened, drawn with a fixed seed; those without a header that can be read are left
+    out, since most of them are broken.
 
     Parameters
     ----------
@@ -37,7 +38,7 @@ def check_headers(
     facts, rows = [], []
     for row in np.random.RandomState(0).permutation(len(paths))[:MOST_FILES].tolist():
         try:
-            facts.append(header_of(read_file(paths[row])))
+            facts.append(file_facts(read_file(paths[row])))
         except ImageReadError:
             continue
         rows.append(row)
