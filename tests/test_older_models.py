@@ -129,6 +129,14 @@ NAMES_1 = {
 }
 
 
+def assert_same_but_for_rounding(loaded, clf, cells):
+    """The old file has another batch size, and some CPUs sum batches of other sizes otherwise."""
+    assert loaded.batch_size != clf.batch_size
+    np.testing.assert_allclose(
+        loaded.predict_proba(cells.images), clf.predict_proba(cells.images), rtol=1e-6
+    )
+
+
 def test_a_file_of_format_1_predicts_as_it_did(cells, tmp_path):
     params = {
         "weights": "/home/me/start.pth",  # later versions left paths out
@@ -165,9 +173,7 @@ def test_a_file_of_format_1_predicts_as_it_did(cells, tmp_path):
         NAMES_1,
     )
     loaded = load_model(tmp_path / "old")
-    np.testing.assert_array_equal(
-        loaded.predict_proba(cells.images), clf.predict_proba(cells.images)
-    )
+    assert_same_but_for_rounding(loaded, clf, cells)
     expected = {
         "augment": Augmenter(rotation=20),
         "batch_size": 5,
@@ -283,9 +289,7 @@ def test_every_parameter_of_format_2_has_become_another_of_the_same_meaning(cell
     }
     check_parameters(loaded, expected)
     loaded.set_params(precision="float32")
-    np.testing.assert_array_equal(
-        loaded.predict_proba(cells.images), clf.predict_proba(cells.images)
-    )
+    assert_same_but_for_rounding(loaded, clf, cells)
 
 
 @pytest.mark.parametrize(

@@ -272,3 +272,70 @@ def test_links_to_folders_and_a_table_reached_by_one(split, images, tmp_path, ca
     assert rows[0]["path"] == "../../cells/lymphocyte/1-0.png"
     assert len(load_image_csv(table, part=["train", "test"]).images) == 19
     assert len(set(load_image_folder(tmp_path / "also", groups=table).groups)) == 10
+
+
+def test_a_broken_image_stops_a_split_or_is_left_out(images, tmp_path, call, read_csv):
+    (images / "neutrophil" / "99-0.png").write_text("no picture")
+    table = tmp_path / "split.csv"
+    code, _, err = call("split", images, "-o", table)
+    assert code == 1 and "99-0.png" in err and "--on-error" in err and not table.exists()
+    code, _, err = call("split", images, "-o", table, "--on-error", "warn")
+    assert code == 0 and "99-0.png" in err
+    assert not [row for row in read_csv(table) if "99-0.png" in row["path"]]
+
+
+def test_a_file_in_two_parts_is_an_error(split, tmp_path, call):
+    _, _, rows = split()
+    table = tmp_path / "split.csv"
+    first = rows[0]
+    other = "test" if first["part"] == "train" else "train"
+    with table.open("a", newline="") as file:
+        file.write(f"{first['path']},{first['class']},{first['group']},{other}\r\n")
+    code, _, err = call("explore", table, "--part", "train")
+    assert code == 1 and "are the same file" in err and "Keep one." in err
+
+
+@pytest.mark.parametrize("name", ["blast, other", "a\nb"])
+def test_a_class_that_a_table_cannot_hold_is_an_error(images, tmp_path, call, name):
+    (images / "neutrophil").rename(images / name)
+    table = tmp_path / "split.csv"
+    code, _, err = call("split", images, "-o", table, "--groups", r"(\d+)-")
+    assert code == 1 and "Rename the class" in err and not table.exists()
+
+
+def test_a_column_named_group_is_used(split, tmp_path, call, read_csv):
+    _, _, rows = split()
+    table = tmp_path / "whole.csv"
+    lines = [f"{row['path']},{row['class']},{row['group']}" for row in rows]
+    table.write_text("\n".join(["path,class,group", *lines]))
+    code, out, err = call("explore", table)
+    assert code == 0, err
+    found = [line.split("│")[1:4] for line in out.splitlines() if line.startswith("│")]
+    assert sum(int(n_cells) for _, _, n_cells in found) == 10
+    code, _, err = call("split", table, "-o", tmp_path / "again.csv")
+    assert code == 0 and "auto" not in err, err
+    assert {row["group"] for row in read_csv(tmp_path / "again.csv")} == {
+        row["group"] for row in rows
+    }
+
+
+def test_the_parts_of_a_split_are_explored_and_audited(split, tmp_path, call):
+    split()
+    table = tmp_path / "split.csv"
+    code, out, err = call("explore", table, "--part", "test")
+    assert code == 0 and "lymphocyte" in out, err
+    code, out, err = call("audit", table, table, "--part", "train", "--test-part", "test")
+    assert code == 0 and "cells in both sets" not in out, err
+    code, _, err = call("audit", table, "--test-part", "test")
+    assert code == 1 and "--test-part is for TEST" in err
+
+
+def test_groups_that_are_no_file_are_named(images, tmp_path, call):
+    for given, message in ((tmp_path / "no.csv", "does not exist"), (tmp_path, "is a folder")):
+        code, _, err = call("explore", images, "--groups", given)
+        assert code == 1 and f"--groups: {given} {message}; give a CSV file" in err
+    code, _, err = call("explore", images, "--part", "train")
+    assert code == 1 and "--part" in err and "`wbcclf split` writes one" in err
+    for command in ("explore", "audit"):
+        code, _, err = call(command, images, "-o", tmp_path / "x", "--json", tmp_path / "x")
+        assert code == 1 and "it is also --output" in err

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from wbcclf import make_blood_cells
 from wbcclf.exceptions import ImageReadError, SkippedFileWarning
 from wbcclf.inspection import explore_images
-from wbcclf.inspection.exploring._separation import compare_classes
+from wbcclf.inspection.exploring._separation import compare_classes, p_text
 from wbcclf.inspection.exploring._survey import focus
 
 CELLS = make_blood_cells(60, classes=["lymphocyte", "neutrophil"], image_size=96, random_state=0)
@@ -97,6 +97,22 @@ def test_what_cannot_be_compared_is_left_out():
     assert sorted(feature.name for feature in result.features) == ["feature 0", "feature 3"]
     assert result.features[0].medians.keys() == {"a", "b", "c"}
     assert [pair.classes for pair in result.pairs if pair.best] == [["a", "b"]]  # c has one cell
+
+
+def test_a_class_without_spread_is_compared():
+    y = np.repeat(["a", "b", "c"], 20)
+    rng = np.random.RandomState(0)
+    lobes = np.concatenate([np.ones(20), rng.randint(2, 6, 20), rng.randint(2, 6, 20)])
+    constant = np.repeat([1.0, 2.0, 3.0], 20)
+    result = compared(np.stack([lobes, constant], axis=1), y)
+    assert [feature.omega2 > 0.5 for feature in result.features] == [True, True]
+    assert [feature.p_adjusted < 1e-6 for feature in result.features] == [True, True]
+    assert result.features[0].name == "feature 1" and result.features[0].omega2 == 1
+
+
+def test_a_p_value_that_a_float_cannot_hold_is_not_shown_as_0():
+    assert p_text(0.0) == "< 1e-300"
+    assert p_text(0.0123) == "0.012"
 
 
 def test_counts_and_means_are_exact(found):

@@ -52,7 +52,7 @@ def test_a_page_shows_its_pictures_and_asks_for_nothing(tmp_path):
 
 
 def test_names_are_harmless(tmp_path):
-    names = np.array(["<script>alert(1)</script>", '"><img onerror=x>', "$\\frac{$", "a & b"])
+    names = np.array(["<script>alert(1)</script>", '"><img onerror=x>', "$\\frac{$", "_under"])
     folder = tmp_path / '"><img onerror=y>'
     folder.mkdir()
     paths = []
@@ -65,6 +65,8 @@ def test_names_are_harmless(tmp_path):
     assert "onerror" not in [name for name, _ in reader.attributes]
     for name in names:
         assert name in reader.text
+    # In the drawings, too: in the title of its levels and in the legend of the maps.
+    assert page.count("_under</text>") >= 2
 
 
 def test_a_page_of_many_classes_stays_below_two_megabytes(tmp_path):

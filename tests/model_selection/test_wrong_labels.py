@@ -74,3 +74,12 @@ def test_a_model_that_is_unsure_of_a_class_lists_no_more_of_it(swapped):
 def test_what_are_no_probabilities(y, p, said):
     with pytest.raises(ValueError, match=said):
         find_wrong_labels(y, p)
+
+
+def test_a_label_that_is_the_most_probable_is_not_listed():
+    # Of each class 20 sure samples and 20 of 0.6: these reach no threshold of another class.
+    y = np.repeat([0, 1], 40)
+    own = np.tile(np.repeat([0.95, 0.6], 20), 2)
+    p = np.where(y[:, None] == [0, 1], own[:, None], 1 - own[:, None])
+    p[0] = 0.02, 0.98  # one that contradicts its label
+    assert find_wrong_labels(y, p).rows.tolist() == [0]

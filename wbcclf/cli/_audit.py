@@ -11,7 +11,7 @@ from sklearn.utils import Bunch
 from wbcclf.cli import _defaults
 from wbcclf.cli._console import out, print_table
 from wbcclf.cli._output import check_not_read, check_output, require, save, write_json
-from wbcclf.cli._source import LabelledImages, Source
+from wbcclf.cli._source import LabelledImages, Part, Source
 from wbcclf.cli._wrong_labels import wrong_labels
 from wbcclf.inspection import write_audit_page
 from wbcclf.model_selection import check_data
@@ -28,6 +28,11 @@ def audit(
             metavar="[TEST]",
             help="The images that a model of IMAGES is to be tested on, in the same way.",
         ),
+    ] = None,
+    part: Part = None,
+    test_part: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PART", help="As --part, of TEST, which must be a CSV file."),
     ] = None,
     json_: Annotated[
         Path | None,
@@ -73,15 +78,19 @@ def audit(
 
     Example: wbcclf audit cells/train cells/test -o audit.html
 
+    Example: wbcclf audit split.csv split.csv --part train --test-part test
+
     Example: wbcclf audit cells/train --labels -o audit.html
     """
     require(labels or weights == _defaults.PACKAGED_WEIGHTS, "--weights is for --labels.")
+    require(json_ is None or json_ != output, f"--json {json_}: it is also --output.")
+    require(test is not None or test_part is None, "--test-part is for TEST, which is not given.")
     results = [path for path in (json_, output) if path is not None]
     for path in results:
         check_output(path)
-    sets = [Source(images, needs_labels=labels).list()]
+    sets = [Source(images, part=part, needs_labels=labels).list()]
     if test is not None:
-        sets.append(Source(test, needs_labels=False).list())
+        sets.append(Source(test, part=test_part, needs_labels=False).list())
     for path in results:
         check_not_read(path, [images, *[name for each in sets for name in each.paths]])
     found = check_data(*sets, verbose=1)

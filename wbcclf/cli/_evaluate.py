@@ -134,12 +134,14 @@ def evaluate(
     warn_of_test_data(images, listing)
     known = [str(label) for label in model.classes_]  # names of folders are text
     class_of = match_classes(listing.target_names, known, renamed)
+    digests: list[bytes] = []  # of the files that are read, noted as their chunks pass
     chunks = predict_files(model, listing.paths.tolist(), chunk_size=CHUNK)
+    chunks = (digests.extend(chunk.digests) or chunk for chunk in chunks)
     all_in = f"{output} names all." if output is not None else "--output FILE names all."
     found, broken = collect(chunks, listing, on_error, all_in, rejection)
     label_of = dict(zip(listing.paths.tolist(), listing.target.tolist(), strict=True))
     y_true = np.array([class_of[label_of[path]] for path in found.paths])
-    warn_of_conflicts(found.paths, y_true, found.digests)
+    warn_of_conflicts(found.paths, y_true, digests)
     # The most probable ones, of uncertain images, too.
     y_pred = model.classes_[found.probabilities.argmax(axis=1)].astype(str)
     cells = None

@@ -13,8 +13,17 @@ from sklearn.utils import Bunch
 from wbcclf.cli._console import out, print_table
 from wbcclf.cli._output import check_not_read, check_output, require, save, write_json
 from wbcclf.cli._shared import OnError, OnErrorOption, Skipped, check_broken, report_left_out
-from wbcclf.cli._source import GroupColumn, LabelColumn, LabelledImages, PathColumn, Root, Source
+from wbcclf.cli._source import (
+    GroupColumn,
+    LabelColumn,
+    LabelledImages,
+    Part,
+    PathColumn,
+    Root,
+    Source,
+)
 from wbcclf.inspection import explore_images, write_exploration_page
+from wbcclf.inspection.exploring._separation import p_text
 
 N_FEATURES = 10  # that are printed
 
@@ -44,6 +53,7 @@ def explore(
     path_column: PathColumn = None,
     label_column: LabelColumn = None,
     root: Root = None,
+    part: Part = None,
     on_error: OnErrorOption = OnError.stop,
 ) -> None:
     """Look at a set of images before anybody trains on it.
@@ -57,12 +67,13 @@ def explore(
     """
     for path in filter(None, (output, json_)):
         check_output(path)
+    require(output is None or output != json_, f"--json {json_}: it is also --output.")
     require(
         output is None or find_spec("matplotlib") is not None,
         "--output needs matplotlib: pip install 'wbcclf[plot]'.",
     )
     source = Source(
-        images, path_column, label_column, root, groups, group_column, needs_labels=False
+        images, path_column, label_column, root, groups, group_column, part, needs_labels=False
     )
     listing = source.list()
     for path in filter(None, (output, json_)):
@@ -108,7 +119,7 @@ def print_exploration(found: Bunch, paths: np.ndarray) -> None:
     print_table(
         ["feature", "share of variance", "p, corrected"],
         [
-            [each.name, f"{each.omega2:.2f}", f"{each.p_adjusted:.1g}"]
+            [each.name, f"{each.omega2:.2f}", p_text(each.p_adjusted)]
             for each in found.separation.features[:N_FEATURES]
         ],
     )

@@ -232,7 +232,6 @@ def collect(
         familiarity=familiarity,
         is_unfamiliar=None if familiarity is None else message is not None,
         labels=labels,
-        digests=[digest for chunk in done for digest in chunk.digests],
         probabilities=np.concatenate([chunk.probabilities for chunk in done]),
     )
     return found, broken

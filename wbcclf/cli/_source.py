@@ -92,6 +92,14 @@ class Source:
             "--group-column names a column of a file, and --groups auto reads none.",
         )
         require(self.path.exists(), f"IMAGES: {self.path} does not exist.")
+        if self.groups not in (None, AUTO):
+            named = Path(str(self.groups))
+            what = "give a CSV file, a regular expression, or auto"
+            require(not named.is_dir(), f"--groups: {named} is a folder; {what}.")
+            require(
+                named.suffix.lower() != ".csv" or named.exists(),
+                f"--groups: {named} does not exist; {what}.",
+            )
         require(
             self.path.is_dir() or self._is_table(),
             f"IMAGES: {self.path} is neither a folder nor a CSV file.",
@@ -105,7 +113,8 @@ class Source:
             "--part": self.part,
         }
         given = [option for option, value in of_tables.items() if value is not None]
-        require(not given, f"{', '.join(given)}: {self.path} is not a CSV file.")
+        writes = " `wbcclf split` writes one." if self.part else ""
+        require(not given, f"{', '.join(given)}: {self.path} is not a CSV file.{writes}")
         require(
             self.group_column is None or self.groups is not None, "--group-column needs --groups."
         )
@@ -120,12 +129,14 @@ class Source:
 
             missing : list of (path, reason)
                 Rows of the CSV file without an image.
+            unread : list of (path, reason)
+                With --groups auto: images that cannot be read. Each is a group of its own.
         """
         listing = self._list_table() if self._is_table() else self._list_folder()
+        listing.unread = []
         if self.groups == AUTO:
-            # A broken file is a group of its own, until it is read.
             found = find_image_groups(listing.paths, on_error="skip", verbose=1)
-            listing.groups = found.groups
+            listing.groups, listing.unread = found.groups, found.skipped
             out.print(
                 f"--groups auto put {len(listing.paths)} images in {found.n_groups} groups: one "
                 "cell, or one field, each."
@@ -171,8 +182,9 @@ class Source:
         return self.path.is_file()
 
     def _own_group_column(self) -> str | None:
-        if self.groups is None and self.group_column is None and self.part is not None:
-            return Table(self.path).find_column(None, GROUP_COLUMNS, "group")
+        if self.groups is None and self.group_column is None:
+            usual = ("group",) if self.part is None else GROUP_COLUMNS
+            return Table(self.path).find_column(None, usual, "group")
         return self.group_column if self.groups is None else None
 
     def _groups(self) -> str | tuple[str, str, str] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -42,7 +44,7 @@ def split(
         str | None,
         typer.Option(
             metavar="FILE|PATTERN|auto",
-            show_default=AUTO,
+            show_default="the column group of a CSV file, else auto",
             help="Which images show the same cell or patient: a CSV file with columns path and "
             "group, such as `wbcclf groups` writes, or a regular expression on the path. auto "
             "finds out from the images, in about half a minute for a thousand.",
@@ -70,7 +72,7 @@ def split(
 
     Writes a CSV file with the columns path (from its own folder on), class,
     group and part: train or test. No cell is in both parts, and every class
-    with two cells or more is.
+    with two cells or more is in both.
 
     Example: wbcclf split cells -o split.csv
 
@@ -80,18 +82,20 @@ def split(
     """
     check_output(output)
     require(0 < test_size < 1, f"--test-size {test_size:g}: give a share between 0 and 1.")
-    if groups is None and group_column is None and part is None:
-        groups = AUTO
     source = Source(images, path_column, label_column, root, groups, group_column, part)
     listing = source.list()
+    if groups is None and listing.groups is None:
+        source = replace(source, groups=AUTO)
+        listing = source.list()
     check_not_read(output, [images, *filter(None, [groups]), *listing.paths])
-    require(
-        listing.groups is not None,
-        f"{images} has no column group: say with --groups which images show the same cell.",
-    )
+    check_names(listing.target_names)
     n_images = len(listing.paths) + len(listing.missing)
-    check_broken(listing.missing, n_images, on_error)
-    report_left_out(listing.missing, listing.skipped, n_images, on_error, "")
+    broken = listing.missing + listing.unread
+    check_broken(broken, n_images, on_error)
+    report_left_out(broken, listing.skipped, n_images, on_error, "")
+    is_read = ~np.isin(listing.paths, [path for path, _ in listing.unread])
+    for column in ("paths", "target", "groups"):
+        listing[column] = listing[column][is_read]
     train, test = train_test_split_cells(
         listing.target, listing.groups, test_size=test_size, random_state=seed
     )
@@ -104,6 +108,19 @@ def split(
     warn_of_formulas(output, [*names, *listing.target_names])
     print_split(listing, train, test)
     out.print(f"Split: {output}. Use it with --part train and --part test.")
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Fail on classes that a table cannot hold."""
+    for name in names:
+        require(
+            "," not in name,
+            f"class {name!r}: in a table, a comma separates two labels. Rename the class.",
+        )
+        require(
+            name.isprintable(),
+            f"class {name!r} holds characters that a table cannot. Rename the class.",
+        )
 
 
 def print_split(listing: Bunch, train: np.ndarray, test: np.ndarray) -> None:

@@ -67,7 +67,7 @@ def list_rows(
     group_column = table.find_column(group_column, (), "group")
     part_column = table.find_column(None, PART_COLUMNS, "part")
     if parts is not None:
-        _keep_parts(table, part_column, parts)
+        _keep_parts(table, part_column, parts, path_column)
     folder = table.path.parent if root is None else check_folder(root)
     rows = match_rows(table, folder, path_column, label_column, group_column)
     if part_column is not None:
@@ -84,7 +84,7 @@ def list_rows(
     return rows
 
 
-def _keep_parts(table: Table, column: str | None, parts: Sequence[str]) -> None:
+def _keep_parts(table: Table, column: str | None, parts: Sequence[str], path_column: str) -> None:
     """Leave only the rows of some parts in a table."""
     if column is None:
         raise ValueError(
@@ -97,6 +97,14 @@ def _keep_parts(table: Table, column: str | None, parts: Sequence[str]) -> None:
             raise ValueError(
                 f"{table.path} has no part {part!r} in its column {column!r}: there is "
                 f"{some(there, 5)}."
+            )
+    first: dict[str, tuple[int, str]] = {}
+    for line, row in table.rows:
+        known, other = first.setdefault(os.path.normpath(row[path_column]), (line, row[column]))
+        if other != row[column]:
+            raise ValueError(
+                f"{table.path}: lines {known} and {line} are the same file, {row[path_column]}, in "
+                f"the parts {other!r} and {row[column]!r}. Keep one."
             )
     table.rows = [(line, row) for line, row in table.rows if row[column] in parts]
 

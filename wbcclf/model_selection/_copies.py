@@ -158,8 +158,8 @@ class Copies:
                 f"{n_copied} share a cell with another; {n_same} are copies to the byte. After a "
                 f"random split with {TRAINED:.0%} for training, {leaking:.1%} of the test pictures "
                 "would show a cell that was trained on.",
-                "Split by cell: --groups auto in `wbcclf train`, or the groups of "
-                "find_image_groups with StratifiedGroupKFold. Give evaluate --groups auto, too, or "
+                "Split by cell: `wbcclf split`, or the groups of find_image_groups with "
+                "StratifiedGroupKFold. Give evaluate --groups auto, too, or "
                 "its interval is too narrow.",
                 self._shown(pairs),
                 _notes(pairs),

@@ -26,6 +26,7 @@ LEAK, WARNING, NOTE = SEVERITIES = ("leak", "warning", "note")
 N_NEIGHBOURS, N_FOLDS = 5, 5  # of SMOTE and of cross-validation, by default
 TRAINED = 0.8  # share of a random split that is trained on
 N_NAMED = 5
+CUT = " If the pictures were cut around the cell, their size is that of the cell: no mistake."
 N_PAIRS = 12  # pictures of two kinds that are shown side by side
 
 
@@ -87,9 +88,9 @@ def other_classes(names: Sequence[str], test_names: Sequence[str]) -> list[Bunch
             "other classes",
             WARNING,
             f"The sets have other classes: {'; '.join(parts)}.",
-            "A model never names a class that it was not trained on, so every such picture counts "
-            "as wrong. If two names mean one class, rename the folder, or give `wbcclf evaluate "
-            "--map NAME=CLASS`.",
+            "A class of the first set alone is not tested. A class of the second set alone is "
+            "never named, so all its pictures count as wrong. If two names mean one class, rename "
+            "the folder, or give `wbcclf evaluate --map NAME=CLASS`.",
             [],
             only_first=only,
             only_second=only_test,
@@ -166,12 +167,13 @@ def file_shortcuts(
         found.append(
             finding(
                 "file gives the class away",
-                LEAK if shortcuts[0].low >= TOLD else WARNING,
+                # In pictures that are cut around the cell, the size is the cell's.
+                LEAK if shortcuts[0].low >= TOLD and fact != "picture size" else WARNING,
                 f"The {fact} alone {_told(shortcuts)}. {' '.join(usual)}",
                 "These classes were probably collected or saved in another way. A network learns "
                 "that instead of the cell, and fails on other pictures. Get all classes from one "
                 "source, or save all pictures alike from the originals; saving them again hides "
-                "the cause without removing it.",
+                "the cause without removing it." + (CUT if fact == "picture size" else ""),
                 _examples(predicted, y, shortcuts[0].label, paths),
                 fact=fact,
                 classes=[shortcut._asdict() for shortcut in shortcuts],

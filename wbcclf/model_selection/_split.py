@@ -59,8 +59,8 @@ def train_test_split_cells(
         If `y` or `groups` is not array-like.
     ValueError
         If the lengths differ, there are fewer than two groups, a group is missing (None, NaN),
-        labels are not of one kind, `test_size` is not between 0 and 1, or no split has every class
-        with two groups or more on both sides.
+        labels are not of one kind, `test_size` is not between 0 and 1, or none of 100 random
+        splits has every class with two groups or more on both sides.
 
     Warns
     -----

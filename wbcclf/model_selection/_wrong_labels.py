@@ -53,9 +53,9 @@ def find_wrong_labels(y: Any, probabilities: Any) -> Bunch:
     is its threshold, so that a model that is unsure of a class, or too sure of it, counts the same.
     A sample counts for the most probable of the classes whose thresholds it reaches. Counts by
     label and by this class, scaled to the number of samples of each label, estimate how many labels
-    are wrong. For every pair of classes as many samples are listed: those in which the other class
-    is more probable than the label by the most ("prune by noise rate"). They are ordered by the
-    probability of their label ("self-confidence"), the lowest first.
+    are wrong. For every pair of classes at most as many samples are listed: those in which the
+    other class is more probable than the label by the most ("prune by noise rate"). They are
+    ordered by the probability of their label ("self-confidence"), the lowest first.
 
     This finds single wrong labels. A class that is mostly wrong, or two classes that cannot be told
     apart in the pictures, it does not find. A rare kind of cell can be listed for being rare.
@@ -123,7 +123,7 @@ def _check_probabilities(probabilities: Any, n_samples: int, n_classes: int) -> 
 
 
 def _by_noise_rate(p: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return as many samples of each label as `counts` has in other classes, for each class."""
+    """Return samples of each label, as many at most as `counts` has in each other class."""
     chosen = []
     for label in range(len(counts)):
         rows = np.flatnonzero(labels == label)
@@ -132,5 +132,6 @@ def _by_noise_rate(p: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.
             if other == label or not n:
                 continue
             advantage = p[rows, other] - p[rows, label]
-            chosen.append(rows[(-advantage).argsort(kind="stable")][:n])
+            surest = (-advantage).argsort(kind="stable")[:n]
+            chosen.append(rows[surest[advantage[surest] > 0]])
     return np.unique(np.concatenate(chosen)) if chosen else np.empty(0, np.intp)

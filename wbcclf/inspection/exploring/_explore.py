@@ -19,7 +19,6 @@ from wbcclf.model_selection._copies import effective_cells
 from wbcclf.preprocessing._features import NAMES as FEATURES
 
 OUTLIER = 5.0  # robust standard deviations: 1 normal picture in 1.7 million is as far away
-MOST_OUTLIERS = 40  # that are listed of each look
 CLIPPED = 5.0  # of the deviation of one feature, so that none decides alone
 N_EXAMPLES = 7  # typical ones and odd ones of each class, a row of the page each
 # Not of what the cell looks like, but of the picture.
@@ -74,8 +73,8 @@ def explore_images(
         outliers : list of Bunch
             Pictures that look other than the rest: `row`, `look` (one of "brightness", "focus",
             "stain depth", "stain hue"), `value`, and `score`, the distance from the median in
-            robust standard deviations; 5 or more. Stain is compared within the class. At most 40 of
-            each look, the farthest first.
+            robust standard deviations; 5 or more. Stain is compared within the class. The
+            farthest first, look by look.
         separation : Bunch
             Which features differ between classes (`features`), and which tell two classes apart
             (`pairs`); see Notes.
@@ -198,18 +197,19 @@ def describe_class(
     known = rows[np.isfinite(deviations[rows]).any(axis=1)]
     # Of a feature without a value, nothing is known: it counts as an average one.
     apart = np.nan_to_num(np.minimum(np.abs(deviations[known]), CLIPPED), nan=1).mean(axis=1)
-    ordered = one_of_each(known[apart.argsort(kind="stable")], cells)
-    n_typical = min(N_EXAMPLES, -(-len(ordered) // 2))  # of few, half is typical and half is odd
+    ordered = known[apart.argsort(kind="stable")]
+    typical = one_of_each(ordered, cells)
+    typical = typical[: min(N_EXAMPLES, -(-len(typical) // 2))]  # of few, half of the cells
     missing = np.setdiff1d(rows, known)
-    farthest = np.concatenate([missing[: N_EXAMPLES // 2], ordered[n_typical:][::-1]])
-    odd = one_of_each(farthest, cells)[:N_EXAMPLES]
+    farthest = ordered[~np.isin(ordered, typical)][::-1]
+    odd = one_of_each(np.concatenate([missing[: N_EXAMPLES // 2], farthest]), cells)[:N_EXAMPLES]
     return Bunch(
         label=str(label),
         n_images=len(rows),
         n_cells=len(per_cell),
         effective_cells=effective_cells(per_cell),
         n_without_cell=len(missing),
-        typical=ordered[:n_typical].tolist(),
+        typical=typical.tolist(),
         odd=[Bunch(row=int(row), why=_oddity(deviations[row], names)) for row in odd],
     )
 
@@ -241,7 +241,7 @@ def find_outliers(looks: np.ndarray, target: np.ndarray) -> list[Bunch]:
         kinds = target if look.startswith("stain") else np.zeros(len(target), int)
         scores = robust_scores(looks[:, k], kinds, least)
         rows = np.flatnonzero(np.abs(np.nan_to_num(scores)) >= OUTLIER)
-        for row in rows[(-np.abs(scores[rows])).argsort(kind="stable")][:MOST_OUTLIERS]:
+        for row in rows[(-np.abs(scores[rows])).argsort(kind="stable")]:
             value, score = float(looks[row, k]), float(scores[row])
             found.append(Bunch(row=int(row), look=look, value=value, score=score))
     return found

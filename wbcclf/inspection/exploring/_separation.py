@@ -74,6 +74,11 @@ def compare_classes(
     )
 
 
+def p_text(p: float) -> str:
+    """Return a p-value as text: one that a float cannot hold is not 0."""
+    return "< 1e-300" if p < 1e-300 else f"{p:.2g}"
+
+
 def _by_cell(
     features: np.ndarray, target: np.ndarray, groups: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -95,14 +100,17 @@ def _by_cell(
 def _analysis(
     values: np.ndarray, target: np.ndarray, labels: np.ndarray
 ) -> tuple[float, float, float] | None:
-    """Return F, p and omega squared; None if fewer than two classes have a variance."""
+    """Return F, p and omega squared; None without two classes of two cells, or if all is alike."""
     samples = [values[(target == label) & np.isfinite(values)] for label in labels]
-    # The test divides by the variance of every class.
-    samples = [sample for sample in samples if len(sample) >= FEWEST and np.ptp(sample) > 0]
-    if len(samples) < 2:
+    samples = [sample for sample in samples if len(sample) >= FEWEST]
+    if len(samples) < 2 or not np.ptp(np.concatenate(samples)):
         return None
-    # Classes have unequal variances and sizes (Welch 1951, Biometrika 38:330).
-    statistic, p = f_oneway(*samples, equal_var=False)
+    spreads = [np.ptp(sample) > 0 for sample in samples]
+    if not any(spreads):
+        return np.inf, 0.0, 1.0
+    # Classes have unequal variances and sizes (Welch 1951, Biometrika 38:330). That test divides by
+    # the variance of every class; where one has none, the classes are taken to have one in common.
+    statistic, p = f_oneway(*samples, equal_var=not all(spreads))
     return float(statistic), float(p), _omega2(samples)
 
 

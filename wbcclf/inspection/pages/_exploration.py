@@ -14,6 +14,7 @@ from wbcclf.datasets._decode import read_image
 from wbcclf.datasets._paths_or_images import check_paths_or_images
 from wbcclf.exceptions import ImageReadError
 from wbcclf.inspection._drawing import check_axes
+from wbcclf.inspection.exploring._separation import p_text
 from wbcclf.inspection.exploring._survey import LOOKS
 from wbcclf.inspection.pages._html import MOST_BYTES, drawing, picture_source, write_page
 
@@ -93,7 +94,10 @@ def write_exploration_page(
         outliers=gallery.of((each.row, _out_of(each)) for each in outliers[:N_OUTLIERS]),
         n_outliers=len(outliers),
         levels=_levels(found),
-        features=[_shown_feature(each) for each in found.separation.features[:N_FEATURES]],
+        features=[
+            Bunch(**each | {"p_shown": p_text(each.p_adjusted)})
+            for each in found.separation.features[:N_FEATURES]
+        ],
         n_features=len(found.separation.features),
         pairs=found.separation.pairs,
     )
@@ -109,7 +113,7 @@ class _Gallery:
             raise ValueError(f"images has {given} entries, but found is of {n_images}.")
         # A mean, a contrast, and as many typical pictures as odd ones; each has up to 6 kB.
         per_class = MOST_BYTES / 6_000 - N_OUTLIERS - 2 * n_classes
-        self.n_examples = max(1, int(per_class / (2 * n_classes)))
+        self.n_examples = max(0, int(per_class / (2 * n_classes)))
 
     def of(self, rows_and_notes: Any) -> list[Bunch]:
         return [self._one(row, note) for row, note in rows_and_notes]
@@ -170,11 +174,6 @@ def _out_of(outlier: Bunch) -> str:
     return f"{words[outlier.look][is_high]} ({outlier.score:+.1f})"
 
 
-def _shown_feature(feature: Bunch) -> Bunch:
-    p = feature.p_adjusted
-    return Bunch(**feature | {"p": "< 1e-300" if p < 1e-300 else f"{p:.2g}"})
-
-
 def _maps(found: Bunch) -> Any:
     """Draw the pictures by light and focus, and by stain."""
     import matplotlib as mpl
@@ -189,10 +188,17 @@ def _maps(found: Bunch) -> Any:
             for k, each in enumerate(found.classes):
                 mine = rows[found.target[rows].astype(str) == each.label]
                 style = {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k % len(MARKERS)]}
-                axes.scatter(looks[mine, one], looks[mine, other], s=9, label=each.label, **style)
+                axes.scatter(looks[mine, one], looks[mine, other], s=9, **style)
             axes.set(xlabel=AXES[names[one]], ylabel=AXES[names[other]])
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=5)
+        names_shown = [_drawn(each.label) for each in found.classes]
+        figure.legend(axes.collections, names_shown, loc="outside lower center", ncols=5)
         return drawing(figure)
+
+
+def _drawn(name: str) -> str:
+    """Return a name as matplotlib draws it: it hides what begins with _, and takes no bytes."""
+    text = name.encode("utf-8", "backslashreplace").decode()
+    return f" {text}" if text.startswith("_") else text
 
 
 def _levels(found: Bunch) -> Any:
@@ -209,11 +215,9 @@ def _levels(found: Bunch) -> Any:
         for axes, each, counts in zip(grid, found.classes, found.counts, strict=False):
             binned = counts.reshape(3, -1, BIN).sum(axis=2)
             shares = 100 * binned / np.maximum(binned.sum(axis=1, keepdims=True), 1)
-            for channel, color in enumerate(("#cc3311", "#228833", "#0077bb")):
-                axes.plot(
-                    levels, shares[channel], color=color, label=("red", "green", "blue")[channel]
-                )
-            axes.set_title(each.label, fontsize=9)
+            for share, (channel, color) in zip(shares, CHANNELS.items(), strict=True):
+                axes.plot(levels, share, color=color, label=channel)
+            axes.set_title(_drawn(each.label), fontsize=9)
         for axes in grid[len(found.classes) :]:
             axes.set_axis_off()
         figure.supxlabel("level (0 to 255)", fontsize=9)

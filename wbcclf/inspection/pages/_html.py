@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+import warnings
 from typing import Any
 
 import cv2
@@ -51,6 +52,11 @@ def drawing(figure: Any) -> Markup:
 
     file = io.StringIO()
     # Letters stay letters: small, and readable by a screen reader. Ids repeat from page to page.
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "wbcclf"}):
+    with (
+        mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "wbcclf"}),
+        warnings.catch_warnings(),
+    ):
+        # The reader's fonts draw the letters, not those that matplotlib measures with.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(file, format="svg", metadata={"Date": None})
     return Markup(file.getvalue()[file.getvalue().index("<svg") :])
