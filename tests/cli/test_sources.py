@@ -31,9 +31,9 @@ def test_a_table_is_evaluated_as_a_folder_is(trained, table, tmp_path, call):
     figures = {}
     for name, arguments in {
         "folder": [trained / "test"],
-        "table": [table("test"), "--root", trained / "test"],
+        "table": [table("test", ("path", "class", "number")), "--root", trained / "test"],
         "columns": [
-            *(table("test", ("here", "cell", "group")), "--root", trained / "test"),
+            *(table("test", ("here", "cell", "number")), "--root", trained / "test"),
             *("--path-column", "here", "--label-column", "cell"),
         ],
     }.items():
@@ -42,6 +42,9 @@ def test_a_table_is_evaluated_as_a_folder_is(trained, table, tmp_path, call):
         assert code == 0, err
         figures[name] = json.loads(output.read_text())
     assert figures["folder"] == figures["table"] == figures["columns"]
+    grouped = ("evaluate", trained / "m.wbcclf", table("test"), "--root", trained / "test")
+    code, out, err = call(*grouped)  # which has a column group
+    assert code == 0 and out.startswith("Independent cells: 7, in 20 images"), err
 
 
 @pytest.mark.parametrize("given", ["column", "pattern"])

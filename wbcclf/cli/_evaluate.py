@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -135,8 +136,7 @@ def evaluate(
     known = [str(label) for label in model.classes_]  # names of folders are text
     class_of = match_classes(listing.target_names, known, renamed)
     digests: list[bytes] = []  # of the files that are read, noted as their chunks pass
-    chunks = predict_files(model, listing.paths.tolist(), chunk_size=CHUNK)
-    chunks = (digests.extend(chunk.digests) or chunk for chunk in chunks)
+    chunks = noting(predict_files(model, listing.paths.tolist(), chunk_size=CHUNK), digests)
     all_in = f"{output} names all." if output is not None else "--output FILE names all."
     found, broken = collect(chunks, listing, on_error, all_in, rejection)
     label_of = dict(zip(listing.paths.tolist(), listing.target.tolist(), strict=True))
@@ -171,6 +171,12 @@ def evaluate(
     if plot is not None:
         save(plot, lambda path: draw(path, result))
         out.print(f"Confusion matrix: {plot}")
+
+
+def noting(chunks: Iterator[Bunch], digests: list[bytes]) -> Iterator[Bunch]:
+    for chunk in chunks:
+        digests += chunk.digests
+        yield chunk
 
 
 def evaluate_some(
