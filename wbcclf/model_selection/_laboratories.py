@@ -41,8 +41,9 @@ class Kinds(NamedTuple):
 def find_kinds(features: np.ndarray, random_state: np.random.RandomState) -> Kinds | None:
     """Return the clearest division of pictures into two kinds, or None if they are of one.
 
-    Clusters (k-means) are told from all other pictures by a discriminant axis. Along it, two kinds
-    have a valley of density between them; a cluster cut out of one kind has none.
+    k-means finds clusters. For each, linear discriminant analysis finds the axis that separates it
+    best from all other pictures. Between two kinds the density along this axis has a valley. A
+    cluster that was cut out of one kind has none.
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ from sklearn.utils import Bunch
 
 from wbcclf.datasets._decode import read_image
 from wbcclf.exceptions import ImageReadError
-from wbcclf.inspection.pages._html import MOST_BYTES, picture_source, write_page
+from wbcclf.inspection.pages._html import MOST_BYTES, picture_source, short_name, write_page
 
 MOST_PICTURES = 32  # of a finding
 
@@ -81,7 +81,7 @@ def _summary(found: Bunch) -> str:
 
 def _picture(path: str) -> Bunch:
     """Return a picture as a data URL, empty if it cannot be read, and its name."""
-    name = os.path.join(*path.split(os.sep)[-2:])
+    name = short_name(path)
     try:
         image, _ = read_image(path)
     except ImageReadError:

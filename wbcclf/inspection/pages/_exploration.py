@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from os import PathLike
 from typing import Any
@@ -16,7 +15,13 @@ from wbcclf.exceptions import ImageReadError
 from wbcclf.inspection._drawing import check_axes
 from wbcclf.inspection.exploring._separation import p_text
 from wbcclf.inspection.exploring._survey import LOOKS
-from wbcclf.inspection.pages._html import MOST_BYTES, drawing, picture_source, write_page
+from wbcclf.inspection.pages._html import (
+    MOST_BYTES,
+    drawing,
+    picture_source,
+    short_name,
+    write_page,
+)
 
 N_DRAWN = 1_500  # points of a map: each has 100 bytes
 N_FEATURES, N_SIZES, N_OUTLIERS = 15, 5, 24
@@ -120,7 +125,7 @@ class _Gallery:
 
     def _one(self, row: int, note: str) -> Bunch:
         if self.paths is not None:
-            name = os.path.join(*self.paths[row].split(os.sep)[-2:])
+            name = short_name(self.paths[row])
             try:
                 image, _ = read_image(self.paths[row])
             except ImageReadError as error:

@@ -36,6 +36,11 @@ def write_page(path: str | os.PathLike, template: str, **values: Any) -> None:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
+def short_name(path: str) -> str:
+    """Return the folder and the name of a file, which tell pictures of a set apart."""
+    return os.path.join(*path.split(os.sep)[-2:])
+
+
 def picture_source(image: np.ndarray) -> str:
     """Return a small JPEG of an RGB image, uint8, as a data URL."""
     scale = SIDE / max(image.shape[:2])
