@@ -181,7 +181,11 @@ def _predict_part(model_file: str, digest: str, rejection: float | None, paths: 
         reasons=np.array([reason for _, reason in found.skipped], dtype=str),
         unread=np.array([not _can_be_read(path) for path, _ in found.skipped], dtype=bool),
         host=socket.gethostname(),
-        **{name: found[name] for name in ("familiarity", "found") if found[name] is not None},
+        **{
+            name: found[name]
+            for name in ("familiarity", "trained_on", "found")
+            if found[name] is not None
+        },
     )
     return file.getvalue()
 
@@ -226,6 +230,7 @@ def _bunch(part: Any, chunk: list[str]) -> Bunch:
             labels=arrays["labels"],
             probabilities=arrays["probabilities"],
             familiarity=arrays.get("familiarity"),
+            trained_on=arrays.get("trained_on"),
             found=arrays.get("found"),
             skipped=[
                 (chunk[number], str(reason))

@@ -28,8 +28,10 @@ from wbcclf.exceptions import ModelFormatError
 # its own number and all lower ones. 2: the document names the backbone, and `Preprocessing` is a
 # module of its own. 3: options of the classifiers are objects; `_older_models` translates the
 # parameters of lower numbers. 4: there may be transformers before the classifier, and a loader that
-# cuts. 5: there may be a description of the training images, and `rejection`.
-FORMAT = 5
+# cuts. 5: there may be a description of the training images, and `rejection`. 6: there may be their
+# digests.
+FORMAT = 6
+TRAINED_ON = "trained_on"  # the array of digests of the training images
 _DOCUMENT = "model.json"
 _LONGEST_DOCUMENT = 4 * 2**20  # bytes: the history of 20,000 epochs
 _MOST_BRACKETS = 100_000  # more than that history has; Python takes 2 s to make a million lists

@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 from wbcclf._resampled import row_digests
 from wbcclf._warnings import warn
 from wbcclf.classifiers import CNNClassifier
+from wbcclf.classifiers.familiarity._seen import image_digests
 from wbcclf.classifiers.options._settings import Settings
 
 N_FOLDS = 3
@@ -183,7 +184,9 @@ def _adapt_to_pictures(classifier: CNNClassifier, images: np.ndarray) -> CNNClas
             "pictures of more classes, or some cells with their classes."
         )
         return classifier
-    return _adapted(classifier, net, images, n_cells=len(images), n_classes_found=n_found)
+    return _adapted(
+        classifier, net, images, is_trained=False, n_cells=len(images), n_classes_found=n_found
+    )
 
 
 def _adapt_to_cells(
@@ -233,6 +236,7 @@ def _adapt_to_cells(
         classifier,
         adapted_to(np.arange(len(images))),
         images[once],
+        is_trained=True,
         n_cells=len(once),
         before=before[0],
         after=after[0],
@@ -242,9 +246,12 @@ def _adapt_to_cells(
 
 
 def _adapted(
-    classifier: CNNClassifier, net: Any, images: np.ndarray, **figures: Any
+    classifier: CNNClassifier, net: Any, images: np.ndarray, is_trained: bool, **figures: Any
 ) -> CNNClassifier:
-    """Return a classifier with a net that was adapted to images, which are now its home."""
+    """Return a classifier with a net that was adapted to images, which are now its home.
+
+    Only if it was trained on them, with labels, are its scores on them too good.
+    """
     from wbcclf.classifiers.training._describing import describe_images
 
     adapted = copy.copy(classifier)
@@ -252,6 +259,8 @@ def _adapted(
         setattr(adapted, parameter, clone(value, safe=False))  # nothing in common with the old one
     adapted.net_ = net
     adapted._description = describe_images(net, images)
+    if is_trained and classifier._trained_on is not None:
+        adapted._trained_on = np.union1d(classifier._trained_on, image_digests(images))
     adapted.adaptation_ = Bunch(**figures)
     if adapted.rejection is not None:
         adapted.rejection = None

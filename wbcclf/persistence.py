@@ -17,12 +17,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from wbcclf import _saved, backbones
 from wbcclf._images import check_image_size
-from wbcclf._model_file import open_model_file, write_model_file
+from wbcclf._model_file import TRAINED_ON, open_model_file, write_model_file
 from wbcclf._version import __version__
 from wbcclf.backbones._compact import BLOOD_CELLS
 from wbcclf.backbones._registry import backbone_package, draft_backbones
 from wbcclf.classifiers import CNNClassifier
 from wbcclf.classifiers.familiarity._description import restored
+from wbcclf.classifiers.familiarity._seen import restored_digests
 from wbcclf.classifiers.options._settings import Settings
 from wbcclf.datasets import ImageLoader
 from wbcclf.datasets._cropping import check_crop
@@ -120,6 +121,8 @@ def save_model(model: BaseEstimator, path: str | os.PathLike) -> None:
     if classifier._description is not None:
         for name, array in classifier._description.arrays().items():
             arrays[_DESCRIPTION + name] = array
+    if classifier._trained_on is not None:
+        arrays[TRAINED_ON] = classifier._trained_on
     for name, tensor in classifier.net_.module_.state_dict().items():
         arrays[_NETWORK + name] = tensor.cpu().numpy()
         if not np.isfinite(arrays[_NETWORK + name]).all():
@@ -282,7 +285,7 @@ def _restore(
             theirs[_RENAMED.get(ours, ours)] = name
         elif name.startswith(_DESCRIPTION):
             described.append(name)
-        elif name not in ("classes", "feature_names"):
+        elif name not in ("classes", "feature_names", TRAINED_ON):
             raise ValueError(f"{name!r:.80} is no part of a model")
 
     def read(name: str) -> np.ndarray:
@@ -298,6 +301,8 @@ def _restore(
             {name.removeprefix(_DESCRIPTION): arrays[name] for name in described},
             len(classifier.classes_),
         )
+    if TRAINED_ON in headers:
+        classifier._trained_on = restored_digests(arrays[TRAINED_ON])
     # Without input_size, a backbone of many blocks enlarges small images, twofold for each block.
     seen = classifier.net_.module_.preprocessing.input_size
     for side, given in zip(seen, classifier.image_shape_, strict=False):

@@ -103,6 +103,7 @@ def test_a_csv_file_and_one_class(sets, call):
         (["empty"], "is empty: there is no image to load"),
         (["."], "holds several sets of class folders (test, train)"),
         (["train", "--weights", "imagenet"], "--weights is for --labels"),
+        (["train", "--labels", "--weights", "none.pth"], "weights='none.pth': there is no such"),
         (["train", "--json", "none/a.json"], "the folder none does not exist"),
         (["flat", "--labels"], "has no class folders: there are no labels"),
         (["train/neutrophil/no.png"], "does not exist"),

@@ -1,6 +1,7 @@
 """What the shell says of pictures that a model does not know, and of cells left uncertain."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -52,6 +53,25 @@ def test_evaluate_writes_what_it_warns_of(model, tmp_path, call):
         assert f"Mean familiarity: {found[name]['familiarity']:.2f}" in out
         assert "rejection" not in found[name]
     assert found["dark"]["familiarity"] < 0.3 < found["home"]["familiarity"]
+
+
+def test_evaluate_warns_of_images_that_were_trained_on(model, tmp_path, call):
+    home = wbcclf.make_blood_cells(160, classes=2, image_size=32, random_state=0)
+    for number, (image, label) in enumerate(zip(home.images[:8], home.target[:8], strict=True)):
+        path = tmp_path / "test" / label / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    for path in sorted((model / "home").glob("*/*"))[:4]:
+        shutil.copy(path, tmp_path / "test" / path.parent.name / f"new {path.name}")
+    figures = tmp_path / "figures.json"
+    code, _, err = call("evaluate", model / "m.wbcclf", tmp_path / "test", "-o", figures)
+    assert code == 0
+    assert "the model was trained on 8 of these 12 images" in err
+    assert json.loads(figures.read_text())["n_trained_on"] == 8
+    code, _, err = call("evaluate", model / "m.wbcclf", model / "home", "-o", figures)
+    assert code == 0
+    assert "was trained on" not in err.replace("those that the model was trained on", "")
+    assert json.loads(figures.read_text())["n_trained_on"] == 0
 
 
 def test_rejection_leaves_cells_uncertain(model, tmp_path, call, read_csv):

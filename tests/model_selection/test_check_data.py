@@ -14,9 +14,9 @@ from wbcclf.model_selection import check_data
 from wbcclf.model_selection._laboratories import find_kinds
 from wbcclf.model_selection._shortcuts import (
     bin_sizes,
+    call_by_colour,
+    call_by_fact,
     find_shortcuts,
-    predict_from_colour,
-    predict_from_fact,
 )
 
 CELLS = make_blood_cells(40, classes=2, image_size=112, random_state=5)
@@ -254,7 +254,7 @@ def test_facts_that_say_nothing_tell_no_class():
         y = random_state.choice(list("abcd"), 40, p=[0.5, 0.3, 0.1, 0.1])
         values = random_state.choice(list("xyz"), 40).tolist()
         groups = random_state.randint(20, size=40)
-        n_found += len(find_shortcuts(predict_from_fact(values, y, groups), y, groups))
+        n_found += len(find_shortcuts(call_by_fact(values, y, groups), y, groups))
     assert n_found <= 4
 
 
@@ -263,11 +263,22 @@ def test_a_fact_is_told_by_other_groups_only():
     groups = np.repeat(np.arange(20), 5)
     y = np.where(groups < 10, "a", "b")
     values = [f"value {group}" for group in groups]
-    assert (predict_from_fact(values, y, groups) == "").all()
+    assert not call_by_fact(values, y, groups).any()
     values = [f"value {group // 10}" for group in groups]
-    assert (predict_from_fact(values, y, groups) == y).all()
+    assert (call_by_fact(values, y, groups) == np.stack([y == "a", y == "b"], axis=1)).all()
     colours = np.repeat(np.random.RandomState(0).normal(size=(20, 3)), 5, axis=0)
-    assert find_shortcuts(predict_from_colour(colours, y, groups), y, groups) == []
+    assert find_shortcuts(call_by_colour(colours, y, groups), y, groups) == []
+
+
+def test_two_classes_that_share_a_fact_or_a_colour_are_both_told():
+    y = np.repeat(list("abcdef"), 40)
+    groups = np.arange(len(y))
+    called = call_by_fact(["png" if label in "ab" else "jpg" for label in y], y, groups)
+    assert {each.label for each in find_shortcuts(called, y, groups) if each.low > 0.75} == {*"ab"}
+    colours = np.random.RandomState(0).normal(size=(len(y), 3))
+    colours[:80] += 10
+    called = call_by_colour(colours, y, groups)
+    assert {each.label for each in find_shortcuts(called, y, groups) if each.low > 0.75} == {*"ab"}
 
 
 def test_many_sizes_are_put_into_bins():

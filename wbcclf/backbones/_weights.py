@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from wbcclf._model_file import open_archive, open_model_file
+from wbcclf._model_file import TRAINED_ON, is_model_file, open_archive, open_model_file
 from wbcclf.backbones._base import BackboneSpec, PackagedWeights, WeightsSource
 from wbcclf.exceptions import WeightsMismatchError, WeightsNotFoundError
 
@@ -123,6 +123,15 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
             "model.state_dict()."
         )
     return state
+
+
+def read_trained_on(path: Path) -> np.ndarray:
+    """Return the digests of the images that a model in a file was trained on; none if unknown."""
+    nothing = np.empty(0, dtype=np.uint64)
+    if not is_model_file(path):
+        return nothing
+    with open_model_file(path) as (_, arrays):
+        return arrays[TRAINED_ON] if TRAINED_ON in arrays.headers else nothing
 
 
 def _is_weight(item: tuple) -> bool:

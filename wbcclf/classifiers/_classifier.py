@@ -5,6 +5,7 @@ from __future__ import annotations
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
@@ -22,6 +23,7 @@ from wbcclf.backbones import Head
 from wbcclf.backbones._registry import A_BACKBONE
 from wbcclf.classifiers.data._domain import Domain
 from wbcclf.classifiers.familiarity._description import NO_DESCRIPTION, Description
+from wbcclf.classifiers.familiarity._seen import image_digests
 from wbcclf.classifiers.options import (
     Averaging,
     EarlyStopping,
@@ -252,8 +254,10 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     """
 
     backbone: Any  # an attribute of the class where that is named after it
-    # Of the training images: models of older versions have none, nor have those of partial_fit.
+    # Of the training images. Models of older versions have neither, those of partial_fit no
+    # description.
     _description: Description | None = None
+    _trained_on: np.ndarray | None = None
 
     _parameter_constraints: dict = {
         "backbone": [_Backbone()],
@@ -538,6 +542,46 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         if prediction.familiarity is None:
             raise ValueError(NO_DESCRIPTION)
         return prediction.familiarity
+
+    def was_trained_on(self, X):
+        """Return which images the network was trained on: scores of these are too good.
+
+        It keeps a digest of every training image, 8 bytes each, in the model file, too: of those
+        of `fit` and of :func:`adapt`, and of those that a model file given as `weights` keeps.
+        Copies that :class:`Augmenter` and :class:`SMOTE` made are not kept. An image is known again
+        if all its values are the same. A changed copy is not: :func:`find_image_groups
+        <wbcclf.model_selection.find_image_groups>` finds such.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, height, width, channels) or (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), bool
+
+        Raises
+        ------
+        ValueError
+            If the model keeps no digests, since an older version saved it.
+
+        Examples
+        --------
+        >>> from wbcclf import SimpleCNNClassifier, make_blood_cells
+        >>> cells = make_blood_cells(80, classes=2, image_size=32, random_state=0)
+        >>> clf = SimpleCNNClassifier(max_epochs=1, device="cpu", random_state=0)
+        >>> clf = clf.fit(cells.images[:60], cells.target[:60])
+        >>> int(clf.was_trained_on(cells.images).sum())
+        60
+        """
+        check_is_fitted(self)
+        images = self._check_images(X, self._domain())
+        if self._trained_on is None:
+            raise ValueError(
+                "The model does not know which images it was trained on: it was saved by an older "
+                "version. Call fit again."
+            )
+        return np.isin(image_digests(images), self._trained_on)
 
     def _predict(self, X, rejection=None):
         """Return all that is predicted of images, from one pass of the network.

@@ -12,7 +12,7 @@ from wbcclf.cli import _defaults
 from wbcclf.cli._console import out, print_table
 from wbcclf.cli._output import check_not_read, check_output, require, save, write_json
 from wbcclf.cli._source import LabelledImages, Part, Source
-from wbcclf.cli._wrong_labels import wrong_labels
+from wbcclf.cli._wrong_labels import load_network, wrong_labels
 from wbcclf.inspection import write_audit_page
 from wbcclf.model_selection import check_data
 from wbcclf.model_selection._findings import SEVERITIES
@@ -93,9 +93,10 @@ def audit(
         sets.append(Source(test, part=test_part, needs_labels=False).list())
     for path in results:
         check_not_read(path, [images, *[name for each in sets for name in each.paths]])
+    network = load_network(weights) if labels else None
     found = check_data(*sets, verbose=1)
-    if labels:
-        found.findings.append(wrong_labels(sets[0], found, weights))
+    if network is not None:
+        found.findings.append(wrong_labels(sets[0], found, network))
         found.findings.sort(key=lambda each: SEVERITIES.index(each.severity))
     print_findings(found)
     if json_ is not None:

@@ -17,7 +17,7 @@ from wbcclf._parts import file_digest
 from wbcclf.cli._classes import match_classes, parse_map
 from wbcclf.cli._console import out, print_table, warn
 from wbcclf.cli._output import check_not_read, check_output, require, save, write_json
-from wbcclf.cli._quick_audit import warn_of_conflicts, warn_of_test_data
+from wbcclf.cli._quick_audit import warn_of_conflicts, warn_of_test_data, warn_of_trained_on
 from wbcclf.cli._shared import (
     CHUNK,
     ModelFile,
@@ -142,6 +142,8 @@ def evaluate(
     label_of = dict(zip(listing.paths.tolist(), listing.target.tolist(), strict=True))
     y_true = np.array([class_of[label_of[path]] for path in found.paths])
     warn_of_conflicts(found.paths, y_true, digests)
+    if found.trained_on is not None:
+        warn_of_trained_on(found.paths, found.trained_on)
     # The most probable ones, of uncertain images, too.
     y_pred = model.classes_[found.probabilities.argmax(axis=1)].astype(str)
     cells = None
@@ -158,6 +160,7 @@ def evaluate(
             result.known_classes_only = figures
     result.familiarity = None if found.familiarity is None else float(found.familiarity.mean())
     result.unfamiliar = found.is_unfamiliar
+    result.n_trained_on = None if found.trained_on is None else int(found.trained_on.sum())
     if rejection is not None:
         result.rejection = score_calls(y_true, y_pred, cells, found.labels.astype(str) == y_pred)
     print_evaluation(result)

@@ -45,6 +45,17 @@ def warn_of_conflicts(paths: Sequence[str], labels: np.ndarray, digests: Sequenc
         )
 
 
+def warn_of_trained_on(paths: Sequence[str], trained_on: np.ndarray) -> None:
+    """Warn of images that the model, or the weights that it began with, was trained on."""
+    seen = [path for path, is_seen in zip(paths, trained_on, strict=True) if is_seen]
+    if seen:
+        warn(
+            f"the model was trained on {len(seen)} of these {len(paths)} images, or the weights "
+            "were that it began with, so the scores are too good. Evaluate it on images of other "
+            f"cells (`wbcclf split` makes such a test). Files: {some(seen, N_NAMED)}."
+        )
+
+
 def _headers(listing: Bunch) -> list[Bunch]:
     return check_headers(listing.paths.tolist(), listing.target, listing.groups)
 

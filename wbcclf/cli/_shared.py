@@ -233,6 +233,9 @@ def collect(
         is_unfamiliar=None if familiarity is None else message is not None,
         labels=labels,
         probabilities=np.concatenate([chunk.probabilities for chunk in done]),
+        trained_on=None
+        if done[0].trained_on is None
+        else np.concatenate([chunk.trained_on for chunk in done]),
     )
     return found, broken
 

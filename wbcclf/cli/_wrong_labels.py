@@ -19,6 +19,7 @@ from wbcclf.datasets._reading import read_images
 from wbcclf.model_selection import find_wrong_labels
 from wbcclf.model_selection._findings import NOTE, WARNING, finding
 
+SIZE = (_defaults.IMAGE_SIZE, _defaults.IMAGE_SIZE)
 N_FOLDS = 5
 STRENGTH = 0.01  # of the logistic regression, the inverse of its penalty
 ADVICE = (
@@ -28,7 +29,13 @@ ADVICE = (
 )
 
 
-def wrong_labels(listing: Bunch, found: Bunch, weights: str) -> Bunch:
+def load_network(weights: str) -> wbcclf.DeepFeatures:
+    """Return what sees the pictures; fails, before they are read, if the weights cannot be used."""
+    image = np.zeros((1, *SIZE, 3), dtype=np.uint8)
+    return wbcclf.DeepFeatures(_defaults.BACKBONE, weights=weights).fit(image)
+
+
+def wrong_labels(listing: Bunch, found: Bunch, network: wbcclf.DeepFeatures) -> Bunch:
     """Return the finding: pictures whose labels are probably wrong, the surest first.
 
     Parameters
@@ -37,8 +44,8 @@ def wrong_labels(listing: Bunch, found: Bunch, weights: str) -> Bunch:
         Pictures, as `Source.list` returns them.
     found : Bunch
         What `check_data` returned for them.
-    weights : str
-        Of the network whose features the labels are predicted from.
+    network : DeepFeatures
+        Whose features the labels are predicted from.
     """
     broken = {path for path, _ in found.skipped}
     rows = np.array([path not in broken for path in listing.paths.tolist()])
@@ -59,7 +66,7 @@ def wrong_labels(listing: Bunch, found: Bunch, weights: str) -> Bunch:
     )
     probabilities = cross_val_predict(
         model,
-        features(paths.tolist(), weights),
+        features(paths.tolist(), network),
         y,
         groups=found.groups[rows],
         cv=folds,
@@ -88,19 +95,17 @@ def wrong_labels(listing: Bunch, found: Bunch, weights: str) -> Bunch:
     )
 
 
-def features(paths: list[str], weights: str) -> np.ndarray:
+def features(paths: list[str], network: wbcclf.DeepFeatures) -> np.ndarray:
     """Return what a network sees in pictures (n_pictures, n_features)."""
     # The weights of the package were trained on such squares.
-    is_packaged = weights == _defaults.PACKAGED_WEIGHTS
+    is_packaged = network.weights == _defaults.PACKAGED_WEIGHTS
     crop = wbcclf.CellCropper("nucleus", background="normalise") if is_packaged else None
-    network = wbcclf.DeepFeatures(_defaults.BACKBONE, weights=weights)
-    size = (_defaults.IMAGE_SIZE, _defaults.IMAGE_SIZE)
     parts = []
     with progress_bar() as bar:
         for start in bar.track(range(0, len(paths), CHUNK), description="Looking at labels"):
             read = read_images(
                 paths[start : start + CHUNK],
-                size,
+                SIZE,
                 crop=crop,
                 n_jobs=None,
                 max_pixels=MAX_PIXELS,
@@ -108,7 +113,5 @@ def features(paths: list[str], weights: str) -> np.ndarray:
                 # Silent about pictures without a cell, of which a label may be the cause.
                 on_error=None,
             )
-            if not start:
-                network.fit(read.images)
             parts.append(network.transform(read.images))
     return np.concatenate(parts)

@@ -140,18 +140,18 @@ class FieldReader:
         if field:
             boxes, at_border, crops = map(np.concatenate, zip(*filter(None, results), strict=True))
         # What is uncertain in a count, `min_probability` says, not the model's rejection.
-        labels, probabilities, familiarity = predict_images(
-            self.transformers, self.classifier, crops, rejects=False
-        )
+        found = predict_images(self.transformers, self.classifier, crops, rejects=False)
         place = {label: k for k, label in enumerate(self.classifier.classes_.tolist())}
         return Found(
             reasons=np.array(reasons),
             field=np.array(field, int),
             boxes=boxes,
             at_border=at_border,
-            labels=np.array([place[label] for label in labels.tolist()], int),
-            probabilities=probabilities,
-            familiarity=np.full(len(labels), np.nan) if familiarity is None else familiarity,
+            labels=np.array([place[label] for label in found.labels.tolist()], int),
+            probabilities=found.probabilities,
+            familiarity=np.full(len(field), np.nan)
+            if found.familiarity is None
+            else found.familiarity,
         )
 
 

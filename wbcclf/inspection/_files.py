@@ -52,6 +52,9 @@ def predict_files(
         familiarity : ndarray of shape (n_read,), float, or None
             As :meth:`CNNClassifier.familiarity` gives it; None for other classifiers, and for those
             without a description. Nothing warns here: look at the mean over all chunks.
+        trained_on : ndarray of shape (n_read,), bool, or None
+            As :meth:`CNNClassifier.was_trained_on` gives it; None for other classifiers, and for
+            models that do not know.
         found : ndarray of shape (n_read,), bool, or None
             Where the loader's `crop` found a white cell; None without `crop`.
         digests : list of bytes
@@ -189,12 +192,9 @@ def _predict(
             crop=loader.crop,
             on_error=None,
         )
-        labels, probabilities, familiarity = predict_images(transformers, classifier, read.images)
         yield Bunch(
             paths=[chunk[k] for k in read.kept],
-            labels=labels,
-            probabilities=probabilities,
-            familiarity=familiarity,
+            **predict_images(transformers, classifier, read.images),
             found=read.found,
             digests=read.digests,
             skipped=left_out + read.failures,
@@ -204,8 +204,8 @@ def _predict(
 
 def predict_images(
     transformers: list, classifier: Any, X: np.ndarray, rejects: bool = True
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Return labels (n_samples,), probabilities (n_samples, n_classes), and familiarity or None.
+) -> Bunch:
+    """Return labels, probabilities, familiarity and trained_on, as `predict_files` gives them.
 
     Unless it `rejects`, a network's rejection leaves no label uncertain.
     """
@@ -215,11 +215,26 @@ def predict_images(
     is_network = isinstance(classifier, CNNClassifier)
     if not len(X):
         is_described = is_network and classifier._description is not None
-        nothing = np.empty((0, len(classes)), dtype=np.float32)
-        return classes[:0], nothing, np.empty(0) if is_described else None
+        remembers = is_network and classifier._trained_on is not None
+        return Bunch(
+            labels=classes[:0],
+            probabilities=np.empty((0, len(classes)), dtype=np.float32),
+            familiarity=np.empty(0) if is_described else None,
+            trained_on=np.empty(0, dtype=bool) if remembers else None,
+        )
     for step in transformers:
         X = step.transform(X)
-    if is_network:
-        prediction = classifier._predict(X, classifier.rejection if rejects else None)
-        return prediction.labels(classes), prediction.probabilities, prediction.familiarity
-    return classifier.predict(X), classifier.predict_proba(X), None
+    if not is_network:
+        return Bunch(
+            labels=classifier.predict(X),
+            probabilities=classifier.predict_proba(X),
+            familiarity=None,
+            trained_on=None,
+        )
+    prediction = classifier._predict(X, classifier.rejection if rejects else None)
+    return Bunch(
+        labels=prediction.labels(classes),
+        probabilities=prediction.probabilities,
+        familiarity=prediction.familiarity,
+        trained_on=None if classifier._trained_on is None else classifier.was_trained_on(X),
+    )

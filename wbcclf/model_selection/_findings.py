@@ -17,9 +17,9 @@ from wbcclf.model_selection._shortcuts import (
     TOLD,
     Shortcut,
     bin_sizes,
+    call_by_colour,
+    call_by_fact,
     find_shortcuts,
-    predict_from_colour,
-    predict_from_fact,
 )
 
 LEAK, WARNING, NOTE = SEVERITIES = ("leak", "warning", "note")
@@ -159,8 +159,8 @@ def file_shortcuts(
         values = bin_sizes(shown) if fact == "picture size" else shown
         if len(set(values)) < 2:
             continue
-        predicted = predict_from_fact(values, y, groups)
-        shortcuts = find_shortcuts(predicted, y, groups)
+        is_called = call_by_fact(values, y, groups)
+        shortcuts = find_shortcuts(is_called, y, groups)
         if not shortcuts:
             continue
         usual = [_usual(shown, y == shortcut.label) for shortcut in shortcuts[:2]]
@@ -174,7 +174,7 @@ def file_shortcuts(
                 "that instead of the cell, and fails on other pictures. Get all classes from one "
                 "source, or save all pictures alike from the originals; saving them again hides "
                 "the cause without removing it." + (CUT if fact == "picture size" else ""),
-                _examples(predicted, y, shortcuts[0].label, paths),
+                _examples(is_called, y, shortcuts[0].label, paths),
                 fact=fact,
                 classes=[shortcut._asdict() for shortcut in shortcuts],
             )
@@ -186,8 +186,8 @@ def colour_shortcuts(
     colours: np.ndarray, y: np.ndarray, groups: np.ndarray, paths: Sequence[str], where: str
 ) -> list[Bunch]:
     """Report classes that a mean colour gives away: of the corners, or of the whole picture."""
-    predicted = predict_from_colour(colours, y, groups)
-    shortcuts = [each for each in find_shortcuts(predicted, y, groups) if each.low >= TOLD]
+    is_called = call_by_colour(colours, y, groups)
+    shortcuts = [each for each in find_shortcuts(is_called, y, groups) if each.low >= TOLD]
     if not shortcuts:
         return []
     in_corners = where == "corners"
@@ -205,7 +205,7 @@ def colour_shortcuts(
             WARNING if in_corners else NOTE,
             f"The mean colour of the {where} alone {_told(shortcuts)}.",
             advice,
-            _examples(predicted, y, shortcuts[0].label, paths),
+            _examples(is_called, y, shortcuts[0].label, paths),
             classes=[shortcut._asdict() for shortcut in shortcuts],
         )
     ]
@@ -233,11 +233,12 @@ def _usual(values: Sequence[str], is_class: np.ndarray) -> str:
 
 
 def _examples(
-    predicted: np.ndarray, y: np.ndarray, label: str, paths: Sequence[str]
+    is_called: np.ndarray, y: np.ndarray, label: str, paths: Sequence[str]
 ) -> list[list[str]]:
     """Return pairs: a picture that is told to be of a class, and one that is told to be none."""
-    ones = np.flatnonzero((y == label) & (predicted == label))[:N_PAIRS]
-    others = np.flatnonzero((y != label) & (predicted != label))[:N_PAIRS]
+    called = is_called[:, np.unique(y).tolist().index(label)]
+    ones = np.flatnonzero((y == label) & called)[:N_PAIRS]
+    others = np.flatnonzero((y != label) & ~called)[:N_PAIRS]
     return [[paths[one], paths[other]] for one, other in zip(ones, others, strict=False)]
 
 

@@ -40,17 +40,25 @@ class Shortcut(NamedTuple):
     low: float
 
 
-def find_shortcuts(predicted: np.ndarray, y: np.ndarray, groups: np.ndarray) -> list[Shortcut]:
-    """Return the classes that predictions without the cell tell from others, surest first."""
+def find_shortcuts(is_called: np.ndarray, y: np.ndarray, groups: np.ndarray) -> list[Shortcut]:
+    """Return the classes that calls without the cell tell from others, surest first.
+
+    Parameters
+    ----------
+    is_called : ndarray of shape (n_pictures, n_classes), bool
+        Which pictures are called each class of `y`, in sorted order.
+    y : ndarray of shape (n_pictures,), str
+    groups : ndarray of shape (n_pictures,), int
+    """
     found: list[Shortcut] = []
     if min(len(np.unique(groups)), len(np.unique(y))) < 2:
         return found
-    for label in np.unique(y):
-        is_class, is_called = y == label, predicted == label
-        recall, specificity = is_called[is_class].mean(), (~is_called[~is_class]).mean()
+    for label, called in zip(np.unique(y), is_called.T, strict=True):
+        is_class = y == label
+        recall, specificity = called[is_class].mean(), (~called[~is_class]).mean()
         if (recall + specificity) / 2 <= SUSPECT:
             continue
-        score = group_bootstrap("balanced_accuracy", is_class, is_called, groups)
+        score = group_bootstrap("balanced_accuracy", is_class, called, groups)
         if score.low > SUSPECT:
             found.append(
                 Shortcut(
@@ -64,8 +72,11 @@ def find_shortcuts(predicted: np.ndarray, y: np.ndarray, groups: np.ndarray) -> 
     return sorted(found, key=lambda shortcut: -shortcut.low)
 
 
-def predict_from_fact(values: Sequence[str], y: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Return the class in which each picture's value is most frequent, in all other groups.
+def call_by_fact(values: Sequence[str], y: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return which pictures a fact calls each class (n_pictures, n_classes), bool.
+
+    A picture is called a class if its value is more frequent there than in all other classes
+    together, not counting the picture's own group. Several classes may share a value.
 
     Parameters
     ----------
@@ -73,28 +84,26 @@ def predict_from_fact(values: Sequence[str], y: np.ndarray, groups: np.ndarray) 
         A fact of each picture's file.
     y : ndarray of shape (n_pictures,), str
     groups : ndarray of shape (n_pictures,), int
-
-    Returns
-    -------
-    ndarray of shape (n_pictures,), str
-        Empty where no other group has the value.
     """
     classes, labels = np.unique(y, return_inverse=True)
     _, value = np.unique(np.array(values, dtype=object), return_inverse=True)
     _, group = np.unique(groups, return_inverse=True)
     n_classes = len(classes)
 
-    def count(keys: np.ndarray) -> np.ndarray:
-        return np.bincount(keys * n_classes + labels, minlength=(keys.max() + 1) * n_classes)
-
     def counts(keys: np.ndarray) -> np.ndarray:
-        return count(keys).reshape(-1, n_classes)[keys]
+        """Return how many pictures of each class have each picture's key."""
+        length = (keys.max() + 1) * n_classes
+        return np.bincount(keys * n_classes + labels, minlength=length).reshape(-1, n_classes)[keys]
 
     both = np.unique(group * (value.max() + 1) + value, return_inverse=True)[1]
     with_value = counts(value) - counts(both)
-    in_class = np.bincount(labels) - counts(group)
-    shares = with_value / np.maximum(in_class, 1)
-    return np.where(shares.any(axis=1), classes[shares.argmax(axis=1)], "")
+    of_all = np.bincount(labels) - counts(group)
+
+    def in_others(each: np.ndarray) -> np.ndarray:
+        return each.sum(axis=1, keepdims=True) - each
+
+    # Shares compared without a division, since a class may have no other group.
+    return with_value * in_others(of_all) > in_others(with_value) * of_all
 
 
 def bin_sizes(sizes: Sequence[str]) -> list[str]:
@@ -108,33 +117,28 @@ def bin_sizes(sizes: Sequence[str]) -> list[str]:
     return [f"bin {place}" for place in np.searchsorted(edges, sides, side="right")]
 
 
-def predict_from_colour(colours: np.ndarray, y: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Return the class that a colour (n_pictures, 3) predicts, in pictures of other groups.
+def call_by_colour(colours: np.ndarray, y: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return which pictures a colour (n_pictures, 3) calls each class (n_pictures, n_classes).
 
-    A logistic regression on the three numbers, their squares and products, in which each class
-    weighs the same. Classes with a single group are never predicted.
-
-    Returns
-    -------
-    ndarray of shape (n_pictures,), str
-        Empty for classes with a single group, or if fewer than two have several.
+    One logistic regression for each class, on the three numbers, their squares and products,
+    learned from pictures of other groups. No picture is called a class that has a single group, or
+    that leaves the others a single one.
     """
-    n_groups = {label: len(np.unique(groups[y == label])) for label in np.unique(y)}
-    several = [label for label, n in n_groups.items() if n > 1]
-    predicted = np.full(len(y), "", dtype=y.dtype)
-    if len(several) < 2:
-        return predicted
-    rows = np.isin(y, several)
-    folds = StratifiedGroupKFold(
-        min(N_FOLDS, min(n_groups[label] for label in several)), shuffle=True, random_state=0
-    )
     model = make_pipeline(
         StandardScaler(),
         PolynomialFeatures(2, include_bias=False),
         StandardScaler(),
         LogisticRegression(class_weight="balanced", max_iter=1000),
     )
-    predicted[rows] = cross_val_predict(
-        model, colours[rows].astype(float), y[rows], groups=groups[rows], cv=folds
-    )
-    return predicted
+    called = []
+    for label in np.unique(y):
+        is_class = y == label
+        fewest = min(len(np.unique(groups[rows])) for rows in (is_class, ~is_class))
+        if fewest < 2:
+            called.append(np.zeros(len(y), dtype=bool))
+            continue
+        folds = StratifiedGroupKFold(min(N_FOLDS, fewest), shuffle=True, random_state=0)
+        called.append(
+            cross_val_predict(model, colours.astype(float), is_class, groups=groups, cv=folds)
+        )
+    return np.stack(called, axis=1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from wbcclf._resampled import sources_of
 from wbcclf._store import Store
 from wbcclf._warnings import warn
 from wbcclf.backbones import WeightsReport
+from wbcclf.backbones._weights import read_trained_on
 from wbcclf.classifiers.caching._activations import keep_activations, open_store
 from wbcclf.classifiers.caching._keys import frozen_digest
 from wbcclf.classifiers.data._batches import Batches, ImageData
@@ -29,6 +31,7 @@ from wbcclf.classifiers.data._samples import Samples, check_samples
 from wbcclf.classifiers.data._split import validation_split, warn_of_doubles
 from wbcclf.classifiers.familiarity._description import Description, fewest_calls, too_few_for
 from wbcclf.classifiers.familiarity._prediction import uncertain_label
+from wbcclf.classifiers.familiarity._seen import image_digests
 from wbcclf.classifiers.network._building import (
     build_network,
     check_built,
@@ -62,6 +65,7 @@ class Learnt:
     train_rows: np.ndarray
     validation_rows: np.ndarray
     description: Description | None
+    trained_on: np.ndarray | None
 
 
 def fit(
@@ -90,8 +94,10 @@ def fit(
 
     if is_new:
         network, report = _new_network(settings, samples.domain, seed)
+        earlier: np.ndarray | None = _trained_on_before(report)
     else:
         network, report = _same_network(settings, classifier), classifier.weights_report_
+        earlier = classifier._trained_on
     store = open_store(settings, network)
     net = _net_for_all_epochs(
         settings, network, samples.domain, random_state, train_data, valid_data is not None
@@ -105,8 +111,8 @@ def fit(
     if is_new:
         kept = find_kept_fit(classifier, settings, net, train_data, valid_data, store)
     outcome = None if kept is None else kept.read()
+    originals = _originals(X, y, samples, train_data.rows)
     if outcome is None:
-        originals = _originals(X, y, samples, train_data.rows)
         images = train_data, valid_data
         data = _prepare(settings, net, *images, store)
         epochs = train(net, *data)
@@ -129,6 +135,7 @@ def fit(
             train_data.rows,
             split.validation_rows,
             description,
+            with_images(earlier, samples.images, train_data.rows[originals]),
         ),
         past=[] if is_new else classifier.history_,
     )
@@ -147,8 +154,10 @@ def partial_fit(
     samples = check_samples(classifier, X, y, sample_weight, classes=classes, known=known)
     train_data = _training_data(settings, samples, samples.used)
 
+    earlier = classifier._trained_on
     if net is None:
         network, report = _new_network(settings, samples.domain, seed)
+        earlier = _trained_on_before(report)
         net = _net_for_one_epoch(settings, network, samples.domain, random_state, train_data)
     else:
         report = classifier.weights_report_
@@ -159,8 +168,16 @@ def partial_fit(
     epochs = train(net, *_prepare(settings, net, train_data, None, store))
     return _learn(
         classifier,
-        # Its images are a few of those that it was trained on: they describe nothing.
-        Learnt(samples.domain, net, report, epochs, train_data.rows, samples.used[:0], None),
+        Learnt(
+            samples.domain,
+            net,
+            report,
+            epochs,
+            train_data.rows,
+            samples.used[:0],
+            None,  # Its images are a few of those that it was trained on: they describe nothing.
+            with_images(earlier, samples.images, train_data.rows),
+        ),
         past=[] if known is None else classifier.history_,
     )
 
@@ -255,6 +272,20 @@ def _originals(X: Any, y: Any, samples: Samples, rows: np.ndarray) -> np.ndarray
     """Return positions in `rows` of images that are no copies, as far as the record tells."""
     sources = sources_of(X, samples.images, y)
     return np.arange(len(rows)) if sources is None else np.flatnonzero(sources.original[rows])
+
+
+def _trained_on_before(report: WeightsReport | None) -> np.ndarray:
+    """Return the digests of the images that loaded weights were trained on, as far as known."""
+    if report is None:
+        return np.empty(0, dtype=np.uint64)
+    return read_trained_on(Path(report.source))
+
+
+def with_images(
+    earlier: np.ndarray | None, images: np.ndarray, rows: np.ndarray
+) -> np.ndarray | None:
+    """Return digests with those of some images; None if what was trained on before is unknown."""
+    return None if earlier is None else np.union1d(earlier, image_digests(images, rows))
 
 
 def _training_data(settings: Settings, samples: Samples, rows: np.ndarray) -> ImageData:
@@ -391,6 +422,7 @@ def _learn(classifier: CNNClassifier, learnt: Learnt, past: list[dict]) -> CNNCl
     classifier.train_indices_ = learnt.train_rows
     classifier.validation_indices_ = learnt.validation_rows
     classifier._description = learnt.description
+    classifier._trained_on = learnt.trained_on
     classifier.history_ = [
         *past,
         *(epoch | {"epoch": number} for number, epoch in enumerate(learnt.epochs, len(past) + 1)),
