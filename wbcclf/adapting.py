@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from wbcclf._resampled import row_digests
+from wbcclf._threads import advancing
 from wbcclf._warnings import warn
 from wbcclf.classifiers import CNNClassifier
 from wbcclf.classifiers.familiarity._seen import image_digests
@@ -29,6 +31,7 @@ def adapt(
     y: Any = None,
     *,
     random_state: int | np.random.RandomState | None = 0,
+    verbose: int = 0,
 ) -> BaseEstimator:
     """Return a model that fits another laboratory: its stain, microscope, camera and scale.
 
@@ -55,6 +58,8 @@ def adapt(
         start. Classes that `y` lacks stay in the model, but may be recognised less often.
     random_state : int, RandomState instance or None, default=0
         Folds and training.
+    verbose : int, default=0
+        1 shows a progress bar on stderr while it trains.
 
     Returns
     -------
@@ -150,7 +155,7 @@ def adapt(
                 f"{labels[target[twin]]!r} and {labels[target[odd[0]]]!r}. Leave both out, or give "
                 "them one label."
             )
-        adapted = _adapt_to_cells(classifier, images, target, once, cell, random_state)
+        adapted = _adapt_to_cells(classifier, images, target, once, cell, random_state, verbose)
     if adapted is classifier or classifier is model:
         return model if adapted is classifier else adapted
     pipeline = copy.copy(model)
@@ -196,31 +201,33 @@ def _adapt_to_cells(
     once: np.ndarray,
     cell: np.ndarray,
     random_state: int | np.random.RandomState | None,
+    verbose: int,
 ) -> CNNClassifier:
     """Return a classifier that was trained on labelled cells, or the same one.
 
     `once` is a row of every cell, `cell` the cell of every row.
     """
-    from wbcclf.classifiers.training._adapt import fine_tune
+    from wbcclf.classifiers.training._adapt import STEPS, fine_tune
 
     random = check_random_state(random_state)
     folds = _folds(target[once], random)[cell]
     seed = random.randint(np.iinfo(np.int32).max)
     settings = Settings.of(classifier)
 
-    def adapted_to(rows: np.ndarray) -> Any:
+    def adapted_to(rows: np.ndarray, advance: Callable[[int], None]) -> Any:
         if len(np.unique(target[rows])) < 2:  # nothing can be learnt from these
             return classifier.net_
-        return fine_tune(classifier.net_, settings, images[rows], target[rows], seed)
+        return fine_tune(classifier.net_, settings, images[rows], target[rows], seed, advance)
 
     hits = np.empty((2, len(images)))  # of old and new
-    for fold in np.unique(folds):
-        held = np.flatnonzero(folds == fold)
-        trial = copy.copy(classifier)
-        trial.net_ = adapted_to(np.flatnonzero(folds != fold))
-        for row, judged in enumerate((classifier, trial)):
-            probabilities = judged._predict(images[held]).probabilities
-            hits[row, held] = probabilities.argmax(axis=1) == target[held]
+    with advancing(len(np.unique(folds)) * STEPS, verbose, "Comparing") as advance:
+        for fold in np.unique(folds):
+            held = np.flatnonzero(folds == fold)
+            trial = copy.copy(classifier)
+            trial.net_ = adapted_to(np.flatnonzero(folds != fold), advance)
+            for row, judged in enumerate((classifier, trial)):
+                probabilities = judged._predict(images[held]).probabilities
+                hits[row, held] = probabilities.argmax(axis=1) == target[held]
     before, after = (_macro_recall(row, target[once]) for row in hits[:, once])
     error = _error_of_gain(hits[:, once], target[once])
     if after[0] - before[0] <= error:
@@ -232,9 +239,11 @@ def _adapt_to_cells(
             f"{before[1][1]:.3f}; {len(once)} cells). Give more labelled cells."
         )
         return classifier
+    with advancing(STEPS, verbose, "Adapting") as advance:
+        net = adapted_to(np.arange(len(images)), advance)
     return _adapted(
         classifier,
-        adapted_to(np.arange(len(images))),
+        net,
         images[once],
         is_trained=True,
         n_cells=len(once),

@@ -55,6 +55,8 @@ def test_it_writes_the_better_model_and_says_by_how_much(model, trained, away, c
     code, out, err = call("adapt", model, away, "-o", output)
     assert code == 0, err
     assert "20 images of 2 classes: lymphocyte 10, neutrophil 10" in out
+    assert "Comparing" in err
+    assert "Adapting" in err
     assert f"Model: {output}" in out
     assert model.read_bytes() == before
     old, new = wbcclf.load_model(model), wbcclf.load_model(output)

@@ -117,7 +117,7 @@ def adapt(
         counts = Counter(y.tolist())
         require_classes(images, {*map(str, counts)})
         out.print(f"{len(X)} images of {len(counts)} classes: {counts_text(counts)}")
-    adapted = wbcclf.adapt(classifier, X, y)
+    adapted = wbcclf.adapt(classifier, X, y, verbose=1)
     if adapted is not classifier:  # else it has warned, with the figures
         print_figures(adapted)
         if adapted._description is None:

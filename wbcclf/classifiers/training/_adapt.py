@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -25,7 +26,12 @@ BATCH_UNLABELLED, N_OLD = 64, 100  # without labels
 
 
 def fine_tune(
-    net: CellNet, settings: Settings, images: np.ndarray, target: np.ndarray, seed: int
+    net: CellNet,
+    settings: Settings,
+    images: np.ndarray,
+    target: np.ndarray,
+    seed: int,
+    advance: Callable[[int], None] = lambda n_steps: None,
 ) -> CellNet:
     """Return a copy of a net whose trained blocks and head are trained on, on a few cells.
 
@@ -46,6 +52,8 @@ def fine_tune(
     target : ndarray of shape (n_samples,), int
         Class numbers.
     seed : int
+    advance : callable
+        Is told of every step.
     """
     present = np.unique(target)
     numbers = np.searchsorted(present, target)
@@ -71,6 +79,7 @@ def fine_tune(
             loss.backward()
             optimizer.step()
             schedule.step()
+            advance(1)
     if len(present) < logits.shape[1]:
         with torch.no_grad():
             for weight, was in zip(weights, old, strict=True):
