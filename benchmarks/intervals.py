@@ -19,8 +19,8 @@ import numpy as np
 from scipy.stats import norm
 
 from wbcclf.model_selection import group_bootstrap
-from wbcclf.model_selection._resamples import Resamples, correlation, pseudo_heights
-from wbcclf.model_selection._scores import SCORES
+from wbcclf.model_selection.intervals._resamples import Resamples, correlation, pseudo_heights
+from wbcclf.model_selection.intervals._scores import SCORES
 
 COUNTS = {30: (16, 8, 4, 2), 70: (47, 13, 6, 4), 600: (420, 120, 40, 20)}
 LARGEST = 40  # images of a group

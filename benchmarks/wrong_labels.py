@@ -29,7 +29,7 @@ from wbcclf import DeepFeatures, ImageLoader
 from wbcclf.cli._wrong_labels import STRENGTH
 from wbcclf.inspection import write_audit_page
 from wbcclf.model_selection import find_wrong_labels
-from wbcclf.model_selection._findings import WARNING, finding
+from wbcclf.model_selection.audit._findings import WARNING, finding
 
 SIZE, BLOCK = 128, 512
 

@@ -11,8 +11,8 @@ from sklearn.utils import Bunch
 from wbcclf import list_image_folder, make_blood_cells
 from wbcclf.exceptions import ImageReadError
 from wbcclf.model_selection import check_data
-from wbcclf.model_selection._laboratories import find_kinds
-from wbcclf.model_selection._shortcuts import (
+from wbcclf.model_selection.audit._laboratories import find_kinds
+from wbcclf.model_selection.audit._shortcuts import (
     bin_sizes,
     call_by_colour,
     call_by_fact,

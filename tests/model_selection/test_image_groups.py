@@ -11,15 +11,15 @@ from PIL import Image
 from wbcclf import make_blood_cells
 from wbcclf.exceptions import ImageReadError, SkippedFileWarning
 from wbcclf.model_selection import find_image_groups
-from wbcclf.model_selection._chance import (
+from wbcclf.model_selection.groups._chance import (
     FIRST,
     certainty_of_pictures,
     chance_counts,
     group_by,
     link,
 )
-from wbcclf.model_selection._keypoints import find_keypoints
-from wbcclf.model_selection._registration import count_agreeing
+from wbcclf.model_selection.groups._keypoints import find_keypoints
+from wbcclf.model_selection.groups._registration import count_agreeing
 
 CELLS = make_blood_cells(16, image_size=200, random_state=3).images
 

@@ -8,8 +8,8 @@ from scipy.stats import binomtest
 from sklearn import metrics
 
 from wbcclf.model_selection import group_bootstrap
-from wbcclf.model_selection._intervals import check_groups, confusion_by_group
-from wbcclf.model_selection._resamples import Resamples, correlation
+from wbcclf.model_selection.intervals._intervals import check_groups, confusion_by_group
+from wbcclf.model_selection.intervals._resamples import Resamples, correlation
 
 SCALARS = ("accuracy", "balanced_accuracy", "macro_f1")
 OF_CLASSES = ("precision", "recall", "f1")

@@ -15,7 +15,7 @@ from wbcclf.cli._source import LabelledImages, Part, Source
 from wbcclf.cli._wrong_labels import load_network, wrong_labels
 from wbcclf.inspection import write_audit_page
 from wbcclf.model_selection import check_data
-from wbcclf.model_selection._findings import SEVERITIES
+from wbcclf.model_selection.audit._findings import SEVERITIES
 
 N_FILES = 5  # pictures or pairs of a finding that are printed
 

@@ -11,8 +11,8 @@ from sklearn.utils import Bunch
 
 from wbcclf._files import some
 from wbcclf.cli._console import warn
-from wbcclf.model_selection._findings import small_classes
-from wbcclf.model_selection._quick_check import check_headers
+from wbcclf.model_selection.audit._findings import small_classes
+from wbcclf.model_selection.audit._quick_check import check_headers
 
 N_NAMED = 5
 

@@ -17,7 +17,7 @@ from wbcclf.cli._shared import CHUNK
 from wbcclf.datasets._decode import MAX_PIXELS
 from wbcclf.datasets._reading import read_images
 from wbcclf.model_selection import find_wrong_labels
-from wbcclf.model_selection._findings import NOTE, WARNING, finding
+from wbcclf.model_selection.audit._findings import NOTE, WARNING, finding
 
 SIZE = (_defaults.IMAGE_SIZE, _defaults.IMAGE_SIZE)
 N_FOLDS = 5

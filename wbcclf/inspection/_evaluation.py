@@ -12,9 +12,9 @@ from wbcclf._images import _num_samples
 from wbcclf._labels import check_labels, check_same_classes
 from wbcclf.inspection._checks import check_classifier
 from wbcclf.inspection._drawing import check_axes, get_axes
-from wbcclf.model_selection._intervals import check_groups, confusion_by_group
-from wbcclf.model_selection._resamples import Resamples
-from wbcclf.model_selection._scores import SCORES
+from wbcclf.model_selection.intervals._intervals import check_groups, confusion_by_group
+from wbcclf.model_selection.intervals._resamples import Resamples
+from wbcclf.model_selection.intervals._scores import SCORES
 
 CONFIDENCE = 0.95
 N_RESAMPLES = 1000

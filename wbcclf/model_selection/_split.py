@@ -13,7 +13,7 @@ from wbcclf._images import Interval
 from wbcclf._labels import check_labels
 from wbcclf._warnings import warn
 from wbcclf.exceptions import SmallClassWarning
-from wbcclf.model_selection._intervals import check_groups
+from wbcclf.model_selection.intervals._intervals import check_groups
 
 # So many splits are drawn. Of the first with every class on both sides, that with the most even
 # shares of images is taken. To compare more would choose the same groups for every seed.

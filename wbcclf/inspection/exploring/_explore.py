@@ -15,7 +15,7 @@ from wbcclf.datasets._paths_or_images import check_paths_or_images
 from wbcclf.datasets._reading import ON_ERROR, report_failures
 from wbcclf.inspection.exploring._separation import compare_classes
 from wbcclf.inspection.exploring._survey import LOOKS, Survey, robust_scores
-from wbcclf.model_selection._copies import effective_cells
+from wbcclf.model_selection.audit._copies import effective_cells
 from wbcclf.preprocessing._features import NAMES as FEATURES
 
 OUTLIER = 5.0  # robust standard deviations: 1 normal picture in 1.7 million is as far away

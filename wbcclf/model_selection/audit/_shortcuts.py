@@ -12,7 +12,7 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
-from wbcclf.model_selection._intervals import group_bootstrap
+from wbcclf.model_selection.intervals._intervals import group_bootstrap
 
 # Balanced accuracy of one class against all others: 0.5 is chance, 1 gives the class away. What
 # counts is the lower limit of its interval by cell, so that few cells raise no alarm.

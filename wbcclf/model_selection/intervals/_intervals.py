@@ -12,8 +12,8 @@ from sklearn.utils import Bunch, check_random_state
 
 from wbcclf._images import Interval
 from wbcclf._labels import check_labels, check_same_classes
-from wbcclf.model_selection._resamples import Resamples, strata_of
-from wbcclf.model_selection._scores import SCORES
+from wbcclf.model_selection.intervals._resamples import Resamples, strata_of
+from wbcclf.model_selection.intervals._scores import SCORES
 
 
 def group_bootstrap(

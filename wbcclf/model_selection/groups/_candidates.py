@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.decomposition import PCA
 
-from wbcclf.model_selection._keypoints import MIRRORED, Keypoints, roots
+from wbcclf.model_selection.groups._keypoints import MIRRORED, Keypoints, roots
 
 N_NUMBERS = 32  # of a description, after PCA
 N_WORDS = 64

@@ -12,8 +12,8 @@ from sklearn.utils import Bunch
 from wbcclf._files import some
 from wbcclf._labels import without_spelling
 from wbcclf.datasets._file_facts import FACTS
-from wbcclf.model_selection._laboratories import Kinds
-from wbcclf.model_selection._shortcuts import (
+from wbcclf.model_selection.audit._laboratories import Kinds
+from wbcclf.model_selection.audit._shortcuts import (
     TOLD,
     Shortcut,
     bin_sizes,

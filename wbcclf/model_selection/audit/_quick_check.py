@@ -10,7 +10,7 @@ from sklearn.utils import Bunch
 from wbcclf.datasets._decode import read_file
 from wbcclf.datasets._file_facts import file_facts
 from wbcclf.exceptions import ImageReadError
-from wbcclf.model_selection._findings import file_shortcuts
+from wbcclf.model_selection.audit._findings import file_shortcuts
 
 MOST_FILES = 1_000  # that are opened
 

@@ -15,10 +15,15 @@ from wbcclf.datasets._decode import DIGEST_BYTES, read_image
 from wbcclf.datasets._paths_or_images import check_paths_or_images
 from wbcclf.datasets._reading import ON_ERROR, report_failures
 from wbcclf.exceptions import ImageReadError
-from wbcclf.model_selection._candidates import Candidates
-from wbcclf.model_selection._chance import certainty_of_pictures, chance_counts, group_by, link
-from wbcclf.model_selection._keypoints import Keypoints, find_keypoints
-from wbcclf.model_selection._registration import count_agreeing
+from wbcclf.model_selection.groups._candidates import Candidates
+from wbcclf.model_selection.groups._chance import (
+    certainty_of_pictures,
+    chance_counts,
+    group_by,
+    link,
+)
+from wbcclf.model_selection.groups._keypoints import Keypoints, find_keypoints
+from wbcclf.model_selection.groups._registration import count_agreeing
 
 N_RANDOM = 20_000  # pairs of pictures that chance is measured on
 

@@ -11,9 +11,8 @@ import numpy as np
 from sklearn.utils import Bunch, check_random_state
 
 from wbcclf.datasets import list_image_folder
-from wbcclf.model_selection._audit_pictures import Pictures
-from wbcclf.model_selection._copies import Copies, class_table, uneven_classes
-from wbcclf.model_selection._findings import (
+from wbcclf.model_selection.audit._copies import Copies, class_table, uneven_classes
+from wbcclf.model_selection.audit._findings import (
     LEAK,
     SEVERITIES,
     broken_files,
@@ -24,8 +23,9 @@ from wbcclf.model_selection._findings import (
     other_classes,
     small_classes,
 )
-from wbcclf.model_selection._image_groups import find_image_groups
-from wbcclf.model_selection._laboratories import find_kinds
+from wbcclf.model_selection.audit._laboratories import find_kinds
+from wbcclf.model_selection.audit._pictures import Pictures
+from wbcclf.model_selection.groups._image_groups import find_image_groups
 
 
 def check_data(

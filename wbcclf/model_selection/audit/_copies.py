@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from wbcclf._labels import without_spelling
-from wbcclf.model_selection._findings import LEAK, NOTE, TRAINED, WARNING, finding
+from wbcclf.model_selection.audit._findings import LEAK, NOTE, TRAINED, WARNING, finding
 
 N_TOLERATED = 0.01  # share of test pictures of a random split whose cell is trained on
 

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import stats
 from sklearn.utils import check_random_state
 
-from wbcclf.model_selection._scores import SCORES
+from wbcclf.model_selection.intervals._scores import SCORES
 
 
 def strata_of(shows: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from wbcclf.model_selection._keypoints import Keypoints, roots
+from wbcclf.model_selection.groups._keypoints import Keypoints, roots
 
 DISTINCT = 0.85  # a point's match is this much nearer than the second best, or it is none
 TOLERANCE = 3  # pixels that a point may lie beside its place

@@ -1,0 +1,1 @@
+"""How sure a score is where several pictures show one cell."""
