@@ -40,6 +40,8 @@ LEAST_FAMILIAR = 0.1
 # Fewer images from home than this share are as far away: whatever the network says of such an image
 # is not called.
 STRANGE = 0.01
+# Log-odds that one of strangeness takes from a certainty, where it was not learnt, and at most.
+USUAL_WEIGHT = 2.0
 CONFIDENCE = 0.95  # with which the bound of `rejection` holds
 # Images that a mean or median of a class or group counts besides its own: of all images.
 _PRIOR = 5
@@ -55,6 +57,10 @@ NO_DESCRIPTION = (
     "are: it was saved by an older version, trained by partial_fit, or on fewer than "
     f"{FEWEST} images that are no copies. Call fit again, on more images."
 )
+
+
+# Logits (n, n_classes), features (n, WIDTH + N_STYLE) and class numbers (n,) of images.
+Predicted = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +83,8 @@ class Description:
         The median logarithm of the distances at home, of each group.
     distances : ndarray of shape (101,), float32
         Quantiles of the logarithms at home, less their group's median.
+    weight : ndarray of shape (1,), float32
+        Log-odds that one of strangeness takes from a certainty.
     calls : ndarray of shape (2, n_thresholds), int64
         For each of THRESHOLDS, how many validation images are as certain, and how many of these
         are wrong; zeros without validation images.
@@ -89,6 +97,7 @@ class Description:
     whitening: np.ndarray
     centres: np.ndarray
     distances: np.ndarray
+    weight: np.ndarray
     calls: np.ndarray
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -129,7 +138,7 @@ class Description:
         """Return how certain predictions are (n,): log-odds, less for images that are strange."""
         ordered = np.sort(logits.astype(np.float64), axis=1)
         odds = ordered[:, -1] - logsumexp(ordered[:, :-1], axis=1)
-        return odds - 2 * np.maximum(strangeness - 1, 0)
+        return odds - self.weight * _excess(strangeness)
 
     def is_called(
         self, certainty: np.ndarray, strangeness: np.ndarray, threshold: Any
@@ -191,7 +200,8 @@ def describe(
     n_classes: int,
     logits: np.ndarray,
     features: np.ndarray,
-    validation: tuple[np.ndarray, np.ndarray, np.ndarray] | None,
+    validation: Predicted | None,
+    elsewhere: Predicted | None = None,
 ) -> Description | None:
     """Return the description of images, None if they are too few.
 
@@ -202,6 +212,8 @@ def describe(
     features : ndarray of shape (n, WIDTH + N_STYLE)
     validation : tuple of (logits, features, class numbers) or None
         The same of images that were not trained on, and what they show.
+    elsewhere : tuple of (logits, features, class numbers) or None
+        The same of some of these, as other laboratories would show them.
     """
     if len(features) < FEWEST:
         return None
@@ -222,6 +234,7 @@ def describe(
         "whitening": top_counts * whitening,
         "centres": np.zeros(len(style_means)),
         "distances": np.zeros(len(_LEVELS)),
+        "weight": np.array([USUAL_WEIGHT]),
     }
     description = Description(
         **{name: array.astype(np.float32) for name, array in parts.items()},
@@ -230,6 +243,8 @@ def describe(
     distances, group = description._distances(*compared)
     description.centres[:] = _medians(distances, group, len(style_means))
     description.distances[:] = np.quantile(distances - description.centres[group], _LEVELS)
+    if validation is not None and elsewhere is not None:
+        description.weight[:] = _weight_of_strangeness(description, validation, elsewhere)
     if validation is not None:
         logits, features, target = validation
         strangeness = description.strangeness(logits, features)
@@ -238,6 +253,37 @@ def describe(
         is_wrong = logits.argmax(1) != target
         description.calls[:] = is_called.sum(1), (is_called & is_wrong).sum(1)
     return description
+
+
+def _excess(strangeness: np.ndarray) -> np.ndarray:
+    """Return by how much images (n,) are stranger than nine in ten at home."""
+    return np.maximum(strangeness - 1, 0)
+
+
+def _weight_of_strangeness(
+    description: Description, validation: Predicted, elsewhere: Predicted
+) -> float:
+    """Return how many log-odds one of strangeness is worth.
+
+    A network that was shown many stains and lenses is hardly more often wrong on strange images; of
+    one that was not, half the predictions may be. So it is learnt, by a logistic regression of what
+    is right on log-odds and strangeness.
+    """
+    from sklearn.linear_model import LogisticRegression  # imported late: it takes a while
+
+    columns, is_right = [], []
+    for logits, features, target in (validation, elsewhere):
+        excess = _excess(description.strangeness(logits, features))
+        odds = description.certainty(logits, np.zeros(len(logits)))
+        columns.append(np.stack([odds, -excess], axis=1))
+        is_right.append(logits.argmax(1) == target)
+    X, y = np.concatenate(columns), np.concatenate(is_right)
+    if y.all() or not y.any():
+        return USUAL_WEIGHT
+    of_odds, of_excess = LogisticRegression(max_iter=1000).fit(X, y).coef_[0]
+    if of_odds <= 0:
+        return USUAL_WEIGHT
+    return float(np.clip(of_excess / of_odds, 0, USUAL_WEIGHT))
 
 
 def _medians(values: np.ndarray, group: np.ndarray, n_groups: int) -> np.ndarray:
@@ -300,6 +346,8 @@ def restored(arrays: Mapping[str, np.ndarray], n_classes: int) -> Description:
     ValueError, KeyError
         If they are anything that :func:`describe` does not make.
     """
+    # Model files of format 5 and less.
+    arrays = {"weight": np.array([USUAL_WEIGHT], dtype=np.float32), **arrays}
     n_groups = len(arrays["style_means"])
     layout: dict[str, tuple[tuple[int, ...], Any]] = {
         "style_means": ((n_groups, N_STYLE), np.float32),
@@ -309,6 +357,7 @@ def restored(arrays: Mapping[str, np.ndarray], n_classes: int) -> Description:
         "whitening": ((WIDTH, WIDTH), np.float32),
         "centres": ((n_groups,), np.float32),
         "distances": (_LEVELS.shape, np.float32),
+        "weight": ((1,), np.float32),
         "calls": ((2, len(THRESHOLDS)), np.int64),
     }
     if arrays.keys() != layout.keys():
@@ -321,6 +370,7 @@ def restored(arrays: Mapping[str, np.ndarray], n_classes: int) -> Description:
     consistent = {
         "style_means": 1 <= n_groups <= _MOST_GROUPS,
         "distances": (np.diff(arrays["distances"]) >= 0).all(),
+        "weight": 0 <= arrays["weight"][0] <= USUAL_WEIGHT,
         "calls": (0 <= wrong).all() and (wrong <= called).all() and (np.diff(called) >= 0).all(),
     }
     for name, is_consistent in consistent.items():

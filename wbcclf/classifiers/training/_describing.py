@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from wbcclf.classifiers.data._batches import ImageData
+from wbcclf.classifiers.data._batches import ImageData, gather
 from wbcclf.classifiers.familiarity._description import Description, describe
 from wbcclf.classifiers.training._net import CellNet
 from wbcclf.classifiers.training._predict import predict_data
+from wbcclf.sampling import Augmenter
 
 MOST = 1_000  # training images that are looked at
 MOST_VALIDATED = 5_000
+MOST_ELSEWHERE = 300  # validation images that are shown as other laboratories would
 # One image is looked at for so many that training has looked at, so that it takes next to no time.
 _SHARE = 30
 _FEWEST = 100
@@ -43,13 +45,29 @@ def describe_training(
     if not len(sample):
         return None
     (train_data, valid_data), (train_images, valid_images) = data, images
-    validation = None
+    validation = elsewhere = None
     if valid_data is not None and valid_images is not None:
         places = _evenly(np.arange(len(valid_data)), MOST_VALIDATED)
         target = valid_data.y[valid_data.rows[places]]
         validation = (*predict_data(net, valid_data, valid_images, places), target)
+        elsewhere = _predict_elsewhere(net, valid_images, min(n_looked_at, MOST_ELSEWHERE))
     seen = predict_data(net, train_data, train_images, sample)
-    return describe(len(net.classes), *seen, validation)
+    return describe(len(net.classes), *seen, validation, elsewhere)
+
+
+def _predict_elsewhere(
+    net: CellNet, images: ImageData, n_most: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Return what is predicted of some images in other stains, light, focus and file formats.
+
+    None for images that are not red, green and blue.
+    """
+    rows = images.rows[_evenly(np.arange(len(images)), n_most)]
+    if images.X.shape[3] != 3:
+        return None
+    shown = Augmenter(laboratory=1).augment(gather(images.X, rows), random_state=0)
+    data = ImageData(shown, images.y[rows])
+    return (*predict_data(net, data, data, np.arange(len(rows))), data.y)
 
 
 def describe_images(net: CellNet, images: np.ndarray) -> Description | None:

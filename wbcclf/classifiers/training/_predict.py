@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import softmax
+from scipy.special import log_softmax, logsumexp
 
 from wbcclf.classifiers.caching._activations import N_TOGETHER, StoredPart, frozen_part
 from wbcclf.classifiers.data._batches import BLOCK_BYTES, ImageData, gather
@@ -45,12 +45,15 @@ def predict_images(
         threshold = description.threshold(rejection)
     views = _eight_views(images) if settings.test_time_augmentation else [images]
     logits, features = _predict_views(net, settings, views, description is not None)
-    shares = softmax(logits.astype(np.float64), axis=2).mean(axis=0).astype(np.float32)
+    # Of the mean of the views' probabilities: views that disagree are a sign of doubt.
+    log_shares = logsumexp(log_softmax(logits.astype(np.float64), axis=2), axis=0)
+    log_shares -= np.log(len(logits))
+    shares = np.exp(log_shares).astype(np.float32)
     is_uncertain = np.zeros(len(shares), bool)
     if description is None:
         return Prediction(shares, None, None, is_uncertain)
     strangeness = description.strangeness(logits[0], features)
-    certainty = description.certainty(logits[0], strangeness)
+    certainty = description.certainty(log_shares, strangeness)
     if threshold is not None:
         is_uncertain = ~description.is_called(certainty, strangeness, threshold)
     return Prediction(shares, description.familiarity(strangeness), certainty, is_uncertain)
