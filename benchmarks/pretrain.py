@@ -169,6 +169,7 @@ def train(model, cache):
         augment=Augmenter(),
         weights="blood-cells",
         verbose=0,
+        test_time_augmentation=True,
     )
     save_model(
         Pipeline([("loader", ImageLoader(SIZE, crop=NUCLEUS)), ("classifier", classifier)]), model

@@ -43,7 +43,8 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        error.filename = error.filename or os.fspath(path)  # a full disk names none
+        if error.filename in (None, os.fspath(temporary)):  # a full disk names none
+            error.filename = os.fspath(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -105,6 +105,7 @@ def test_a_csv_file_and_one_class(sets, call):
         (["train", "--weights", "imagenet"], "--weights is for --labels"),
         (["train", "--labels", "--weights", "none.pth"], "weights='none.pth': there is no such"),
         (["train", "--json", "none/a.json"], "the folder none does not exist"),
+        (["train", "--groups", "auto"], "an audit always looks for images of the same cell"),
         (["flat", "--labels"], "has no class folders: there are no labels"),
         (["train/neutrophil/no.png"], "does not exist"),
     ],
@@ -121,11 +122,60 @@ def test_errors_say_what_to_do(sets, call, arguments, said, monkeypatch):
     assert said in err
 
 
+def test_the_groups_of_a_table_are_believed(sets, call, tmp_path):
+    pictures = sorted(sets.rglob("*.png"))
+    rows = [f"{p},{p.parent.name},{k % 5},{p.parts[-3]}" for k, p in enumerate(pictures)]
+    table = tmp_path / "split.csv"
+    table.write_text("path,class,group,part\n" + "\n".join(rows) + "\n")
+    code, out, err = call("audit", table, table, "--part", "train", "--test-part", "test")
+    assert code == 1, err
+    assert "LEAK: cells in both sets\n5 cells (or fields) are in both sets" in out
+    assert "(of one group, as it was given)" in out
+    # Numbers of two tables mean nothing to each other, names do.
+    for name, changed, expected in (("a", "{}", 0), ("b", "patient {}", 1)):
+        for part in ("train", "test"):
+            kept = [
+                ",".join([*row.split(",")[:2], changed.format(row.split(",")[2])])
+                for row in rows
+                if row.endswith(part)
+            ]
+            (tmp_path / f"{name}-{part}.csv").write_text("path,class,group\n" + "\n".join(kept))
+        code, *_ = call("audit", tmp_path / f"{name}-train.csv", tmp_path / f"{name}-test.csv")
+        assert code == expected
+    (tmp_path / "known.csv").write_text("path,group\n" + "".join(f"{p},1\n" for p in pictures))
+    code, out, _ = call("audit", sets / "train", sets / "test", "--groups", "neutrophil|lymphocyte")
+    assert code == 1
+    assert "2 cells (or fields) are in both sets" in out
+
+
+def test_rows_and_files_that_are_left_out_are_named(sets, call, tmp_path):
+    pictures = sorted((sets / "train").rglob("*.png"))
+    rows = [f"{p},{p.parent.name}" for p in pictures]
+    rows += [f"{pictures[0]},{pictures[0].parent.name}", f"{pictures[1]},", "none.png,neutrophil"]
+    table = tmp_path / "cells.csv"
+    table.write_text("file_name,kind\n" + "\n".join(rows) + "\n")
+    code, out, err = call("audit", table, "--path-column", "file_name", "--label-column", "kind")
+    assert code == 0, err
+    assert "WARNING: broken files\n1 of 17 files cannot be read" in out and "none.png" in out
+    assert "NOTE: left out" in out and "the same file as in line 2" in out
+    (sets / "train" / pictures[0].parent.name / "link.png").symlink_to("nowhere.png")
+    code, out, err = call("audit", sets / "train")
+    assert code == 0, err
+    assert "link.png" in out
+
+
 def test_a_page_never_replaces_a_picture(sets, call):
     picture = some_picture(sets)
     code, _, err = call("audit", picture.parents[1], "-o", picture)
     assert code == 1
     assert "would be overwritten" in err
+    table = sets / "test.csv"
+    table.write_text(f"path,label\n{picture},all\n")
+    for option in ("-o", "--json"):
+        code, _, err = call("audit", picture.parents[1], table, option, table)
+        assert code == 1
+        assert "would be overwritten" in err
+    assert table.read_text().startswith("path,label")
 
 
 def test_wrong_labels(tmp_path, call):

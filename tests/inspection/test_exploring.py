@@ -110,6 +110,13 @@ def test_a_class_without_spread_is_compared():
     assert result.features[0].name == "feature 1" and result.features[0].omega2 == 1
 
 
+def test_two_copies_of_a_picture_in_each_class_are_no_evidence():
+    result = compared(np.array([[1.0], [1.0], [2.0], [2.0]]), np.array(["a", "a", "b", "b"]))
+    [feature] = result.features
+    assert feature.statistic is None
+    assert feature.p == pytest.approx(2 / 6)  # of the six ways to deal labels, two
+
+
 def test_a_p_value_that_a_float_cannot_hold_is_not_shown_as_0():
     assert p_text(0.0) == "< 1e-300"
     assert p_text(0.0123) == "0.012"
@@ -237,6 +244,9 @@ def test_grey_and_unequal_pictures_are_taken():
         ((CELLS.images, ["a"]), ValueError, "y has 1 entries, images 60"),
         ((CELLS.images / 255,), TypeError, "uint8"),
         (("cell.png",), TypeError, "array of paths"),
+        ((None,), TypeError, "images must be an array of paths or images, got NoneType"),
+        ((CELLS.images[:2], ["a", None]), ValueError, r"y\[1\] is None, but y must be text"),
+        ((CELLS.images[:2], [0.5, 0.5]), ValueError, r"y\[0\] is 0.5"),
     ],
 )
 def test_wrong_arguments_are_errors(given, error, message):
@@ -244,5 +254,9 @@ def test_wrong_arguments_are_errors(given, error, message):
         explore_images(*given)
     with pytest.raises(ValueError, match="groups has 2 entries"):
         explore_images(CELLS.images[:3], groups=[1, 2])
+    with pytest.raises(ValueError, match=r"groups\[0\] is nan"):
+        explore_images(CELLS.images[:3], groups=[np.nan] * 3)
+    with pytest.raises(TypeError, match="groups must be an array-like"):
+        explore_images(CELLS.images[:3], groups="auto")
     with pytest.raises(ValueError, match="on_error must be one of"):
         explore_images(CELLS.images[:3], on_error="never")

@@ -9,7 +9,7 @@ from PIL import Image
 
 from wbcclf import make_blood_cells
 from wbcclf.exceptions import ImageReadError
-from wbcclf.inspection import explore_images, write_exploration_page
+from wbcclf.inspection import explore_images, write_audit_page, write_exploration_page
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install 'wbcclf[plot]'")
 
@@ -49,6 +49,12 @@ def test_a_page_shows_its_pictures_and_asks_for_nothing(tmp_path):
             assert value.startswith(("data:image/jpeg;base64,", "#")), value
     assert "24 cells in 24 pictures of 2 classes." in reader.text
     assert "nucleus" in reader.text and reader.tags.count("svg") == 2
+    ids = [value for name, value in reader.attributes if name == "id"]
+    assert len(ids) == len(set(ids)) > 50
+    # What is referred to is there.
+    used = {v[1:] for name, v in reader.attributes if name == "xlink:href" and v.startswith("#")}
+    used |= set(re.findall(r"url\(#([^)]+)\)", page))
+    assert used and used <= set(ids)
 
 
 def test_names_are_harmless(tmp_path):
@@ -93,5 +99,11 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path):
         write_exploration_page(found, [path], page)
     with pytest.raises(ValueError, match="images has 2 entries, but found is of 1"):
         write_exploration_page(found, CELLS.images[:2], page)
+    with pytest.raises(TypeError, match="found must be what explore_images returned"):
+        write_exploration_page({}, CELLS.images, page)
+    with pytest.raises(TypeError, match="found must be what check_data returned"):
+        write_audit_page(found, page)
+    with pytest.raises(FileNotFoundError, match=r"nowhere.page\.html'$"):
+        write_exploration_page(found, CELLS.images[:1], tmp_path / "nowhere" / "page.html")
     assert page.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["page.html"]

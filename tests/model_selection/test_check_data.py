@@ -227,12 +227,44 @@ def test_unlabelled_pictures_have_cells_all_the_same(cells):
         (lambda root: root / "none", FileNotFoundError, "does not exist"),
         (lambda root: CELLS, TypeError, "train must be a folder, or a Bunch with paths"),
         (lambda root: Bunch(paths=[]), ValueError, "train has no picture"),
-        (lambda root: Bunch(paths=["a"], target=[]), ValueError, "1 paths and 0 labels"),
+        (
+            lambda root: Bunch(paths=["a"], target=[]),
+            ValueError,
+            "train has 1 paths, but 0 in target",
+        ),
     ],
 )
 def test_what_is_no_data(cells, data, error, said):
     with pytest.raises(error, match=said):
         check_data(data(cells))
+
+
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_labels_and_groups_that_are_missing(cells, missing):
+    paths = sorted(map(str, (cells / "train").rglob("*.png")))
+    for column in ("target", "groups"):
+        values = ["a", *[missing] * (len(paths) - 1)]
+        with pytest.raises(ValueError, match=rf"train.{column}\[1\] is"):
+            check_data(Bunch(paths=paths, **{column: values}))
+
+
+def test_groups_that_are_given_are_believed(cells):
+    """Pictures of other cells, but of one patient each, in both sets."""
+    train, test = (list_image_folder(cells / part) for part in ("train", "test"))
+    train.groups = [f"patient {k % 3}" for k in range(len(train.paths))]
+    test.groups = ["patient 1"] * 2 + [f"other {k}" for k in range(len(test.paths) - 2)]
+    alone = check_data(list_image_folder(cells / "train"), list_image_folder(cells / "test"))
+    found = check_data(train, test)
+    assert [each.kind for each in found.findings if each.severity == "leak"][:1] == [
+        "cells in both sets"
+    ]
+    leak = next(each for each in found.findings if each.kind == "cells in both sets")
+    assert "of one group, as it was given" in leak.notes
+    assert found.classes[0].n_cells <= 3 < alone.classes[0].n_cells
+    # A patient has cells of many classes: no conflict.
+    assert [each.kind for each in found.findings].count("label conflicts") == [
+        each.kind for each in alone.findings
+    ].count("label conflicts")
 
 
 def test_an_empty_folder(tmp_path):

@@ -5,13 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 from sklearn.utils import Bunch
 
 from wbcclf.cli import _defaults
 from wbcclf.cli._console import out, print_table
 from wbcclf.cli._output import check_not_read, check_output, require, save, write_json
-from wbcclf.cli._source import LabelledImages, Part, Source
+from wbcclf.cli._source import (
+    AUTO,
+    GroupColumn,
+    LabelColumn,
+    LabelledImages,
+    Part,
+    PathColumn,
+    Root,
+    Source,
+)
 from wbcclf.cli._wrong_labels import load_network, wrong_labels
 from wbcclf.inspection import write_audit_page
 from wbcclf.model_selection import check_data
@@ -29,6 +39,20 @@ def audit(
             help="The images that a model of IMAGES is to be tested on, in the same way.",
         ),
     ] = None,
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|PATTERN",
+            help="Which images are known to show the same cell (or patient, or slide): a CSV file "
+            "with columns path and group (or cell_id), or a regular expression on the path. "
+            "Without it, the column group of IMAGES and TEST, if they are CSV files. Images that "
+            "show the same cell are looked for, too.",
+        ),
+    ] = None,
+    group_column: GroupColumn = None,
+    path_column: PathColumn = None,
+    label_column: LabelColumn = None,
+    root: Root = None,
     part: Part = None,
     test_part: Annotated[
         list[str] | None,
@@ -88,11 +112,17 @@ def audit(
     results = [path for path in (json_, output) if path is not None]
     for path in results:
         check_output(path)
-    sets = [Source(images, part=part, needs_labels=labels).list()]
+    require(groups != AUTO, "--groups auto: an audit always looks for images of the same cell.")
+    columns = (path_column, label_column, root, groups, group_column)
+    sets = [Source(images, *columns, part, needs_labels=labels).list()]
+    inputs: list[Path | str] = [images, *([] if groups is None else [groups])]
     if test is not None:
-        sets.append(Source(test, part=test_part, needs_labels=False).list())
+        sets.append(Source(test, *columns, test_part, needs_labels=False).list())
+        inputs.append(test)
+        if groups is None and test != images:
+            keep_numbers_apart(*sets)
     for path in results:
-        check_not_read(path, [images, *[name for each in sets for name in each.paths]])
+        check_not_read(path, [*inputs, *(str(name) for each in sets for name in each.paths)])
     network = load_network(weights) if labels else None
     found = check_data(*sets, verbose=1)
     if network is not None:
@@ -107,6 +137,20 @@ def audit(
         out.print(f"Page: {output}")
     if found.has_leak:
         raise typer.Exit(1)
+
+
+def keep_numbers_apart(train: Bunch, test: Bunch) -> None:
+    """Rename groups that are numbers in both tables: 3 in one and in another is chance.
+
+    Names of patients, say, mean the same in both.
+    """
+    both = [each.groups for each in (train, test)]
+    if any(groups is None or not all(map(str.isdigit, groups.astype(str))) for groups in both):
+        return
+    train.groups, test.groups = (
+        np.char.add(f"{number}: ", groups.astype(str))
+        for number, groups in enumerate(both, start=1)
+    )
 
 
 def print_findings(found: Bunch) -> None:

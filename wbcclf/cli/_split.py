@@ -83,11 +83,12 @@ def split(
     check_output(output)
     require(0 < test_size < 1, f"--test-size {test_size:g}: give a share between 0 and 1.")
     source = Source(images, path_column, label_column, root, groups, group_column, part)
+    check_not_read(output, [images, *filter(None, [groups])])  # before groups are looked for
     listing = source.list()
     if groups is None and listing.groups is None:
         source = replace(source, groups=AUTO)
         listing = source.list()
-    check_not_read(output, [images, *filter(None, [groups]), *listing.paths])
+    check_not_read(output, listing.paths)
     check_names(listing.target_names)
     n_images = len(listing.paths) + len(listing.missing)
     broken = listing.missing + listing.unread

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ def check_paths_or_images(
         raise TypeError(
             f"{name} must be an array of paths, got a sparse matrix; sparse is not supported."
         )
+    if not np.iterable(X) or isinstance(X, Mapping):
+        raise TypeError(f"{name} must be an array of paths or images, got {type(X).__name__}.")
     if not hasattr(X, "shape"):
         X = list(X)
         if X and np.ndim(X[0]) >= 2:

@@ -74,7 +74,9 @@ def list_rows(
         rows.parts = sorted({row[part_column] for _, row in table.rows})
     if not rows.paths and not rows.missing:
         reasons = some([f"{path} ({reason})" for path, reason in rows.skipped], 3)
-        raise ValueError(f"{table.path} has no row to load. Left out: {reasons or 'nothing'}.")
+        if not reasons:
+            raise ValueError(f"{table.path} has no rows below its header.")
+        raise ValueError(f"{table.path} has no row to load. Left out: {reasons}.")
     if not rows.paths:
         reasons = some([f"{path} ({reason})" for path, reason in rows.missing], 3)
         raise ImageReadError(
@@ -147,7 +149,8 @@ def match_rows(
         if known != [label, group]:
             raise ValueError(
                 f"{table.path}: lines {first} and {line} are the same file, {path}, with different "
-                f"labels or groups: {' '.join(known)!r} and {f'{label} {group}'!r}. Keep one."
+                f"labels or groups: {' '.join(known).strip()!r} and "
+                f"{f'{label} {group}'.strip()!r}. Keep one."
             )
         if first != line:
             rows.skipped.append((path, f"the same file as in line {first}"))

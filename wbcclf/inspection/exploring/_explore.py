@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 from sklearn.utils import Bunch
-from sklearn.utils.validation import column_or_1d
 
+from wbcclf._labels import check_labels
 from wbcclf.datasets._paths_or_images import check_paths_or_images
 from wbcclf.datasets._reading import ON_ERROR, report_failures
 from wbcclf.inspection.exploring._separation import compare_classes
@@ -101,7 +101,7 @@ def explore_images(
         If a file cannot be read and `on_error` is "raise", or if none can be read.
     ValueError
         If a parameter is out of range, `images` is empty or has another shape, or `y` or `groups`
-        has another length.
+        has another length or a missing entry.
     TypeError
         If `images` holds neither paths nor images of uint8.
 
@@ -150,8 +150,8 @@ def explore_images(
     n_images = len(paths or arrays or [])
     if not n_images:
         raise ValueError("images is empty: there is nothing to explore.")
-    labels = np.full(n_images, "all") if y is None else column_or_1d(y)
-    cells = np.arange(n_images) if groups is None else column_or_1d(groups)
+    labels = np.full(n_images, "all") if y is None else check_labels(y, "y")
+    cells = np.arange(n_images) if groups is None else check_labels(groups, "groups")
     for name, column in (("y", labels), ("groups", cells)):
         if len(column) != n_images:
             raise ValueError(f"{name} has {len(column)} entries, images {n_images}.")

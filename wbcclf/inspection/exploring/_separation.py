@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
+from scipy.special import gammaln
 from scipy.stats import f_oneway, false_discovery_control, rankdata
 from sklearn.utils import Bunch
 
@@ -33,7 +34,8 @@ def compare_classes(
     -------
     Bunch
         `features`, a list of Bunch, the largest effect first: `name`, `statistic` and `p` of
-        Welch's analysis of variance, `p_adjusted` for the number of features (Benjamini and
+        Welch's analysis of variance (where no class has a spread, `statistic` is None and `p` is
+        that of labels dealt out at random), `p_adjusted` for the number of features (Benjamini and
         Yekutieli), `omega2` (the share of the variance that lies between the classes), and
         `medians` by class. `pairs`, a list of Bunch, for every two classes: `classes`, and `best`,
         a list of Bunch (`name`, `auc`, `higher`), the surest first. `n_cells` by class.
@@ -99,19 +101,33 @@ def _by_cell(
 
 def _analysis(
     values: np.ndarray, target: np.ndarray, labels: np.ndarray
-) -> tuple[float, float, float] | None:
-    """Return F, p and omega squared; None without two classes of two cells, or if all is alike."""
+) -> tuple[float | None, float, float] | None:
+    """Return F, p and omega squared; None without two classes of two cells, or if all is alike.
+
+    F is None where no class has a spread.
+    """
     samples = [values[(target == label) & np.isfinite(values)] for label in labels]
     samples = [sample for sample in samples if len(sample) >= FEWEST]
     if len(samples) < 2 or not np.ptp(np.concatenate(samples)):
         return None
     spreads = [np.ptp(sample) > 0 for sample in samples]
     if not any(spreads):
-        return np.inf, 0.0, 1.0
+        return None, _p_of_constants(samples), 1.0
     # Classes have unequal variances and sizes (Welch 1951, Biometrika 38:330). That test divides by
     # the variance of every class; where one has none, the classes are taken to have one in common.
     statistic, p = f_oneway(*samples, equal_var=not all(spreads))
     return float(statistic), float(p), _omega2(samples)
+
+
+def _p_of_constants(samples: list[np.ndarray]) -> float:
+    """Return the probability of classes without spread, had labels been dealt out at random.
+
+    Of all ways to deal labels, those that leave each value to its classes; at most as many times
+    more as there are orders of the values.
+    """
+    sizes = np.unique(np.concatenate(samples), return_counts=True)[1]
+    ways = gammaln(sizes.sum() + 1) - gammaln(sizes + 1).sum()
+    return float(min(1.0, np.exp(gammaln(len(sizes) + 1) - ways)))
 
 
 def _omega2(samples: list[np.ndarray]) -> float:

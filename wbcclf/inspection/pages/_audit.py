@@ -9,7 +9,13 @@ from sklearn.utils import Bunch
 
 from wbcclf.datasets._decode import read_image
 from wbcclf.exceptions import ImageReadError
-from wbcclf.inspection.pages._html import MOST_BYTES, picture_source, short_name, write_page
+from wbcclf.inspection.pages._html import (
+    MOST_BYTES,
+    check_made_by,
+    picture_source,
+    short_name,
+    write_page,
+)
 
 MOST_PICTURES = 32  # of a finding
 
@@ -30,6 +36,8 @@ def write_audit_page(found: Bunch, path: str | os.PathLike) -> None:
 
     Raises
     ------
+    TypeError
+        If `found` is of another function.
     OSError
         If the file cannot be written; an existing one then stays as it is.
 
@@ -51,6 +59,7 @@ def write_audit_page(found: Bunch, path: str | os.PathLike) -> None:
     ...     "<h1>Audit of the data</h1>" in Path(root, "page.html").read_text()
     True
     """
+    check_made_by(found, "findings", "check_data")
     room = MOST_BYTES
     findings = []
     for each in found.findings:

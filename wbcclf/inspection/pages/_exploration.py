@@ -17,6 +17,7 @@ from wbcclf.inspection.exploring._separation import p_text
 from wbcclf.inspection.exploring._survey import LOOKS
 from wbcclf.inspection.pages._html import (
     MOST_BYTES,
+    check_made_by,
     drawing,
     picture_source,
     short_name,
@@ -61,6 +62,8 @@ def write_exploration_page(
     ------
     ImportError
         If matplotlib is not installed.
+    TypeError
+        If `found` is of another function.
     ValueError
         If `images` has another length than `found` is of.
     ImageReadError
@@ -82,6 +85,7 @@ def write_exploration_page(
     True
     """
     check_axes(None)
+    check_made_by(found, "separation", "explore_images")
     gallery = _Gallery(images, len(found.target), len(found.classes))
     n_read = int(sum(each.n_images for each in found.classes))
     outliers = sorted(found.outliers, key=lambda each: -abs(each.score))
@@ -197,7 +201,7 @@ def _maps(found: Bunch) -> Any:
             axes.set(xlabel=AXES[names[one]], ylabel=AXES[names[other]])
         names_shown = [_drawn(each.label) for each in found.classes]
         figure.legend(axes.collections, names_shown, loc="outside lower center", ncols=5)
-        return drawing(figure)
+        return drawing(figure, "maps")
 
 
 def _drawn(name: str) -> str:
@@ -228,4 +232,4 @@ def _levels(found: Bunch) -> Any:
         figure.supxlabel("level (0 to 255)", fontsize=9)
         figure.supylabel(f"% of the pixels, for {BIN} levels", fontsize=9)
         figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
-        return drawing(figure)
+        return drawing(figure, "levels")

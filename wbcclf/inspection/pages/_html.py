@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+import re
 import warnings
 from typing import Any
 
@@ -36,6 +37,14 @@ def write_page(path: str | os.PathLike, template: str, **values: Any) -> None:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
+def check_made_by(found: Any, attribute: str, maker: str) -> None:
+    """Fail if what is to be shown is not what a function returned."""
+    if not hasattr(found, attribute):
+        raise TypeError(
+            f"found must be what {maker} returned, got {type(found).__name__} without {attribute}."
+        )
+
+
 def short_name(path: str) -> str:
     """Return the folder and the name of a file, which tell pictures of a set apart."""
     return os.path.join(*path.split(os.sep)[-2:])
@@ -51,12 +60,16 @@ def picture_source(image: np.ndarray) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}"
 
 
-def drawing(figure: Any) -> Markup:
-    """Return a matplotlib figure as SVG in a page; matplotlib escapes its text."""
+def drawing(figure: Any, name: str) -> Markup:
+    """Return a matplotlib figure as SVG in a page; matplotlib escapes its text.
+
+    `name` tells its parts from those of the page's other figures: an id is there once.
+    """
     import matplotlib as mpl
 
     file = io.StringIO()
-    # Letters stay letters: small, and readable by a screen reader. Ids repeat from page to page.
+    # Letters stay letters: small, and readable by a screen reader. The salt makes ids the same in
+    # every page.
     with (
         mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "wbcclf"}),
         warnings.catch_warnings(),
@@ -64,4 +77,5 @@ def drawing(figure: Any) -> Markup:
         # The reader's fonts draw the letters, not those that matplotlib measures with.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(file, format="svg", metadata={"Date": None})
-    return Markup(file.getvalue()[file.getvalue().index("<svg") :])
+    text = file.getvalue()[file.getvalue().index("<svg") :]
+    return Markup(re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text))

@@ -10,15 +10,18 @@ from typing import Any
 import numpy as np
 from sklearn.utils import Bunch, check_random_state
 
+from wbcclf._labels import check_labels
 from wbcclf.datasets import list_image_folder
 from wbcclf.model_selection.audit._copies import Copies, class_table, uneven_classes
 from wbcclf.model_selection.audit._findings import (
     LEAK,
+    SEVERAL_LABORATORIES,
     SEVERITIES,
     broken_files,
     colour_shortcuts,
     file_shortcuts,
     laboratories,
+    left_out,
     one_class,
     other_classes,
     small_classes,
@@ -43,7 +46,8 @@ def check_data(
     train : str, path or Bunch
         A folder of class folders, or what :func:`list_image_folder`, :func:`load_image_folder` or
         :func:`load_image_csv` returned: `paths`, and `target`, which may be None. Files are read
-        whole, as they are.
+        whole, as they are. If it has `groups`, pictures of one group are taken to show one cell,
+        besides those that are found to; names of groups mean the same in both sets.
     test : str, path, Bunch or None, default=None
         The set that is tested on, in the same way.
     n_jobs : int or None, default=None
@@ -74,17 +78,18 @@ def check_data(
             For each class of `train`: `label`, `n_pictures`, `n_cells`, and `effective_cells`, the
             number of equally frequent cells that would be as diverse (inverse Simpson index).
         skipped : list of (path, reason)
-            The files that could not be read.
+            The files that could not be read, or were not there.
         groups, test_groups : ndarray of shape (n_images,), int
-            As :func:`find_image_groups` numbers the cells of both sets together; `test_groups` is
-            None without `test`.
+            The cell of each picture, numbered in both sets together; `test_groups` is None without
+            `test`.
 
     Raises
     ------
     TypeError
         If `train` or `test` is neither a folder nor such a Bunch.
     ValueError
-        If one of them has no picture, or a folder holds several sets of class folders.
+        If one of them has no picture, a folder holds several sets of class folders, or a label or
+        group is missing.
     FileNotFoundError, NotADirectoryError
         If a folder does not exist, or is none.
     ImageReadError
@@ -99,7 +104,7 @@ def check_data(
     Notes
     -----
     **Cells in both sets, label conflicts, several pictures of a cell** come from
-    :func:`find_image_groups`, on both sets together.
+    :func:`find_image_groups`, on both sets together, and from the groups that were given.
 
     **A file or a colour gives the class away**: one rule predicts the class from the files' format,
     size, compression, colour mode or metadata, another from a mean colour. Each is tested on cells
@@ -112,7 +117,8 @@ def check_data(
     **Several laboratories**: clusters of pictures by colour and by the strength of details in each
     channel at three scales, if the density between two of them falls below a twentieth of the
     smaller one's. Kinds of less than 5% of the pictures, or of fewer than 20, are not looked for,
-    unless they are as much of one class.
+    unless they are as much of one class. Kinds that go with the classes are a note: platelets, say,
+    leave most of the picture empty.
 
     Examples
     --------
@@ -143,19 +149,23 @@ def check_data(
         paths, on_error="skip", n_jobs=n_jobs, random_state=random_state, verbose=verbose
     )
     labels = [label for each in sets for label in each.labels]
-    copies = Copies(found, is_test, labels, paths, pictures.is_read)
+    known = [group for each in sets for group in each.groups]
+    copies = Copies(found, known, is_test, labels, paths, pictures.is_read)
     failures = [(path, why) for path, why in zip(paths, pictures.reasons, strict=True) if why]
+    failures += [row for each in sets for row in each.missing]
+    n_files = len(paths) + sum(len(each.missing) for each in sets)
     findings = [
         *(copies.both_sides() if len(sets) == 2 else []),
         *copies.conflicts(),
         *(each for side in range(len(sets)) for each in copies.duplicates(bool(side))),
-        *broken_files(failures, len(paths)),
+        *broken_files(failures, n_files),
+        *left_out([row for each in sets for row in each.skipped]),
         *_kinds(pictures, sets, is_test, random_state),
     ]
     table: list[Bunch] = []
     rows = np.flatnonzero(pictures.is_read & ~is_test)
     if sets[0].is_labelled and len(rows):
-        y, groups = np.array(labels[: len(sets[0].paths)])[rows], found.groups[rows]
+        y, groups = np.array(labels[: len(sets[0].paths)])[rows], copies.groups[rows]
         table = class_table(y, groups)
         findings += [*one_class(y), *small_classes(y, groups), *uneven_classes(table)]
         findings += _shortcuts(pictures, rows, y, groups)
@@ -167,13 +177,13 @@ def check_data(
         has_leak=any(each.severity == LEAK for each in findings),
         classes=table,
         skipped=failures,
-        groups=found.groups[~is_test],
-        test_groups=found.groups[is_test] if len(sets) == 2 else None,
+        groups=copies.groups[~is_test],
+        test_groups=copies.groups[is_test] if len(sets) == 2 else None,
     )
 
 
 def _listing(data: Any, name: str) -> Bunch:
-    """Return paths (list of str), labels (list of str or None) and whether there are labels."""
+    """Return a set as lists: paths, labels and groups (None if unknown), skipped and missing."""
     if isinstance(data, (str, PathLike)):
         data = list_image_folder(data)
         splits = [] if data.split is None else sorted(set(data.split.tolist()))
@@ -191,12 +201,23 @@ def _listing(data: Any, name: str) -> Bunch:
         )
     if not len(paths):
         raise ValueError(f"{name} has no picture.")
-    target = getattr(data, "target", None)
-    labels: Sequence = [None] * len(paths) if target is None else [str(each) for each in target]
-    if len(labels) != len(paths):
-        raise ValueError(f"{name} has {len(paths)} paths and {len(labels)} labels in target.")
+    columns: dict[str, list[str | None]] = {}
+    for column in ("target", "groups"):
+        values = getattr(data, column, None)
+        if values is None:
+            columns[column] = [None] * len(paths)
+            continue
+        values = check_labels(values, f"{name}.{column}").tolist()
+        if len(values) != len(paths):
+            raise ValueError(f"{name} has {len(paths)} paths, but {len(values)} in {column}.")
+        columns[column] = [str(value) for value in values]
     return Bunch(
-        paths=[os.fspath(path) for path in paths], labels=labels, is_labelled=target is not None
+        paths=[os.fspath(path) for path in paths],
+        labels=columns["target"],
+        groups=columns["groups"],
+        is_labelled=getattr(data, "target", None) is not None,
+        skipped=list(getattr(data, "skipped", [])),
+        missing=list(getattr(data, "missing", [])),
     )
 
 
@@ -231,7 +252,7 @@ def _kinds(
 
     rows = np.flatnonzero(pictures.is_read)
     found = of(rows, None if y is None else y[rows], "")
-    if found or y is None:
+    if y is None or any(each.kind == SEVERAL_LABORATORIES for each in found):
         return found
     first = rows[~is_test[rows]]
     for label in np.unique(y[first]):

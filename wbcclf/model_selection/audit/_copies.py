@@ -7,6 +7,8 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from sklearn.utils import Bunch
 
 from wbcclf._labels import without_spelling
@@ -23,6 +25,7 @@ class Pair(NamedTuple):
     one, other : int
         Their rows.
     certainty : float
+        NaN if only the groups that were given tell.
     agreeing : int
         As `find_image_groups` gives it; 0 for pictures that other pictures link.
     """
@@ -40,6 +43,8 @@ class Copies:
     ----------
     found : Bunch
         What `find_image_groups` returned.
+    known : sequence of (str or None)
+        Names of groups that were given; None where there is none.
     is_test : ndarray of shape (n_pictures,), bool
     y : sequence of (str or None)
         None where the label is unknown.
@@ -50,12 +55,14 @@ class Copies:
     def __init__(
         self,
         found: Bunch,
+        known: Sequence[str | None],
         is_test: np.ndarray,
         y: Sequence[str | None],
         paths: Sequence[str],
         is_read: np.ndarray,
     ) -> None:
-        self.groups, self.links = found.groups, found.links
+        self.groups, self.links = merge_groups(found.groups, known), found.links
+        self.found = found.groups
         self.certainty, self.agreeing = found.certainty, found.agreeing
         self.is_test, self.paths, self.is_read = is_test, paths, is_read
         self.y = y
@@ -73,7 +80,7 @@ class Copies:
         def is_apart(one: int, other: int) -> bool:
             return self.is_test[one] != self.is_test[other]
 
-        pairs = self._pairs(is_apart)
+        pairs = self._pairs(is_apart, self.groups)
         if not pairs:
             return []
         shared = np.unique(self.groups[[pair.one for pair in pairs]])
@@ -108,7 +115,8 @@ class Copies:
             same_set = self.is_test[one] == self.is_test[other]
             return same_set or self.comparable.issuperset(names)
 
-        pairs = self._pairs(is_conflict)
+        # Not of the groups that were given: a patient has cells of many classes.
+        pairs = self._pairs(is_conflict, self.found)
         if not pairs:
             return []
         n_same = sum(pair.agreeing < 0 for pair in pairs)
@@ -140,7 +148,7 @@ class Copies:
         def is_inside(one: int, other: int) -> bool:
             return bool(rows[one] and rows[other])
 
-        pairs = self._pairs(is_inside)
+        pairs = self._pairs(is_inside, self.groups)
         if not pairs:
             return []
         _, where, sizes = np.unique(self.groups[rows], return_inverse=True, return_counts=True)
@@ -169,7 +177,7 @@ class Copies:
             )
         ]
 
-    def _pairs(self, is_wanted: Callable[[int, int], bool]) -> list[Pair]:
+    def _pairs(self, is_wanted: Callable[[int, int], bool], groups: np.ndarray) -> list[Pair]:
         """Return the surest pair of every group that has a wanted one: rows, certainty, points."""
         best: dict[int, Pair] = {}
         # Files that are the same first, then the most points.
@@ -178,21 +186,22 @@ class Copies:
             one, other = self.links[k].tolist()
             if is_wanted(one, other):
                 pair = Pair(one, other, float(self.certainty[k]), int(self.agreeing[k]))
-                best.setdefault(int(self.groups[one]), pair)
-        self._add_indirect(is_wanted, best)
+                best.setdefault(int(groups[one]), pair)
+        self._add_indirect(is_wanted, groups, best)
         # Indirect ones, without points of their own, last.
         return sorted(best.values(), key=lambda pair: (pair.agreeing >= 0, -pair.agreeing))
 
     def _add_indirect(
         self,
         is_wanted: Callable[[int, int], bool],
+        groups: np.ndarray,
         best: dict[int, Pair],
     ) -> None:
         """Add groups whose wanted pairs have no link of their own, but one by other pictures."""
         rows = np.flatnonzero(self.is_read)
         members: dict[int, dict[tuple, list[int]]] = {}
         for row in rows.tolist():
-            alike = members.setdefault(int(self.groups[row]), {})
+            alike = members.setdefault(int(groups[row]), {})
             # Two of each set and class are enough to find a pair of any kind.
             chosen = alike.setdefault((bool(self.is_test[row]), self.names[row]), [])
             if len(chosen) < 2:
@@ -202,9 +211,13 @@ class Copies:
                 continue
             several = [row for chosen in alike.values() for row in chosen]
             pair = next((pair for pair in combinations(several, 2) if is_wanted(*pair)), None)
-            if pair is not None:
-                inside = self.groups[self.links[:, 0]] == group
-                best[group] = Pair(*pair, float(self.certainty[inside].min()), 0)
+            if pair is None:
+                continue
+            certainty = np.nan  # the pictures do not tell, the groups that were given do
+            if self.found[pair[0]] == self.found[pair[1]]:
+                inside = self.found[self.links[:, 0]] == self.found[pair[0]]
+                certainty = self.certainty[inside].min()
+            best[group] = Pair(*pair, float(certainty), 0)
 
     def _shown(self, pairs: list[Pair]) -> list[list[str]]:
         # The first set comes first.
@@ -222,8 +235,21 @@ def _notes(pairs: list[Pair]) -> list[str]:
         else f"{pair.agreeing} points agree, certainty {pair.certainty:.3f}"
         if pair.agreeing
         else f"by way of other pictures, certainty {pair.certainty:.3f}"
+        if pair.certainty == pair.certainty
+        else "of one group, as it was given"
         for pair in pairs
     ]
+
+
+def merge_groups(found: np.ndarray, known: Sequence[str | None]) -> np.ndarray:
+    """Return groups (n_pictures,), int, in which all that are one in either are one."""
+    named = np.array([name is not None for name in known])
+    if not named.any():
+        return found
+    _, names = np.unique([name for name in known if name is not None], return_inverse=True)
+    n_found, n = found.max() + 1, found.max() + 1 + names.max() + 1
+    graph = coo_array((np.ones(len(names)), (found[named], n_found + names)), shape=(n, n))
+    return np.unique(connected_components(graph, directed=False)[1][found], return_inverse=True)[1]
 
 
 def class_table(y: np.ndarray, groups: np.ndarray) -> list[Bunch]:

@@ -23,6 +23,8 @@ from wbcclf.model_selection.audit._shortcuts import (
 )
 
 LEAK, WARNING, NOTE = SEVERITIES = ("leak", "warning", "note")
+SEVERAL_LABORATORIES = "several laboratories"
+SPLIT = 0.05  # share of the pictures that are of the rarer kind in their class: kinds cross classes
 N_NEIGHBOURS, N_FOLDS = 5, 5  # of SMOTE and of cross-validation, by default
 TRAINED = 0.8  # share of a random split that is trained on
 N_NAMED = 5
@@ -65,6 +67,24 @@ def broken_files(failures: list[tuple[str, str]], n_files: int) -> list[Bunch]:
             [[path] for path, _ in failures],
             [why for _, why in failures],
             n=len(failures),
+        )
+    ]
+
+
+def left_out(skipped: list[tuple[str, str]]) -> list[Bunch]:
+    """Report files and rows of tables that were not looked at, since they are not for training."""
+    if not skipped:
+        return []
+    listed = some([f"{path} ({why})" for path, why in skipped], N_NAMED, "; ")
+    return [
+        finding(
+            "left out",
+            NOTE,
+            f"{len(skipped)} files, or rows of a table, were not looked at: {listed}.",
+            "Nothing to do, if they are none of your pictures.",
+            [[path] for path, _ in skipped],
+            [why for _, why in skipped],
+            n=len(skipped),
         )
     ]
 
@@ -249,7 +269,12 @@ def laboratories(
     n_other, n = int(kinds.is_other.sum()), len(kinds.is_other)
     figures: dict[str, Any] = {"n": n_other, "valley": kinds.valley}
     spread = ""
+    follows = False
     if y is not None and len(np.unique(y)) > 1:
+        rarer = sum(
+            min(kinds.is_other[y == k].sum(), (~kinds.is_other[y == k]).sum()) for k in {*y}
+        )
+        follows = rarer < SPLIT * n
         shares = {str(k): float(kinds.is_other[y == k].mean()) for k in np.unique(y)}
         figures["share_of_class"] = shares
         ordered = sorted(shares.items(), key=lambda item: -item[1])
@@ -263,14 +288,29 @@ def laboratories(
         rows[np.abs(kinds.position[rows] - np.median(kinds.position[rows])).argsort()][:N_PAIRS]
         for rows in (np.flatnonzero(kinds.is_other), np.flatnonzero(~kinds.is_other))
     )
-    return finding(
-        "several laboratories",
-        WARNING,
+    what = (
         f"{n_other} of {n} pictures {of}({n_other / n:.0%}) differ from the others in stain, "
-        f"light, sharpness or scale, with hardly any in between.{spread}",
+        f"light, sharpness or scale, with hardly any in between.{spread}"
+    )
+    files = [[paths[one], paths[other]] for one, other in zip(ones, others, strict=False)]
+    if follows:
+        return finding(
+            "classes unlike the others",
+            NOTE,
+            what,
+            "Look at the pairs. That may be the cells: platelets leave most of the picture empty. "
+            "If it is the light, the sharpness or the slide, the classes come from different "
+            "places, and a network learns that instead of the cell.",
+            files,
+            **figures,
+        )
+    return finding(
+        SEVERAL_LABORATORIES,
+        WARNING,
+        what,
         "Look at the pairs. If these are two laboratories, slides or cameras: keep each apart in "
         "splits (as a group), look at the score of each, and train with --augment laboratory. If "
         "the kinds go with the classes, a network may learn the kind.",
-        [[paths[one], paths[other]] for one, other in zip(ones, others, strict=False)],
+        files,
         **figures,
     )

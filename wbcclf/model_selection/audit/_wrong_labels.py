@@ -107,6 +107,8 @@ def find_wrong_labels(y: Any, probabilities: Any) -> Bunch:
 
 def _check_probabilities(probabilities: Any, n_samples: int, n_classes: int) -> np.ndarray:
     p = np.asarray(probabilities, dtype=float)
+    if not n_samples:
+        raise ValueError("y is empty: there are no labels to check.")
     if n_classes < 2:
         raise ValueError("y holds one class only: there is no other that a label could be.")
     if p.shape != (n_samples, n_classes):
