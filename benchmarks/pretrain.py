@@ -7,7 +7,7 @@ and: python benchmarks/pretrain.py start MODEL CACHE
 `train` fits `compact_cnn`, from ImageNet's weights of EfficientNet-Lite0, to eight classes of three
 laboratories whose pictures are openly licensed, and of drawn cells: four fifths of PBC, BCCD (the
 photographs behind blood-cells/TRAIN, but none of a cell that TEST shows, too), and BCISC; a quarter
-is drawn. It is trained in three cycles, each of which starts with a new head. A tenth of PBC, of
+is drawn. It is trained in two cycles, each of which starts with a new head. A tenth of PBC, of
 BCCD's cells and of BCISC's is not trained on: it tells how familiar pictures are, and which calls
 are certain. It saves its state in CACHE after every epoch: killed, the same command goes on. It
 writes the weights in half precision.
@@ -51,7 +51,7 @@ from wbcclf.classifiers.data._batches import ImageData
 from wbcclf.classifiers.training._describing import describe_training
 
 SIZE, SEEDS = 96, range(5)
-CYCLES = ((6000, 1e-3), (3600, 5e-4), (12000, 5e-4))  # steps, and the highest learning rate
+CYCLES = ((6000, 1e-3), (3600, 5e-4))  # steps, and the highest learning rate
 SHARES = {"PBC": 1 / 2, "BCCD": 1 / 4, "BCISC": 1 / 4}  # of the photographs
 N_DRAWN = 6000  # cells; they are shown as often as makes a quarter of all pictures
 OPTIONS = {

@@ -21,7 +21,7 @@ from wbcclf import (
     make_blood_cells,
     save_model,
 )
-from wbcclf.adapting import _error_of_gain, _folds, _macro_recall
+from wbcclf.adapting import _folds, _macro_recall
 from wbcclf.classifiers.training import _adapt
 
 # The old models of these tests say so of most of what they are shown.
@@ -233,15 +233,6 @@ def test_the_interval_of_the_macro_recall_covers_it():
         assert recall == pytest.approx(np.mean([hits[target == k].mean() for k in range(3)]))
         covered += low <= truth.mean() <= high
     assert covered >= 0.93 * 400
-
-
-@pytest.mark.parametrize(("n_changes", "n_others", "is_gain"), [(1, 1, False), (6, 10, True)])
-def test_a_change_in_a_few_cells_is_no_gain(n_changes, n_others, is_gain):
-    target = np.repeat([0, 1], [10, n_others])
-    hits = np.ones((2, len(target)))
-    hits[0, :n_changes] = 0  # wrong before, right after
-    gain = n_changes / 10 / 2
-    assert (gain > _error_of_gain(hits, target)) is is_gain
 
 
 @pytest.mark.filterwarnings("error")

@@ -36,8 +36,8 @@ def adapt(
     """Return a model that fits another laboratory: its stain, microscope, camera and scale.
 
     With labels, the network is trained for some steps more [1]_. The new model is compared with the
-    old one on cells that it was not adapted to, by cross-validation; if the gain in macro recall is
-    not larger than its standard error, the old one is returned.
+    old one on cells that it was not adapted to, by cross-validation; if its macro recall is not
+    higher, the old one is returned.
 
     Without labels, the statistics of the BatchNorm layers are brought towards those of the new
     pictures [2]_, the more the more there are [3]_. Whether the model is better then cannot be
@@ -64,8 +64,8 @@ def adapt(
     Returns
     -------
     CNNClassifier or Pipeline
-        A new model of the same kind, which :func:`save_model` writes; or `model` itself if the gain
-        is too small to be sure of. The classifier of a new one has the attribute `adaptation_`, a
+        A new model of the same kind, which :func:`save_model` writes; or `model` itself if it
+        is not better. The classifier of a new one has the attribute `adaptation_`, a
         Bunch (not written to model files):
 
         n_cells : int
@@ -229,12 +229,12 @@ def _adapt_to_cells(
                 probabilities = judged._predict(images[held]).probabilities
                 hits[row, held] = probabilities.argmax(axis=1) == target[held]
     before, after = (_macro_recall(row, target[once]) for row in hits[:, once])
-    error = _error_of_gain(hits[:, once], target[once])
-    if after[0] - before[0] <= error:
+    # With tens of cells the gain has a standard error of 0.05 or so. To ask for more than that
+    # would mostly keep the old model where the new one is better by 0.03.
+    if after[0] <= before[0]:
         warn(
-            "The old model is kept, since the adapted one is not better by more than the standard "
-            f"error of the gain, {error:.3f}. On cells that it was not adapted to, its macro "
-            f"recall is {after[0]:.3f} ({after[1][0]:.3f} to "
+            "The old model is kept, since the adapted one is not better. On cells that it was not "
+            f"adapted to, its macro recall is {after[0]:.3f} ({after[1][0]:.3f} to "
             f"{after[1][1]:.3f}), the old one's {before[0]:.3f} ({before[1][0]:.3f} to "
             f"{before[1][1]:.3f}; {len(once)} cells). Give more labelled cells."
         )
@@ -330,15 +330,3 @@ def _macro_recall(hits: np.ndarray, target: np.ndarray) -> tuple[float, tuple[fl
     variance = (shares * (1 - shares) / (n_cells + added)).mean() / len(present)
     low, high = np.clip(shares.mean() + np.sqrt(z2 * variance) * np.array([-1, 1]), 0, 1)
     return float((found / n_cells).mean()), (float(low), float(high))
-
-
-def _error_of_gain(hits: np.ndarray, target: np.ndarray) -> float:
-    """Return the standard error of the gain in macro recall, of hits (2, n) of old and new.
-
-    A cell more that changes is added to each class, and one that does not (as Laplace's rule of
-    succession does): where few cells are seen and none changes, that none ever would is not known.
-    """
-    changes = np.abs(hits[1] - hits[0])
-    present, n_cells = np.unique(target, return_counts=True)
-    changed = np.array([changes[target == number].sum() for number in present])
-    return float(np.sqrt(((changed + 1) / (n_cells + 2) / n_cells).sum()) / len(present))

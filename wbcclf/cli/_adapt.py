@@ -69,8 +69,7 @@ def adapt(
     From fewer than 50 images the new model cannot tell how familiar others are.
     It cannot be used with --reject: for that, train one with --early-stopping.
 
-    If the gain is too small to be sure of, the new file holds the old model, and
-    a warning says so.
+    If it is not better, the new file holds the old model, and a warning says so.
 
     Example: wbcclf adapt model.wbcclf our-cells/ -o ours.wbcclf
 

@@ -50,6 +50,8 @@ _PRIOR = 5
 _MOST_GROUPS, _FEWEST_OF_GROUP = 10, 50
 # Shares of the distances at home that are remembered, the 90th per cent among them.
 _LEVELS = np.linspace(0, 1, 101)
+# Stranger images are as often wrong as these: a straight line through all would be too flat.
+_FAR = 3.0
 # What a certainty has to reach, in units of log-odds, from strict to lenient.
 THRESHOLDS = np.arange(16, -8.01, -0.25)
 NO_DESCRIPTION = (
@@ -273,7 +275,7 @@ def _weight_of_strangeness(
 
     columns, is_right = [], []
     for logits, features, target in (validation, elsewhere):
-        excess = _excess(description.strangeness(logits, features))
+        excess = np.minimum(_excess(description.strangeness(logits, features)), _FAR)
         odds = description.certainty(logits, np.zeros(len(logits)))
         columns.append(np.stack([odds, -excess], axis=1))
         is_right.append(logits.argmax(1) == target)
