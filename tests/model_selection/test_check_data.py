@@ -11,7 +11,8 @@ from sklearn.utils import Bunch
 from wbcclf import list_image_folder, make_blood_cells
 from wbcclf.exceptions import ImageReadError
 from wbcclf.model_selection import check_data
-from wbcclf.model_selection.audit._laboratories import find_kinds
+from wbcclf.model_selection.audit._findings import laboratories
+from wbcclf.model_selection.audit._laboratories import Kinds, find_kinds
 from wbcclf.model_selection.audit._shortcuts import (
     bin_sizes,
     call_by_colour,
@@ -318,6 +319,25 @@ def test_many_sizes_are_put_into_bins():
     binned = bin_sizes([f"{side} x 20" for side in range(1, 101)])
     assert 10 < len(set(binned)) <= 16
     assert bin_sizes([*(f"{k} x 1" for k in range(30)), "a header that cannot be read"])[-1]
+
+
+@pytest.mark.parametrize(
+    ("n_crossing", "kind", "severity"),
+    [(1, "classes unlike the others", "note"), (8, "several laboratories", "warning")],
+)
+def test_kinds_that_go_with_the_classes_may_be_the_cells(n_crossing, kind, severity):
+    y = np.repeat(["a", "b", "c"], 40)
+    is_other = y == "c"
+    is_other[:n_crossing] = True
+    found = laboratories(
+        Kinds(is_other, 0.0, np.where(is_other, 1.0, -1.0)),
+        y,
+        np.zeros(120, bool),
+        [f"{k}.png" for k in range(120)],
+        "",
+    )
+    assert (found.kind, found.severity) == (kind, severity)
+    assert found.figures["share_of_class"] == {"a": n_crossing / 40, "b": 0.0, "c": 1.0}
 
 
 def test_two_laboratories_are_told_apart_and_one_is_not():
