@@ -233,10 +233,10 @@ def _adapt_to_cells(
     # would mostly keep the old model where the new one is better by 0.03.
     if after[0] <= before[0]:
         warn(
-            "The old model is kept, since the adapted one is not better. On cells that it was not "
-            f"adapted to, its macro recall is {after[0]:.3f} ({after[1][0]:.3f} to "
-            f"{after[1][1]:.3f}), the old one's {before[0]:.3f} ({before[1][0]:.3f} to "
-            f"{before[1][1]:.3f}; {len(once)} cells). Give more labelled cells."
+            "The old model is kept. On cells that it was not adapted to, the new one has a macro "
+            f"recall of {after[0]:.3f} ({after[1][0]:.3f} to {after[1][1]:.3f}), the old one of "
+            f"{before[0]:.3f} ({before[1][0]:.3f} to {before[1][1]:.3f}); {len(once)} cells. Give "
+            "more labelled cells of each class."
         )
         return classifier
     with advancing(STEPS, verbose, "Adapting") as advance:

@@ -129,8 +129,10 @@ def test_the_groups_of_a_table_are_believed(sets, call, tmp_path):
     table.write_text("path,class,group,part\n" + "\n".join(rows) + "\n")
     code, out, err = call("audit", table, table, "--part", "train", "--test-part", "test")
     assert code == 1, err
-    assert "LEAK: cells in both sets\n5 cells (or fields) are in both sets" in out
-    assert "(of one group, as it was given)" in out
+    given = "groups (cells, fields, or those that you gave)"
+    assert f"LEAK: cells in both sets\n5 {given} are in both sets" in out
+    assert "effective groups" in out
+    assert "(the same group, as you gave it)" in out
     # Numbers of two tables mean nothing to each other, names do.
     for name, changed, expected in (("a", "{}", 0), ("b", "patient {}", 1)):
         for part in ("train", "test"):
@@ -140,12 +142,14 @@ def test_the_groups_of_a_table_are_believed(sets, call, tmp_path):
                 if row.endswith(part)
             ]
             (tmp_path / f"{name}-{part}.csv").write_text("path,class,group\n" + "\n".join(kept))
-        code, *_ = call("audit", tmp_path / f"{name}-train.csv", tmp_path / f"{name}-test.csv")
+        tables = tmp_path / f"{name}-train.csv", tmp_path / f"{name}-test.csv"
+        code, _, err = call("audit", *tables)
         assert code == expected
+        assert ("not taken for the same cell or patient" in err) == (name == "a")
     (tmp_path / "known.csv").write_text("path,group\n" + "".join(f"{p},1\n" for p in pictures))
     code, out, _ = call("audit", sets / "train", sets / "test", "--groups", "neutrophil|lymphocyte")
     assert code == 1
-    assert "2 cells (or fields) are in both sets" in out
+    assert f"2 {given} are in both sets" in out
 
 
 def test_rows_and_files_that_are_left_out_are_named(sets, call, tmp_path):
@@ -216,7 +220,7 @@ def test_train_and_evaluate_warn_of_files_that_give_the_class_away(trained, tmp_
     for path in sorted((images / "neutrophil").iterdir()):
         Image.open(path).save(path.with_suffix(".bmp"))
         path.unlink()
-    said = "The file format alone tells from all other pictures"
+    said = "The file format alone tells these classes from all others"
     code, _, err = call("evaluate", trained / "m.wbcclf", images)
     assert code == 0, err
     assert said in err and f"`wbcclf audit {images}` tells more" in err

@@ -66,11 +66,11 @@ def test_evaluate_warns_of_images_that_were_trained_on(model, tmp_path, call):
     figures = tmp_path / "figures.json"
     code, _, err = call("evaluate", model / "m.wbcclf", tmp_path / "test", "-o", figures)
     assert code == 0
-    assert "the model was trained on 8 of these 12 images" in err
+    assert "8 of these 12 images were used to train the model" in err
     assert json.loads(figures.read_text())["n_trained_on"] == 8
     code, _, err = call("evaluate", model / "m.wbcclf", model / "home", "-o", figures)
     assert code == 0
-    assert "was trained on" not in err.replace("those that the model was trained on", "")
+    assert "used to train the model" not in err
     assert json.loads(figures.read_text())["n_trained_on"] == 0
 
 

@@ -260,7 +260,7 @@ def test_groups_that_are_given_are_believed(cells):
         "cells in both sets"
     ]
     leak = next(each for each in found.findings if each.kind == "cells in both sets")
-    assert "of one group, as it was given" in leak.notes
+    assert "the same group, as you gave it" in leak.notes
     assert found.classes[0].n_cells <= 3 < alone.classes[0].n_cells
     # A patient has cells of many classes: no conflict.
     assert [each.kind for each in found.findings].count("label conflicts") == [

@@ -65,11 +65,14 @@ def adapt(
 
     Without labels only a network with BatchNorm can be adapted. Give images of
     all classes, fifty or more. Whether the model is better then is not known.
+    It may be worse; do not do it with wbcclf:blood-cells.
 
     From fewer than 50 images the new model cannot tell how familiar others are.
-    It cannot be used with --reject: for that, train one with --early-stopping.
+    The new model cannot be used with --reject: for that, train one with
+    --early-stopping.
 
-    If it is not better, the new file holds the old model, and a warning says so.
+    If the new model's macro recall is not higher, the new file holds the old
+    model, and a warning says so.
 
     Example: wbcclf adapt model.wbcclf our-cells/ -o ours.wbcclf
 

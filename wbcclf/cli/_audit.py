@@ -10,7 +10,7 @@ import typer
 from sklearn.utils import Bunch
 
 from wbcclf.cli import _defaults
-from wbcclf.cli._console import out, print_table
+from wbcclf.cli._console import out, print_table, warn
 from wbcclf.cli._output import check_not_read, check_output, require, save, write_json
 from wbcclf.cli._source import (
     AUTO,
@@ -77,8 +77,8 @@ def audit(
         bool,
         typer.Option(
             "--labels",
-            help="Also look for wrong labels in IMAGES: those that models of other cells "
-            "contradict. Some minutes for ten thousand images.",
+            help="Also look for wrong labels in IMAGES: those that a model trained on the other "
+            "images contradicts. Some minutes for ten thousand images.",
         ),
     ] = False,
     weights: Annotated[
@@ -94,8 +94,8 @@ def audit(
     """Look for what makes a score too good, before anybody trains.
 
     Finds cells that are in both sets, copies, one cell under two labels,
-    files or colours that give the class away, several laboratories, broken
-    files and classes that are too small; with --labels, labels that are
+    files or colours that give the class away, several laboratories, classes
+    unlike the others, broken files and classes that are too small; with --labels, labels that are
     probably wrong. Takes about half a minute for a thousand images.
 
     The exit code is 1 if there is a leak, or an error, and else 0.
@@ -112,7 +112,10 @@ def audit(
     results = [path for path in (json_, output) if path is not None]
     for path in results:
         check_output(path)
-    require(groups != AUTO, "--groups auto: an audit always looks for images of the same cell.")
+    require(
+        groups != AUTO,
+        "--groups auto: an audit always looks for images of the same cell. Leave --groups out.",
+    )
     columns = (path_column, label_column, root, groups, group_column)
     sets = [Source(images, *columns, part, needs_labels=labels).list()]
     inputs: list[Path | str] = [images, *([] if groups is None else [groups])]
@@ -120,7 +123,7 @@ def audit(
         sets.append(Source(test, *columns, test_part, needs_labels=False).list())
         inputs.append(test)
         if groups is None and test != images:
-            keep_numbers_apart(*sets)
+            keep_numbers_apart(*sets, images, test)
     for path in results:
         check_not_read(path, [*inputs, *(str(name) for each in sets for name in each.paths)])
     network = load_network(weights) if labels else None
@@ -128,7 +131,8 @@ def audit(
     if network is not None:
         found.findings.append(wrong_labels(sets[0], found, network))
         found.findings.sort(key=lambda each: SEVERITIES.index(each.severity))
-    print_findings(found)
+    are_given = any(each.groups is not None for each in sets)
+    print_findings(found, "groups" if are_given else "cells")
     if json_ is not None:
         save(json_, lambda path: write_json(path, dict(found)))
         out.print(f"Findings: {json_}")
@@ -139,27 +143,34 @@ def audit(
         raise typer.Exit(1)
 
 
-def keep_numbers_apart(train: Bunch, test: Bunch) -> None:
-    """Rename groups that are numbers in both tables: 3 in one and in another is chance.
+def keep_numbers_apart(train: Bunch, test: Bunch, *tables: Path) -> None:
+    """Rename groups that are numbers in both tables, and say so.
 
-    Names of patients, say, mean the same in both.
+    `wbcclf groups` counts from 0 in each table: 3 in one and in another is chance. Names of
+    patients, say, mean the same in both.
     """
     both = [each.groups for each in (train, test)]
     if any(groups is None or not all(map(str.isdigit, groups.astype(str))) for groups in both):
         return
+    if np.isin(*both).any():
+        warn(
+            f"the groups of {tables[0]} and {tables[1]} are numbers. The same number in both was "
+            "not taken for the same cell or patient. If it is the same, give one table of all with "
+            "--groups, or names such as P1."
+        )
     train.groups, test.groups = (
         np.char.add(f"{number}: ", groups.astype(str))
         for number, groups in enumerate(both, start=1)
     )
 
 
-def print_findings(found: Bunch) -> None:
+def print_findings(found: Bunch, unit: str) -> None:
     if found.classes:
         rows = [
             [row.label, row.n_pictures, row.n_cells, f"{row.effective_cells:.1f}"]
             for row in found.classes
         ]
-        print_table(["class", "images", "cells", "effective cells"], rows)
+        print_table(["class", "images", unit, f"effective {unit}"], rows)
     if not found.findings:
         out.print("Nothing found.")
         return

@@ -27,8 +27,9 @@ NOT_WHITE = ["erythroblast", "platelet"]
 LIMITS = (
     "It was trained on pictures of PBC, BCCD and BCISC. It is right for 0.977 of 1,365 cells of "
     "PBC that it was not trained on, and for 0.892 of 1,145 cells of a laboratory that it has "
-    "never seen (Raabin). Test it on labelled cells of your own: wbcclf evaluate "
-    "wbcclf:blood-cells DIR. wbcclf adapt makes it fit them. For research, not for diagnosis."
+    "never seen (Raabin, by which its design was chosen: expect less on yours). Test it on "
+    "labelled cells of your own: wbcclf evaluate wbcclf:blood-cells DIR. With ten labelled cells "
+    "of each class, wbcclf adapt may make it fit them. For research, not for diagnosis."
 )
 
 

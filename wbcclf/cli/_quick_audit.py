@@ -50,9 +50,9 @@ def warn_of_trained_on(paths: Sequence[str], trained_on: np.ndarray) -> None:
     seen = [path for path, is_seen in zip(paths, trained_on, strict=True) if is_seen]
     if seen:
         warn(
-            f"the model was trained on {len(seen)} of these {len(paths)} images, or the weights "
-            "were that it began with, so the scores are too good. Evaluate it on images of other "
-            f"cells (`wbcclf split` makes such a test). Files: {some(seen, N_NAMED)}."
+            f"{len(seen)} of these {len(paths)} images were used to train the model, or the "
+            "weights that it started from. So the scores are too good. Evaluate it on images of "
+            f"other cells (`wbcclf split` makes such a test). Files: {some(seen, N_NAMED)}."
         )
 
 

@@ -167,7 +167,7 @@ def check_data(
     if sets[0].is_labelled and len(rows):
         y, groups = np.array(labels[: len(sets[0].paths)])[rows], copies.groups[rows]
         table = class_table(y, groups)
-        findings += [*one_class(y), *small_classes(y, groups), *uneven_classes(table)]
+        findings += [*one_class(y), *small_classes(y, groups, copies.short), *uneven_classes(table)]
         findings += _shortcuts(pictures, rows, y, groups)
     if len(sets) == 2 and all(each.is_labelled for each in sets):
         findings += other_classes(*(sorted(set(each.labels)) for each in sets))

@@ -63,6 +63,10 @@ class Copies:
     ) -> None:
         self.groups, self.links = merge_groups(found.groups, known), found.links
         self.found = found.groups
+        self.short, self.unit, self.option = "cells", "cells (or fields)", "--groups auto"
+        if any(name is not None for name in known):
+            self.short, self.unit = "groups", "groups (cells, fields, or those that you gave)"
+            self.option = "the same --groups"
         self.certainty, self.agreeing = found.certainty, found.agreeing
         self.is_test, self.paths, self.is_read = is_test, paths, is_read
         self.y = y
@@ -91,7 +95,7 @@ class Copies:
             finding(
                 "cells in both sets",
                 LEAK,
-                f"{len(shared)} cells (or fields) are in both sets: {affected.sum()} of {n_test} "
+                f"{len(shared)} {self.unit} are in both sets: {affected.sum()} of {n_test} "
                 f"pictures of the second set ({affected.sum() / n_test:.0%}) show one that the "
                 f"first set shows, too. {n_same} of the cells are in both as the same file, byte "
                 "for byte.",
@@ -162,13 +166,13 @@ class Copies:
             finding(
                 "several pictures of a cell",
                 WARNING if leaking > N_TOLERATED else NOTE,
-                f"The {n} pictures of the {name} set show {len(sizes)} cells (or fields): "
+                f"The {n} pictures of the {name} set show {len(sizes)} {self.unit}: "
                 f"{n_copied} share a cell with another; {n_same} are copies to the byte. After a "
                 f"random split with {TRAINED:.0%} for training, {leaking:.1%} of the test pictures "
                 "would show a cell that was trained on.",
                 "Split by cell: `wbcclf split`, or the groups of find_image_groups with "
-                "StratifiedGroupKFold. Give evaluate --groups auto, too, or "
-                "its interval is too narrow.",
+                f"StratifiedGroupKFold. Give evaluate {self.option}, too, or its interval is too "
+                "narrow.",
                 self._shown(pairs),
                 _notes(pairs),
                 n_cells=len(sizes),
@@ -236,7 +240,7 @@ def _notes(pairs: list[Pair]) -> list[str]:
         if pair.agreeing
         else f"by way of other pictures, certainty {pair.certainty:.3f}"
         if pair.certainty == pair.certainty
-        else "of one group, as it was given"
+        else "the same group, as you gave it"
         for pair in pairs
     ]
 

@@ -81,7 +81,7 @@ def left_out(skipped: list[tuple[str, str]]) -> list[Bunch]:
             "left out",
             NOTE,
             f"{len(skipped)} files, or rows of a table, were not looked at: {listed}.",
-            "Nothing to do, if they are none of your pictures.",
+            "If some are pictures of yours, correct their file type or their row.",
             [[path] for path, _ in skipped],
             [why for _, why in skipped],
             n=len(skipped),
@@ -118,10 +118,15 @@ def other_classes(names: Sequence[str], test_names: Sequence[str]) -> list[Bunch
     ]
 
 
-def small_classes(y: np.ndarray, groups: np.ndarray | None = None) -> list[Bunch]:
-    """Report classes of too few cells to split, or too few pictures to interpolate."""
+def small_classes(
+    y: np.ndarray, groups: np.ndarray | None = None, unit: str = "cells"
+) -> list[Bunch]:
+    """Report classes of too few cells to split, or too few pictures to interpolate.
+
+    `unit` is what groups are called.
+    """
     listed, figures = [], {}
-    unit = "pictures" if groups is None else "cells"
+    unit = "pictures" if groups is None else unit
     for label in np.unique(y):
         rows = y == label
         n_pictures = int(rows.sum())
@@ -233,12 +238,12 @@ def colour_shortcuts(
 
 def _told(shortcuts: Sequence[Shortcut]) -> str:
     listed = [
-        f"{each.label} ({each.recall:.0%} of its pictures and {each.specificity:.0%} of the others "
-        f"are told rightly; balanced accuracy {each.score:.2f}, at least {each.low:.2f}, where "
-        "chance is 0.50)"
+        f"{each.label} (recognised in {each.recall:.0%} of its pictures; {each.specificity:.0%} of "
+        f"the others are told apart from it; balanced accuracy {each.score:.2f}, 95% interval "
+        f"from {each.low:.2f}, where chance is 0.50)"
         for each in shortcuts
     ]
-    return f"tells from all other pictures: {some(listed, N_NAMED, '; ')}"
+    return f"tells these classes from all others: {some(listed, N_NAMED, '; ')}"
 
 
 def _usual(values: Sequence[str], is_class: np.ndarray) -> str:
@@ -299,8 +304,8 @@ def laboratories(
             NOTE,
             what,
             "Look at the pairs. That may be the cells: platelets leave most of the picture empty. "
-            "If it is the light, the sharpness or the slide, the classes come from different "
-            "places, and a network learns that instead of the cell.",
+            "If it is light, sharpness or stain, this class comes from another place, and every "
+            "score is worthless: get all classes from one.",
             files,
             **figures,
         )
