@@ -433,3 +433,21 @@ def test_a_description_that_cannot_have_been_learnt_is_refused(home):
     for arrays in bad:
         with pytest.raises(ValueError, match="description"):
             restored(arrays, 2)
+
+
+def test_strangeness_weighs_less_for_a_network_that_was_shown_other_laboratories():
+    """The weight is learnt: where strange images are called rightly, they lose little."""
+    home, val = (
+        make_blood_cells(n, classes=2, image_size=32, random_state=k)
+        for n, k in ((200, 0), (120, 1))
+    )
+    weights = {}
+    for name, augment in (("plain", None), ("other", Augmenter(laboratory=1))):
+        clf = SimpleCNNClassifier(
+            max_epochs=12, lr=3e-3, augment=augment, batch_size=16, device="cpu", random_state=0
+        )
+        clf.fit(home.images, home.target, X_val=val.images, y_val=val.target)
+        [weights[name]] = clf._description.weight.tolist()
+    assert 0 <= weights["other"] < weights["plain"] <= 2
+    alone = SimpleCNNClassifier(max_epochs=1, device="cpu", random_state=0)
+    assert alone.fit(home.images, home.target)._description.weight.tolist() == [2]

@@ -549,8 +549,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         It keeps a digest of every training image, 8 bytes each, in the model file, too: of those
         of `fit` and of :func:`adapt`, and of those that a model file given as `weights` keeps.
         Copies that :class:`Augmenter` and :class:`SMOTE` made are not kept. An image is known again
-        if all its values are the same. A changed copy is not: :func:`find_image_groups
-        <wbcclf.model_selection.find_image_groups>` finds such.
+        if all its values are the same. A changed copy is not: :func:`find_image_groups` finds such.
 
         Parameters
         ----------

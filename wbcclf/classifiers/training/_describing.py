@@ -50,7 +50,10 @@ def describe_training(
         places = _evenly(np.arange(len(valid_data)), MOST_VALIDATED)
         target = valid_data.y[valid_data.rows[places]]
         validation = (*predict_data(net, valid_data, valid_images, places), target)
-        elsewhere = _predict_elsewhere(net, valid_images, min(n_looked_at, MOST_ELSEWHERE))
+        # Activations were kept: images were not changed in training, so the usual weight holds,
+        # and the frozen blocks need not run once more.
+        if train_data.kind == "images":
+            elsewhere = _predict_elsewhere(net, valid_images, min(n_looked_at, MOST_ELSEWHERE))
     seen = predict_data(net, train_data, train_images, sample)
     return describe(len(net.classes), *seen, validation, elsewhere)
 
