@@ -142,7 +142,7 @@ WARNINGS = [
     ),
     ("adapting.py", "_adapt_to_pictures", "none", adapting_without_labels_or_batch_norm),
     ("adapting.py", "_adapt_to_pictures", "1.0 of its 2", adapting_to_pictures_of_one_class),
-    ("adapting.py", "_adapt_to_cells", "not better", adapting_to_cells_with_the_wrong_labels),
+    ("adapting.py", "_adapt_to_cells", "recall of", adapting_to_cells_with_the_wrong_labels),
     ("adapting.py", "_adapted", "rejection=0.2", adapting_a_model_that_leaves_cells_uncertain),
     ("_saved.py", "_encode_parameters", "optimizer=.*default", saving_what_no_file_can_hold),
 ]

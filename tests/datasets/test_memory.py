@@ -311,8 +311,13 @@ def test_nothing_is_left_when_loading_fails(folder, tmp_path, reads):
     gc.collect()
     assert list(spill.iterdir()) == []
     _watch.do = lambda path: signal.raise_signal(signal.SIGINT)  # Ctrl+C
-    with pytest.raises(KeyboardInterrupt):
-        ImageLoader(8, spill_dir=spill).transform(good(folder))
+    # A run that was started in the background ignores Ctrl+C.
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            ImageLoader(8, spill_dir=spill).transform(good(folder))
+    finally:
+        signal.signal(signal.SIGINT, previous)
     end = time.monotonic() + 60  # another thread may be in the middle of a file; it holds the batch
     while list(spill.iterdir()) and time.monotonic() < end:
         time.sleep(0.01)
