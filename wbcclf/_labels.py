@@ -43,7 +43,7 @@ def check_labels(y: Any, name: str) -> np.ndarray:
         if not is_text and not (isinstance(label, (Real, np.bool_)) and label % 1 == 0):
             raise ValueError(
                 f"{name}[{row}] is {label!r}, but {name} must be text or whole numbers. Leave out "
-                "images without a label; from probabilities, take the most probable class."
+                "images without one; from probabilities, take the most probable class."
             )
         if is_text != isinstance(items[0], str):
             raise ValueError(

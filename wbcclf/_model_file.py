@@ -84,6 +84,20 @@ def write_model_file(
                 np.lib.format.write_array(member, array, allow_pickle=False)
 
 
+def check_digests(digests: np.ndarray) -> np.ndarray:
+    """Return the array TRAINED_ON of a file.
+
+    Raises
+    ------
+    ValueError
+        If it is anything that `fit` does not keep.
+    """
+    is_sorted = digests.ndim == 1 and (digests[1:] > digests[:-1]).all()
+    if digests.dtype != np.uint64 or not is_sorted:
+        raise ValueError(f"{TRAINED_ON} cannot have been kept")
+    return digests
+
+
 def is_model_file(path: str | os.PathLike) -> bool:
     """Return whether a file begins as one of :func:`write_model_file`, whatever its name."""
     with open(path, "rb") as file:

@@ -18,7 +18,7 @@ from wbcclf._resampled import row_digests
 from wbcclf._threads import advancing
 from wbcclf._warnings import warn
 from wbcclf.classifiers import CNNClassifier
-from wbcclf.classifiers.familiarity._seen import image_digests
+from wbcclf.classifiers.familiarity._seen import with_images
 from wbcclf.classifiers.options._settings import Settings
 
 N_FOLDS = 3
@@ -268,8 +268,8 @@ def _adapted(
         setattr(adapted, parameter, clone(value, safe=False))  # nothing in common with the old one
     adapted.net_ = net
     adapted._description = describe_images(net, images)
-    if is_trained and classifier._trained_on is not None:
-        adapted._trained_on = np.union1d(classifier._trained_on, image_digests(images))
+    if is_trained:
+        adapted._trained_on = with_images(classifier._trained_on, images)
     adapted.adaptation_ = Bunch(**figures)
     if adapted.rejection is not None:
         adapted.rejection = None

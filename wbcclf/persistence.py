@@ -17,13 +17,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from wbcclf import _saved, backbones
 from wbcclf._images import check_image_size
-from wbcclf._model_file import TRAINED_ON, open_model_file, write_model_file
+from wbcclf._model_file import TRAINED_ON, check_digests, open_model_file, write_model_file
 from wbcclf._version import __version__
 from wbcclf.backbones._compact import BLOOD_CELLS
 from wbcclf.backbones._registry import backbone_package, draft_backbones
 from wbcclf.classifiers import CNNClassifier
 from wbcclf.classifiers.familiarity._description import restored
-from wbcclf.classifiers.familiarity._seen import restored_digests
 from wbcclf.classifiers.options._settings import Settings
 from wbcclf.datasets import ImageLoader
 from wbcclf.datasets._cropping import check_crop
@@ -302,7 +301,7 @@ def _restore(
             len(classifier.classes_),
         )
     if TRAINED_ON in headers:
-        classifier._trained_on = restored_digests(arrays[TRAINED_ON])
+        classifier._trained_on = check_digests(arrays[TRAINED_ON])
     # Without input_size, a backbone of many blocks enlarges small images, twofold for each block.
     seen = classifier.net_.module_.preprocessing.input_size
     for side, given in zip(seen, classifier.image_shape_, strict=False):

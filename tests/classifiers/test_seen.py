@@ -17,7 +17,7 @@ from wbcclf import (
     save_model,
 )
 from wbcclf.classifiers.familiarity._seen import image_digests
-from wbcclf.exceptions import ModelFormatError
+from wbcclf.exceptions import ModelFormatError, WeightsMismatchError
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +109,9 @@ def test_digests_that_fit_never_makes_are_refused(fitted, tmp_path, made_up):
             bad.writestr(name, content.getvalue() if is_it else good.read(name))
     with pytest.raises(ModelFormatError, match="trained_on cannot have been kept"):
         load_model(tmp_path / "bad.wbcclf")
+    images = make_blood_cells(8, classes=2, image_size=32, random_state=0)
+    with pytest.raises(WeightsMismatchError, match=r"bad.wbcclf could not be read.*trained_on"):
+        quick(weights=tmp_path / "bad.wbcclf").fit(images.images, images.target)
 
 
 def test_a_model_of_an_older_version_says_that_it_does_not_know(cells, tmp_path):

@@ -12,7 +12,13 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from wbcclf._model_file import TRAINED_ON, is_model_file, open_archive, open_model_file
+from wbcclf._model_file import (
+    TRAINED_ON,
+    check_digests,
+    is_model_file,
+    open_archive,
+    open_model_file,
+)
 from wbcclf.backbones._base import BackboneSpec, PackagedWeights, WeightsSource
 from wbcclf.exceptions import WeightsMismatchError, WeightsNotFoundError
 
@@ -126,12 +132,23 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def read_trained_on(path: Path) -> np.ndarray:
-    """Return the digests of the images that a model in a file was trained on; none if unknown."""
+    """Return the digests of the images that a model in a file was trained on; none if unknown.
+
+    Raises
+    ------
+    WeightsMismatchError
+        If the file is damaged.
+    """
     nothing = np.empty(0, dtype=np.uint64)
     if not is_model_file(path):
         return nothing
-    with open_model_file(path) as (_, arrays):
-        return arrays[TRAINED_ON] if TRAINED_ON in arrays.headers else nothing
+    try:
+        with open_model_file(path) as (_, arrays):
+            return check_digests(arrays[TRAINED_ON]) if TRAINED_ON in arrays else nothing
+    except Exception as error:  # as many kinds as above
+        raise WeightsMismatchError(
+            f"{path} could not be read as a model file ({type(error).__name__}: {error})."
+        ) from error
 
 
 def _is_weight(item: tuple) -> bool:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from wbcclf.backbones import WeightsReport
 
 _SIDE = 32  # values of an image in each direction that are looked at
 
@@ -31,15 +36,17 @@ def image_digests(images: np.ndarray, rows: np.ndarray | None = None) -> np.ndar
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
 
 
-def restored_digests(digests: np.ndarray) -> np.ndarray:
-    """Return digests from a file.
+def with_images(
+    earlier: np.ndarray | None, images: np.ndarray, rows: np.ndarray | None = None
+) -> np.ndarray | None:
+    """Return digests with those of some images; None if what was trained on before is unknown."""
+    return None if earlier is None else np.union1d(earlier, image_digests(images, rows))
 
-    Raises
-    ------
-    ValueError
-        If they are anything that `fit` does not keep.
-    """
-    is_sorted = digests.ndim == 1 and (digests[1:] > digests[:-1]).all()
-    if digests.dtype != np.uint64 or not is_sorted:
-        raise ValueError("trained_on cannot have been kept")
-    return digests
+
+def trained_on_before(report: WeightsReport | None) -> np.ndarray:
+    """Return the digests of the images that loaded weights were trained on, as far as known."""
+    if report is None:
+        return np.empty(0, dtype=np.uint64)
+    from wbcclf.backbones._weights import read_trained_on  # brings torch
+
+    return read_trained_on(Path(report.source))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -21,7 +20,6 @@ from wbcclf._resampled import sources_of
 from wbcclf._store import Store
 from wbcclf._warnings import warn
 from wbcclf.backbones import WeightsReport
-from wbcclf.backbones._weights import read_trained_on
 from wbcclf.classifiers.caching._activations import keep_activations, open_store
 from wbcclf.classifiers.caching._keys import frozen_digest
 from wbcclf.classifiers.data._batches import Batches, ImageData
@@ -31,7 +29,7 @@ from wbcclf.classifiers.data._samples import Samples, check_samples
 from wbcclf.classifiers.data._split import validation_split, warn_of_doubles
 from wbcclf.classifiers.familiarity._description import Description, fewest_calls, too_few_for
 from wbcclf.classifiers.familiarity._prediction import uncertain_label
-from wbcclf.classifiers.familiarity._seen import image_digests
+from wbcclf.classifiers.familiarity._seen import trained_on_before, with_images
 from wbcclf.classifiers.network._building import (
     build_network,
     check_built,
@@ -94,7 +92,7 @@ def fit(
 
     if is_new:
         network, report = _new_network(settings, samples.domain, seed)
-        earlier: np.ndarray | None = _trained_on_before(report)
+        earlier: np.ndarray | None = trained_on_before(report)
     else:
         network, report = _same_network(settings, classifier), classifier.weights_report_
         earlier = classifier._trained_on
@@ -157,7 +155,7 @@ def partial_fit(
     earlier = classifier._trained_on
     if net is None:
         network, report = _new_network(settings, samples.domain, seed)
-        earlier = _trained_on_before(report)
+        earlier = trained_on_before(report)
         net = _net_for_one_epoch(settings, network, samples.domain, random_state, train_data)
     else:
         report = classifier.weights_report_
@@ -272,20 +270,6 @@ def _originals(X: Any, y: Any, samples: Samples, rows: np.ndarray) -> np.ndarray
     """Return positions in `rows` of images that are no copies, as far as the record tells."""
     sources = sources_of(X, samples.images, y)
     return np.arange(len(rows)) if sources is None else np.flatnonzero(sources.original[rows])
-
-
-def _trained_on_before(report: WeightsReport | None) -> np.ndarray:
-    """Return the digests of the images that loaded weights were trained on, as far as known."""
-    if report is None:
-        return np.empty(0, dtype=np.uint64)
-    return read_trained_on(Path(report.source))
-
-
-def with_images(
-    earlier: np.ndarray | None, images: np.ndarray, rows: np.ndarray
-) -> np.ndarray | None:
-    """Return digests with those of some images; None if what was trained on before is unknown."""
-    return None if earlier is None else np.union1d(earlier, image_digests(images, rows))
 
 
 def _training_data(settings: Settings, samples: Samples, rows: np.ndarray) -> ImageData:

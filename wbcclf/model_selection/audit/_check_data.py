@@ -106,13 +106,13 @@ def check_data(
     **Cells in both sets, label conflicts, several pictures of a cell** come from
     :func:`find_image_groups`, on both sets together, and from the groups that were given.
 
-    **A file or a colour gives the class away**: one rule predicts the class from the files' format,
-    size, compression, colour mode or metadata, another from a mean colour. Each is tested on cells
-    that it was not learned from. What counts is the balanced accuracy (0.5 is chance), by the
-    lower limit of its interval by cell (:func:`group_bootstrap`): a leak from 0.75, a warning from
-    0.6 for files; the size of pictures is a warning at most, since it may be that of the cell. For
-    colours it is reported from 0.75: as a warning if the four corners tell the class, which do not
-    show the cell, and as a note if the whole picture does.
+    **A file or a colour gives the class away**: for each class one rule tells it from all others by
+    the files' format, size, compression, colour mode or metadata, another by a mean colour, always
+    for cells that the rule was not learned from. What counts is the balanced accuracy (0.5 is
+    chance), by the lower limit of its interval by cell (:func:`group_bootstrap`): a leak from 0.75,
+    a warning from 0.6 for files; the size of pictures is a warning at most, since it may be that of
+    the cell. For colours it is reported from 0.75: as a warning if the four corners tell the class,
+    which do not show the cell, and as a note if the whole picture does.
 
     **Several laboratories**: clusters of pictures by colour and by the strength of details in each
     channel at three scales, if the density between two of them falls below a twentieth of the
