@@ -22,7 +22,7 @@ def check_labels(y: Any, name: str) -> np.ndarray:
     if hasattr(type(y), "predict"):
         raise TypeError(
             f"{name} must be labels, got a model, {type(y).__name__}. Give model.predict(X), or "
-            "call EvaluationDisplay.from_estimator(model, X, y)."
+            "call evaluate(model, X, y)."
         )
     if isinstance(y, (str, bytes, Mapping, Set)) or not np.iterable(y):
         raise TypeError(f"{name} must be an array-like of labels, got {type(y).__name__}.")

@@ -13,14 +13,19 @@ from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
 from wbcclf._images import check_image_size
+from wbcclf._warnings import warn
 from wbcclf.classifiers import CNNClassifier
+from wbcclf.classifiers.familiarity._prediction import unfamiliar
 from wbcclf.datasets import ImageLoader, list_image_folder
 from wbcclf.datasets._reading import read_images
+from wbcclf.exceptions import ImageReadError, UnfamiliarImagesWarning
 from wbcclf.inspection._checks import check_classifier
+
+CHUNK = 256  # files in memory at a time
 
 
 def predict_files(
-    model: Any, paths: str | os.PathLike | Iterable[str | os.PathLike], *, chunk_size: int = 256
+    model: Any, paths: str | os.PathLike | Iterable[str | os.PathLike], *, chunk_size: int = CHUNK
 ) -> Iterator[Bunch]:
     """Predict the classes of image files, in the order of the files.
 
@@ -128,6 +133,58 @@ def model_parts(model: Any) -> tuple[ImageLoader, list, Any]:
     return ImageLoader(image_size=shape[:2]), transformers, classifier
 
 
+def predict_all(model: Any, X: Any) -> Bunch:
+    """Return labels, probabilities, familiarity and trained_on of images, or of image files.
+
+    Where a network's `rejection` leaves an image uncertain, the label is the most probable one.
+    Probabilities are None for a model that gives none.
+
+    Raises
+    ------
+    ImageReadError
+        If a file cannot be read.
+
+    Warns
+    -----
+    UnfamiliarImagesWarning
+        If the images do not look like those that the model was trained on.
+    """
+    model = getattr(model, "best_estimator_", model)
+    classifier = last_step(model)
+    if isinstance(next(iter(X), None), (str, os.PathLike)) and hasattr(classifier, "predict_proba"):
+        found = _predict_whole(model, X)
+    elif isinstance(classifier, CNNClassifier):
+        steps = [step for _, step in model.steps[:-1]] if isinstance(model, Pipeline) else []
+        transformers = [step for step in steps if hasattr(step, "transform")]
+        found = predict_images(transformers, classifier, X, rejects=False)
+    else:
+        probabilities = model.predict_proba(X) if hasattr(model, "predict_proba") else None
+        found = Bunch(
+            labels=model.predict(X), probabilities=probabilities, familiarity=None, trained_on=None
+        )
+    if found.familiarity is not None:
+        message = unfamiliar(found.familiarity)
+        if message:
+            warn(message, UnfamiliarImagesWarning)
+    return found
+
+
+def _predict_whole(model: Any, paths: Any) -> Bunch:
+    chunks = []
+    files, _ = list_files(paths, "X")
+    for chunk in _predict(*model_parts(model), files, [], CHUNK, rejects=False):
+        if chunk.skipped:
+            path, reason = chunk.skipped[0]
+            raise ImageReadError(f"{path} cannot be read ({reason}). Leave it and its label out.")
+        chunks.append(chunk)
+
+    def joined(name: str) -> np.ndarray | None:
+        return None if chunks[0][name] is None else np.concatenate([each[name] for each in chunks])
+
+    names = ("labels", "probabilities", "familiarity", "trained_on")
+    return Bunch(**{name: joined(name) for name in names})
+
+
 def last_step(model: Any) -> Any:
     """Return the classifier of a pipeline, or the classifier itself."""
     return model.steps[-1][1] if isinstance(model, Pipeline) else model
@@ -176,6 +233,7 @@ def _predict(
     files: list[str],
     left_out: list[tuple[str, str]],
     chunk_size: int,
+    rejects: bool = True,
 ) -> Iterator[Bunch]:
     loader.fit(files)  # which checks its parameters, and no more
     for start in range(0, len(files), chunk_size):
@@ -194,7 +252,7 @@ def _predict(
         )
         yield Bunch(
             paths=[chunk[k] for k in read.kept],
-            **predict_images(transformers, classifier, read.images),
+            **predict_images(transformers, classifier, read.images, rejects),
             found=read.found,
             digests=read.digests,
             skipped=left_out + read.failures,

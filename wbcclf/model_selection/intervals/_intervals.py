@@ -33,9 +33,11 @@ def group_bootstrap(
 
     Parameters
     ----------
-    metric : {"accuracy", "balanced_accuracy", "macro_f1", "precision", "recall", "f1"} or callable
-        What to compute. The macro scores are means over the classes in `y_true`. The last three
-        are of each class. A callable is given `y_true` and `y_pred` of every resample and returns
+    metric : str or callable
+        What to compute: ``"accuracy"``, ``"mcc"`` (Matthews's correlation coefficient),
+        ``"kappa"`` (Cohen's); ``"balanced_accuracy"``, ``"macro_precision"``,
+        ``"macro_specificity"``, ``"macro_f1"``, which are means over the classes in `y_true`; or
+        ``"precision"``, ``"recall"``, ``"specificity"``, ``"f1"`` of each class. A callable is given `y_true` and `y_pred` of every resample and returns
         a number; it is called ``n_resamples + 1`` times.
     y_true : array-like of shape (n_samples,)
         True labels: text, or whole numbers.
@@ -261,6 +263,28 @@ def _percentiles(
     tail = stats.norm.sf(quantile * np.sqrt(n_groups / (n_groups - 1)))
     low, high = np.quantile(scores, [tail, 1 - tail])
     return metric(y_true, y_pred), low, high
+
+
+def interval_of_right(
+    is_right: np.ndarray, groups: np.ndarray, confidence_level: float = 0.95
+) -> tuple[float, float, float]:
+    """Return the share of images that are right, and its interval by group.
+
+    Parameters
+    ----------
+    is_right : ndarray of shape (n_samples,), bool
+    groups : ndarray of shape (n_samples,), int
+        Gaps do not matter.
+    confidence_level : float
+    """
+    _, groups = np.unique(groups, return_inverse=True)
+    if groups.max() == 0:  # one group tells nothing
+        return float(is_right.mean()), 0.0, 1.0
+    matrices = np.zeros((groups.max() + 1, 2, 2), dtype=int)
+    np.add.at(matrices, (groups, 0, 1 - is_right.astype(int)), 1)
+    resamples = Resamples(matrices, 1000, 0)
+    low, high = resamples.interval("accuracy", confidence_level)
+    return float(resamples.score("accuracy")), float(low), float(high)
 
 
 def confusion_by_group(

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import stats
 from sklearn.utils import check_random_state
 
-from wbcclf.model_selection.intervals._scores import SCORES
+from wbcclf.model_selection.intervals._scores import LOWEST, SCORES
 
 
 def strata_of(shows: np.ndarray) -> np.ndarray:
@@ -81,26 +81,36 @@ class Resamples:
         NaN where nothing can be said: for a class that is never true, and for the precision of the
         only one that is.
         """
+        lowest = LOWEST.get(name, 0.0)
         value, smoothed, resampled = (
-            SCORES[name](confusion, self._is_true)
+            (SCORES[name](confusion, self._is_true) - lowest) / (1 - lowest)
             for confusion in (self._weighted_sum, self._smoothed, self.drawn)
         )
         with np.errstate(divide="ignore", invalid="ignore"):  # where nothing can be said
             n = smoothed * (1 - smoothed) / resampled.var(axis=0)
-            # Wilson's, with Student's quantile in place of the normal one.
-            z2 = stats.t.isf((1 - confidence_level) / 2, self._degrees_of_freedom) ** 2 / n
-            half = np.sqrt(z2 * value * (1 - value) + (z2 / 2) ** 2)
-            low, high = (value + z2 / 2 + sign * half for sign in (-1, 1))
-        limits = np.clip(np.stack([low, high]) / (1 + z2), 0, 1)
+            limits = wilson(value, n, self._degrees_of_freedom, confidence_level)
         if limits.ndim > 1:
             limits[:, ~self._is_true] = np.nan
-        # Rounding: where all is right or wrong, one limit is the figure itself.
-        low, high = np.minimum(limits[0], value), np.maximum(limits[1], value)
+        low, high = limits * (1 - lowest) + lowest
         return self._cut(low), self._cut(high)
 
     def _cut(self, figures: np.ndarray) -> np.ndarray:
         """Leave out the class that was added."""
         return figures[..., : self._n_classes] if figures.ndim else figures
+
+
+def wilson(
+    share: np.ndarray, n: np.ndarray, degrees_of_freedom: float, confidence_level: float
+) -> np.ndarray:
+    """Return Wilson's limits (2, ...) of shares of `n` independent observations each.
+
+    Student's quantile stands in place of the normal one.
+    """
+    z2 = stats.t.isf((1 - confidence_level) / 2, degrees_of_freedom) ** 2 / n
+    half = np.sqrt(z2 * share * (1 - share) + (z2 / 2) ** 2)
+    low, high = ((share + z2 / 2 + sign * half) / (1 + z2) for sign in (-1, 1))
+    # Rounding: where all is right or wrong, one limit is the share itself.
+    return np.stack([np.clip(low, 0, share), np.clip(high, share, 1)])
 
 
 def correlation(images: np.ndarray, right: np.ndarray) -> float:

@@ -1,0 +1,116 @@
+"""Whether probabilities are as right as they say, and what it costs to decline the doubtful."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.utils import Bunch
+
+from wbcclf.model_selection.intervals._intervals import interval_of_right
+from wbcclf.model_selection.intervals._ranking import draw_weights
+from wbcclf.model_selection.intervals._resamples import correlation
+
+N_BINS = 15  # as Guo et al. 2017
+COVERAGES = np.linspace(0.05, 1, 20)
+N_SIMULATED = 1000
+
+
+def calibration(
+    confidence: np.ndarray, is_right: np.ndarray, groups: np.ndarray, random: np.random.RandomState
+) -> Bunch:
+    """Return the calibration error with its interval and its bias, and the reliability curve.
+
+    Parameters
+    ----------
+    confidence : ndarray of shape (n_samples,), float
+        Probability of the label that was called.
+    is_right : ndarray of shape (n_samples,), bool
+    groups : ndarray of shape (n_samples,), int
+        From 0, without gaps.
+    random : RandomState
+
+    Returns
+    -------
+    Bunch
+        As :func:`evaluate` describes it.
+    """
+    bins = np.minimum((confidence * N_BINS).astype(int), N_BINS - 1)
+    n_groups = groups.max() + 1
+    surplus = confidence - is_right  # of confidence, over being right
+    places = groups * N_BINS + bins
+    sums = np.bincount(places, surplus, n_groups * N_BINS).reshape(n_groups, N_BINS)
+    counts = np.bincount(groups, minlength=n_groups)
+    error = _error(sums.sum(axis=0), len(confidence))
+    weights = draw_weights(np.zeros(n_groups, dtype=int), N_SIMULATED, random)
+    low, high = np.quantile(_error(weights @ sums, weights @ counts), [0.025, 0.975])
+    calibrated = _simulate_calibrated(confidence, is_right, groups, bins, random)
+    by_chance = _error(calibrated * np.bincount(bins, minlength=N_BINS), len(confidence))
+    used = np.unique(bins)
+    mean_confidence = np.array([confidence[bins == each].mean() for each in used])
+    accuracies = [interval_of_right(is_right[bins == each], groups[bins == each]) for each in used]
+    # A calibrated model's accuracy in the bin, as the same cells would show it.
+    consistent = mean_confidence - np.quantile(calibrated[:, used], [0.975, 0.025], axis=0)
+    return Bunch(
+        error=float(error),
+        # Resampling adds noise as sampling did, so the interval is turned round the error.
+        error_interval=(max(0.0, float(2 * error - high)), max(0.0, float(2 * error - low))),
+        error_by_chance=float(by_chance.mean()),
+        error_by_chance_high=float(np.quantile(by_chance, 0.95)),
+        curve=Bunch(
+            confidence=mean_confidence,
+            accuracy=np.array([value for value, _, _ in accuracies]),
+            accuracy_interval=np.array([limits for _, *limits in accuracies]),
+            if_calibrated_interval=consistent.clip(0, 1).T,
+            n_samples=np.bincount(bins)[used],
+        ),
+    )
+
+
+def _error(surplus: np.ndarray, n_samples: int | np.ndarray) -> np.ndarray:
+    """Return the calibration error of sums of surplus confidence (..., N_BINS)."""
+    return np.abs(surplus).sum(axis=-1) / n_samples
+
+
+def _simulate_calibrated(
+    confidence: np.ndarray,
+    is_right: np.ndarray,
+    groups: np.ndarray,
+    bins: np.ndarray,
+    random: np.random.RandomState,
+) -> np.ndarray:
+    """Return the mean surplus in each bin (N_SIMULATED, N_BINS) if the confidences were true.
+
+    Images of a group are right together as often as they are here: with that probability an image
+    takes the group's number, else one of its own, and is right if it is below the confidence.
+    """
+    n_groups = groups.max() + 1
+    counts = np.bincount(groups)[:, None]
+    together = correlation(counts, np.bincount(groups, is_right).astype(int)[:, None])
+    n_in_bin = np.maximum(np.bincount(bins, minlength=N_BINS), 1)
+    surplus = np.empty((N_SIMULATED, N_BINS))
+    for each in surplus:
+        of_group, own = random.random_sample(n_groups), random.random_sample(len(groups))
+        is_shared = random.random_sample(len(groups)) < np.sqrt(together)
+        is_right = np.where(is_shared, of_group[groups], own) < confidence
+        each[:] = np.bincount(bins, confidence - is_right, N_BINS) / n_in_bin
+    return surplus
+
+
+def risk_coverage(confidence: np.ndarray, is_right: np.ndarray, groups: np.ndarray) -> Bunch:
+    """Return the share of wrong calls if only the surest images are called.
+
+    Parameters are those of :func:`calibration`; the result is as :func:`evaluate` describes it.
+    """
+    order = np.argsort(-confidence, kind="stable")
+    counts = np.unique(np.ceil(COVERAGES * len(order)).astype(int))
+    risks, limits = [], []
+    for count in counts:
+        rows = order[:count]
+        accuracy, low, high = interval_of_right(is_right[rows], groups[rows])
+        risks.append(1 - accuracy)
+        limits.append((1 - high, 1 - low))
+    return Bunch(
+        coverage=counts / len(order),
+        risk=np.array(risks),
+        risk_interval=np.array(limits),
+        least_confidence=confidence[order[counts - 1]],
+    )
