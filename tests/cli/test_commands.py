@@ -17,7 +17,7 @@ from wbcclf.cli._train import make_pipeline
 def test_evaluate_writes_figures_that_agree_with_the_table(trained, call):
     figures, plot = trained / "figures.json", trained / "confusion.png"
     code, out, _ = call(
-        *("evaluate", trained / "m.wbcclf", trained / "test", "-o", figures, "--plot", plot),
+        *("evaluate", trained / "m.wbcclf", trained / "test", "--json", figures, "--plot", plot),
     )
     assert code == 0
     result = json.loads(figures.read_text())

@@ -211,7 +211,7 @@ def evaluated(smear, tmp_path, call):
         source = smear / "fields" / ("more" if number % 2 else ".") / f"{number}.png"
         shutil.copy(source, tmp_path / "test" / label)
     figures = tmp_path / "figures.json"
-    code, _, err = call("evaluate", smear / "m.wbcclf", tmp_path / "test", "-o", figures)
+    code, _, err = call("evaluate", smear / "m.wbcclf", tmp_path / "test", "--json", figures)
     assert code == 0, err
     return tmp_path
 
@@ -241,7 +241,7 @@ def test_an_evaluation_corrects_the_counts_of_its_model_alone(smear, evaluated, 
     (evaluated / "count.csv").unlink()
     code, _, err = call(*corrected(evaluated / "other.wbcclf", evaluated))
     assert code == 1 and "figures.json is of another model than" in err
-    assert f"`wbcclf evaluate {evaluated / 'other.wbcclf'} IMAGES -o FILE`" in err
+    assert f"`wbcclf evaluate {evaluated / 'other.wbcclf'} IMAGES --json FILE`" in err
     assert not (evaluated / "count.csv").exists()
     figures = json.loads((evaluated / "figures.json").read_text())
     del figures["model_sha256"]
@@ -256,7 +256,7 @@ def test_an_evaluation_corrects_the_counts_of_its_model_alone(smear, evaluated, 
         ("no JSON", "figures.json is not a JSON file"),
         ("[" * 100_000, "figures.json is not a JSON file"),
         ("[1]", "figures.json holds no confusion matrix. Write one with `wbcclf evaluate"),
-        ('{"confusion": [[1]]}', "evaluation must be what evaluate_predictions returned"),
+        ('{"confusion": [[1]]}', "evaluation must be what evaluate returned"),
         ('{"classes": 5, "confusion": [[1]]}', "evaluation['classes'] must be a list of classes"),
         ('{"classes": ["a", "b"], "confusion": [[1], [1, 2]]}', "rows of different lengths"),
     ],

@@ -66,7 +66,7 @@ def test_the_model_cuts_as_it_did_in_training(cutting, call, read_csv, tmp_path)
 
 def test_evaluate_cuts_too_and_lists_where_there_is_no_cell(cutting, call, tmp_path):
     figures = tmp_path / "figures.json"
-    code, _, err = call("evaluate", cutting / "m.wbcclf", cutting / "train", "-o", figures)
+    code, _, err = call("evaluate", cutting / "m.wbcclf", cutting / "train", "--json", figures)
     assert code == 0 and "no white cell was found in" in err
     result = json.loads(figures.read_text())
     assert "0.png" in [os.path.basename(path) for path in result["no_cell_found"]]
@@ -94,7 +94,7 @@ def test_what_is_cut_is_what_was_asked_for(given, scale, trained, call, read_csv
     crop = wbcclf.load_model(output)["loader"].crop
     assert crop is None if scale is None else crop.scale == scale
     figures = tmp_path / "figures.json"
-    code, _, _ = call("evaluate", output, trained / "test", "-o", figures)
+    code, _, _ = call("evaluate", output, trained / "test", "--json", figures)
     assert code == 0
     assert ("no_cell_found" in json.loads(figures.read_text())) == (scale is not None)
 

@@ -33,7 +33,7 @@ def evaluate(trained, tmp_path, call):
 
     def evaluate(*options, images=trained / "test"):
         output = tmp_path / "figures.json"
-        code, out, err = call("evaluate", trained / "m.wbcclf", images, "-o", output, *options)
+        code, out, err = call("evaluate", trained / "m.wbcclf", images, "--json", output, *options)
         assert code == 0, err
         return out, json.loads(output.read_text())
 
@@ -49,7 +49,7 @@ def test_auto_finds_the_cells_in_the_images(trained, tmp_path, call, seen):
             picture.save(tmp_path / "test" / label / f"{number}-{turns}.png")
     images, output = tmp_path / "test", tmp_path / "figures.json"
     code, out, err = call(
-        *("evaluate", trained / "m.wbcclf", images, "--groups", "auto", "-o", output)
+        *("evaluate", trained / "m.wbcclf", images, "--groups", "auto", "--json", output)
     )
     assert code == 0, err
     assert out.startswith(

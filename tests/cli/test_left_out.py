@@ -81,7 +81,7 @@ def test_a_table_that_names_missing_files_is_read_as_asked(trained, tmp_path, ca
             writer.writerow([path, path.parent.name])
         writer.writerows([["gone.png", "neutrophil"], ["gone.png", ""]])
     figures = tmp_path / "figures.json"
-    arguments = ("evaluate", trained / "m.wbcclf", table, "-o", figures)
+    arguments = ("evaluate", trained / "m.wbcclf", table, "--json", figures)
     code, _, err = call(*arguments)
     assert code == 1 and "1 of 21 images cannot be read: " in err and "gone.png (no such" in err
     code, _, err = call(*arguments, "--on-error", "warn")

@@ -23,7 +23,7 @@ def evaluate(trained, tmp_path, call):
     def evaluate(folder, *options):
         output = tmp_path / "figures.json"
         output.unlink(missing_ok=True)
-        code, out, err = call("evaluate", trained / "m.wbcclf", folder, "-o", output, *options)
+        code, out, err = call("evaluate", trained / "m.wbcclf", folder, "--json", output, *options)
         if code:
             return code, out, err, None
         figures = json.loads(output.read_text())

@@ -110,7 +110,7 @@ def test_figures_of_the_packaged_model_correct_its_count(call, read_csv, tmp_pat
         assert (done := call(*arguments))[0] == code, done
     assert "corrected" in read_csv(tmp_path / "count.csv")[0]
     assert f"is of another model than {NAME}" in done[2]
-    assert f"`wbcclf evaluate {NAME} IMAGES -o FILE`" in done[2]
+    assert f"`wbcclf evaluate {NAME} IMAGES --json FILE`" in done[2]
 
 
 @pytest.mark.filterwarnings("always:No white cell was found:UserWarning")

@@ -38,7 +38,7 @@ def test_a_table_is_evaluated_as_a_folder_is(trained, table, tmp_path, call):
         ],
     }.items():
         output = tmp_path / f"{name}.json"
-        code, _, err = call("evaluate", trained / "m.wbcclf", *arguments, "-o", output)
+        code, _, err = call("evaluate", trained / "m.wbcclf", *arguments, "--json", output)
         assert code == 0, err
         figures[name] = json.loads(output.read_text())
     assert figures["folder"] == figures["table"] == figures["columns"]

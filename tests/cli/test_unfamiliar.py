@@ -46,7 +46,7 @@ def test_evaluate_writes_what_it_warns_of(model, tmp_path, call):
     found = {}
     for name in ("home", "dark"):
         figures = tmp_path / f"{name}.json"
-        code, out, err = call("evaluate", model / "m.wbcclf", model / name, "-o", figures)
+        code, out, err = call("evaluate", model / "m.wbcclf", model / name, "--json", figures)
         found[name] = json.loads(figures.read_text())
         assert code == 0
         assert ("do not look like" in err) == found[name]["unfamiliar"] == (name == "dark")
@@ -64,11 +64,11 @@ def test_evaluate_warns_of_images_that_were_trained_on(model, tmp_path, call):
     for path in sorted((model / "home").glob("*/*"))[:4]:
         shutil.copy(path, tmp_path / "test" / path.parent.name / f"new {path.name}")
     figures = tmp_path / "figures.json"
-    code, _, err = call("evaluate", model / "m.wbcclf", tmp_path / "test", "-o", figures)
+    code, _, err = call("evaluate", model / "m.wbcclf", tmp_path / "test", "--json", figures)
     assert code == 0
     assert "8 of these 12 images were used to train the model" in err
     assert json.loads(figures.read_text())["n_trained_on"] == 8
-    code, _, err = call("evaluate", model / "m.wbcclf", model / "home", "-o", figures)
+    code, _, err = call("evaluate", model / "m.wbcclf", model / "home", "--json", figures)
     assert code == 0
     assert "used to train the model" not in err
     assert json.loads(figures.read_text())["n_trained_on"] == 0
@@ -84,7 +84,7 @@ def test_rejection_leaves_cells_uncertain(model, tmp_path, call, read_csv):
     n_uncertain = labels.count("uncertain")
     assert 0 < n_uncertain < 60 and f"uncertain {n_uncertain}" in out
     code, out, _ = call(
-        *("evaluate", model / "m.wbcclf", model / "home", "-o", figures, "--reject", 0.15)
+        *("evaluate", model / "m.wbcclf", model / "home", "--json", figures, "--reject", 0.15)
     )
     result = json.loads(figures.read_text())
     assert code == 0
@@ -96,7 +96,7 @@ def test_rejection_leaves_cells_uncertain(model, tmp_path, call, read_csv):
     assert f"Of the {60 - n_uncertain} others, " in out
     apart = result["rejection"]["accuracy_interval"]
     code, out, _ = call(
-        *("evaluate", model / "m.wbcclf", model / "home", "-o", figures, "--reject", 0.15),
+        *("evaluate", model / "m.wbcclf", model / "home", "--json", figures, "--reject", 0.15),
         *("--groups", r"(\w+/\d)"),
     )
     calls = json.loads(figures.read_text())["rejection"]

@@ -111,7 +111,7 @@ TWO = ["dark", "pale"]
 @pytest.mark.parametrize(
     ("evaluation", "error", "message"),
     [
-        (np.eye(2), TypeError, "evaluation must be what evaluate_predictions returned"),
+        (np.eye(2), TypeError, "evaluation must be what evaluate returned"),
         ({"confusion": [[1]]}, TypeError, "with classes and confusion"),
         ({"classes": 5, "confusion": [[1]]}, ValueError, r"\['classes'\] must be a list.* got 5"),
         ({"classes": "dark", "confusion": [[1]]}, ValueError, "must be a list.* got 'dark'"),

@@ -45,5 +45,5 @@ def demo(
     if find_spec("matplotlib") is None:
         warn("no confusion matrix is drawn without matplotlib: pip install 'wbcclf[plot]'.")
         plot = None
-    evaluate(model, output / "test", output=output / "evaluation.json", plot=plot)
+    evaluate(model, output / "test", json_=output / "evaluation.json", plot=plot)
     predict([model, output / "unlabelled"], output=output / "predictions.csv")

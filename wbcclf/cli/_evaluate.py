@@ -16,7 +16,7 @@ from wbcclf._files import replacing
 from wbcclf._parts import file_digest
 from wbcclf.cli._classes import match_classes, parse_map
 from wbcclf.cli._console import out, print_table, warn
-from wbcclf.cli._output import check_not_read, check_output, require, save, write_json
+from wbcclf.cli._output import check_not_read, check_output, require, save, write_text
 from wbcclf.cli._quick_audit import warn_of_conflicts, warn_of_test_data, warn_of_trained_on
 from wbcclf.cli._shared import (
     CHUNK,
@@ -37,30 +37,48 @@ from wbcclf.cli._source import (
     Root,
     Source,
 )
-from wbcclf.inspection import EvaluationDisplay, evaluate_predictions, predict_files
+from wbcclf.inspection import Evaluation, evaluate_predictions, predict_files
+from wbcclf.inspection.evaluation._evaluation import with_prediction
+from wbcclf.inspection.evaluation._plots import confusion_size
+from wbcclf.inspection.evaluation._result import OVERALL as OVERALL_NAMES
+from wbcclf.inspection.evaluation._result import with_interval
 
 DIGEST = "model_sha256"  # in the file of figures, of the model's file
-# The figures that are not of one class; the rest only with groups.
+# The figures of the images of known classes that are printed and written beside those of all.
 OVERALL = (
     "n_samples",
-    "accuracy",
-    "accuracy_interval",
-    "balanced_accuracy",
-    "macro_f1",
     "n_groups",
-    "balanced_accuracy_interval",
-    "macro_f1_interval",
+    *(
+        f"{name}{end}"
+        for name in ("accuracy", "balanced_accuracy", "macro_f1")
+        for end in ("", "_interval")
+    ),
 )
 
 
 def evaluate(
     model_file: ModelFile,
     images: LabelledImages,
-    output: Annotated[
+    report: Annotated[
         Path | None,
         typer.Option(
-            "-o",
-            "--output",
+            metavar="PAGE.html",
+            help="Write a page to read and print: the scores, curves, every class, the most "
+            "confident errors and the most uncertain images in pictures, and what was used.",
+        ),
+    ] = None,
+    card: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CARD.md",
+            help="Write a model card in Markdown: what the model is, what it was trained on, how "
+            "good it is on these images, and its limits.",
+        ),
+    ] = None,
+    json_: Annotated[
+        Path | None,
+        typer.Option(
+            "--json",
             metavar="FILE",
             help="Write the scores, and which files were left out, to this JSON file.",
         ),
@@ -107,7 +125,7 @@ def evaluate(
     images; the last lines then say how many were left uncertain, and how many
     of the others are right: what the bound is worth on these images.
 
-    Example: wbcclf evaluate model.wbcclf cells/test --plot confusion.png
+    Example: wbcclf evaluate model.wbcclf cells/test --report report.html
 
     Example: wbcclf evaluate model.wbcclf cells/test --groups cells/cells.csv
 
@@ -115,11 +133,13 @@ def evaluate(
 
     Example: wbcclf evaluate model.wbcclf other/cells --map SNE=neutrophil --map BNE=neutrophil
     """
-    for path in filter(None, (output, plot)):
+    outputs = [path for path in (report, card, json_, plot) if path is not None]
+    for path in outputs:
         check_output(path)
+    require(len(set(outputs)) == len(outputs), "Two results have one name: give each its own file.")
     require(
-        plot is None or find_spec("matplotlib") is not None,
-        "--plot needs matplotlib: pip install 'wbcclf[plot]'.",
+        (plot or report) is None or find_spec("matplotlib") is not None,
+        "--plot and --report need matplotlib: pip install 'wbcclf[plot]'.",
     )
     require(
         plot is None or plot.suffix.lower() in (".png", ".svg", ".pdf"),
@@ -130,14 +150,14 @@ def evaluate(
     rejection = set_rejection(model, reject)
     source = Source(images, path_column, label_column, root, groups, group_column, part)
     listing = source.list()
-    for path in filter(None, (output, plot)):
+    for path in outputs:
         check_not_read(path, [model_file, images, *filter(None, [groups]), *listing.paths])
     warn_of_test_data(images, listing)
     known = [str(label) for label in model.classes_]  # names of folders are text
     class_of = match_classes(listing.target_names, known, renamed)
     digests: list[bytes] = []  # of the files that are read, noted as their chunks pass
     chunks = noting(predict_files(model, listing.paths.tolist(), chunk_size=CHUNK), digests)
-    all_in = f"{output} names all." if output is not None else "--output FILE names all."
+    all_in = f"{json_} names all." if json_ is not None else "--json FILE names all."
     found, broken = collect(chunks, listing, on_error, all_in, rejection)
     label_of = dict(zip(listing.paths.tolist(), listing.target.tolist(), strict=True))
     y_true = np.array([class_of[label_of[path]] for path in found.paths])
@@ -151,29 +171,38 @@ def evaluate(
         group_of = dict(zip(listing.paths.tolist(), listing.groups.tolist(), strict=True))
         cells = np.array([group_of[path] for path in found.paths])
     is_known = np.isin(y_true, known)
-    result = evaluate_predictions(y_true, y_pred, cells)
+    result = evaluate_predictions(
+        y_true, y_pred, cells, probabilities=found.probabilities, classes=np.array(known)
+    )
+    with_prediction(result, found)
     result.unknown_classes = sorted(set(y_true[~is_known].tolist()))
     if result.unknown_classes:
         known_only = evaluate_some(y_true, y_pred, cells, is_known)
         if known_only is not None:
-            figures = {name: known_only[name] for name in OVERALL if name in known_only}
-            result.known_classes_only = figures
-    result.familiarity = None if found.familiarity is None else float(found.familiarity.mean())
+            result.known_classes_only = {name: known_only[name] for name in OVERALL}
     result.unfamiliar = found.is_unfamiliar
-    result.n_trained_on = None if found.trained_on is None else int(found.trained_on.sum())
     if rejection is not None:
         result.rejection = score_calls(y_true, y_pred, cells, found.labels.astype(str) == y_pred)
+    result[DIGEST] = file_digest(model_file)
+    result.left_out = [
+        {"file": path, "reason": reason} for path, reason in broken + listing.skipped
+    ]
+    if found.uncut is not None:
+        result.no_cell_found = found.uncut
     print_evaluation(result)
-    if output is not None:
-        left_out = [{"file": path, "reason": reason} for path, reason in broken + listing.skipped]
-        figures = result | {DIGEST: file_digest(model_file), "left_out": left_out}
-        if found.uncut is not None:
-            figures["no_cell_found"] = found.uncut
-        save(output, lambda path: write_json(path, figures))
-        out.print(f"Figures: {output}")
+    if json_ is not None:
+        save(json_, lambda path: write_text(path, result.to_json()))
+        out.print(f"Figures: {json_}")
     if plot is not None:
         save(plot, lambda path: draw(path, result))
         out.print(f"Confusion matrix: {plot}")
+    result.model, result.images = model, found.paths
+    if report is not None:
+        save(report, result.to_html)
+        out.print(f"Page: {report}")
+    if card is not None:
+        save(card, result.to_card)
+        out.print(f"Model card: {card}")
 
 
 def noting(chunks: Iterator[Bunch], digests: list[bytes]) -> Iterator[Bunch]:
@@ -204,16 +233,16 @@ def score_calls(
         "n_called": int(is_called.sum()),
         "accuracy": None,
         "accuracy_interval": None,
+        "n_groups": None,
     }
     called = evaluate_some(y_true, y_pred, cells, is_called)
     if called is not None:
-        names = ("accuracy", "accuracy_interval", "n_groups")
-        figures |= {name: called[name] for name in names if name in called}
+        figures |= {name: called[name] for name in ("accuracy", "accuracy_interval", "n_groups")}
     return figures
 
 
 def read_figures(path: Path, model: str, digest: str) -> dict[str, Any]:
-    """Return the figures of a model that `wbcclf evaluate --output` has written.
+    """Return the figures of a model that `wbcclf evaluate --json` has written.
 
     Raises
     ------
@@ -225,12 +254,12 @@ def read_figures(path: Path, model: str, digest: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(
             f"--evaluation {path} is not a JSON file ({error}). Write one with `wbcclf evaluate "
-            "MODEL IMAGES -o FILE`."
+            "MODEL IMAGES --json FILE`."
         ) from error
     require(
         isinstance(figures, dict) and "confusion" in figures,
         f"--evaluation {path} holds no confusion matrix. Write one with `wbcclf evaluate MODEL "
-        "IMAGES -o FILE`.",
+        "IMAGES --json FILE`.",
     )
     if DIGEST not in figures:
         warn(
@@ -240,23 +269,23 @@ def read_figures(path: Path, model: str, digest: str) -> dict[str, Any]:
     require(
         figures.get(DIGEST, digest) == digest,
         f"--evaluation {path} is of another model than {model}, or that was saved anew. "
-        f"Evaluate this one: `wbcclf evaluate {model} IMAGES -o FILE`.",
+        f"Evaluate this one: `wbcclf evaluate {model} IMAGES --json FILE`.",
     )
     return figures
 
 
-def draw(path: Path, result: Bunch) -> None:
+def draw(path: Path, result: Evaluation) -> None:
     from matplotlib.figure import Figure
 
-    display = EvaluationDisplay(result)
     # Not a pyplot figure: nothing can open a window.
-    display.plot(ax=Figure(figsize=display.figsize, layout="constrained").add_subplot())
+    figure = Figure(figsize=confusion_size(result), layout="constrained")
+    result.plot_confusion(ax=figure.add_subplot())
     with replacing(path) as temporary:
-        display.figure_.savefig(temporary)
+        figure.savefig(temporary)
 
 
-def print_evaluation(result: Bunch) -> None:
-    if "n_groups" in result:
+def print_evaluation(result: Evaluation) -> None:
+    if result.n_groups is not None:
         out.print(f"Independent cells: {result.n_groups}, in {result.n_samples} images")
         out.print("Each image counts the same:")
     print_classes(result, result.classes, "images")
@@ -280,6 +309,7 @@ def print_evaluation(result: Bunch) -> None:
         [label, *counts] for label, counts in zip(result.classes, result.confusion, strict=True)
     ]
     print_table(["true \\ predicted", *result.classes], rows)
+    print_more(result)
     if result.familiarity is not None:
         out.print(f"Mean familiarity: {result.familiarity:.2f} (0.50 at home)")
     if "rejection" in result:
@@ -302,13 +332,16 @@ def print_classes(result: Bunch, classes: np.ndarray, unit: str) -> None:
     print_table(["class", unit, "precision", "recall", "F1"], rows)
 
 
-def with_interval(figures: dict[str, Any], name: str, place: Any = ()) -> str:
-    """Return a figure as text, such as 0.828 or 0.828 (0.69 to 0.93)."""
-    text = f"{np.asarray(figures[name])[place]:.3f}"
-    if f"{name}_interval" not in figures:
-        return text
-    low, high = np.asarray(figures[f"{name}_interval"])[place]
-    return text if np.isnan(low) else f"{text} ({low:.2f} to {high:.2f})"
+def print_more(result: Evaluation) -> None:
+    """Print what is not of the accuracy: agreement beyond chance, and the probabilities."""
+    names = ("mcc", "kappa", "top_2_accuracy", "log_loss")
+    out.print(", ".join(f"{OVERALL_NAMES[name]} {with_interval(result, name)}" for name in names))
+    found = result.calibration
+    low, high = found.error_interval
+    out.print(
+        f"Calibration error {found.error:.3f} ({low:.2f} to {high:.2f}); with probabilities that "
+        f"are true it would be {found.error_by_chance:.3f} on so few cells."
+    )
 
 
 def print_calls(calls: dict[str, Any]) -> None:
@@ -321,7 +354,7 @@ def print_calls(calls: dict[str, Any]) -> None:
         return
     low, high = calls["accuracy_interval"]
     by = "if every image shows a different cell"
-    if "n_groups" in calls:
+    if calls["n_groups"] is not None:
         by = f"by cell; they show {calls['n_groups']}"
     out.print(
         f"{declined}. Of the {calls['n_called']} others, {calls['accuracy']:.1%} are right (95% "
@@ -330,7 +363,7 @@ def print_calls(calls: dict[str, Any]) -> None:
 
 
 def print_overall(of: str, figures: dict[str, Any]) -> None:
-    if "n_groups" in figures:
+    if figures["n_groups"] is not None:
         scores = [
             f"{text} {with_interval(figures, name)}"
             for name, text in (

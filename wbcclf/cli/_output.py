@@ -101,7 +101,10 @@ def write_csv(path: Path, lines: Iterable[list]) -> None:
 
 
 def write_json(path: Path, figures: dict[str, Any]) -> None:
-    text = json.dumps(figures, indent=1, default=as_list)
+    write_text(path, json.dumps(figures, indent=1, default=as_list))
+
+
+def write_text(path: Path, text: str) -> None:
     with replacing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 

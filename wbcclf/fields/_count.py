@@ -64,7 +64,7 @@ def count_cells(
         A folder (all images in it, at any depth), one file or several; or one RGB picture (height,
         width, 3) of uint8, or several of any size.
     evaluation : Bunch or dict, default=None
-        What :func:`wbcclf.inspection.evaluate_predictions` returned for `model` on cells that it
+        What :func:`wbcclf.inspection.evaluate` returned for `model` on cells that it
         was not trained on. The table then also holds per cent corrected for the errors seen there.
     not_white : list of classes, default=()
         Classes of the model that are not white cells, such as ``["erythroblast"]``. They are no

@@ -115,7 +115,7 @@ def read_confusion(evaluation: Any, classes: list[str]) -> np.ndarray:
     """
     if not isinstance(evaluation, Mapping) or not {"classes", "confusion"} <= set(evaluation):
         raise TypeError(
-            "evaluation must be what evaluate_predictions returned, with classes and confusion, "
+            "evaluation must be what evaluate returned, with classes and confusion, "
             f"got {type(evaluation).__name__}."
         )
     names = _names(evaluation["classes"])

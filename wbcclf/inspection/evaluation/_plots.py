@@ -96,9 +96,7 @@ def draw_confusion(figures: Bunch, errors_only: bool, ax: Any) -> Any:
     ax.set_yticks(range(len(classes)), classes, parse_math=False)
     title = f"accuracy {figures.accuracy:.3f}, macro-F1 {figures.macro_f1:.3f}"
     n_wrong = int(confusion.sum() - np.trace(confusion))
-    ax.set(
-        xlabel="predicted", ylabel="true", title=f"{n_wrong} errors" if errors_only else title
-    )
+    ax.set(xlabel="predicted", ylabel="true", title=f"{n_wrong} errors" if errors_only else title)
     return ax
 
 

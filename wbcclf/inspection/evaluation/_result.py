@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from markupsafe import escape
 from sklearn.utils import Bunch
 
-from wbcclf._files import replacing
 from wbcclf.inspection.evaluation import _plots
 
 # What is shown first, and how it is called.
@@ -77,8 +77,7 @@ class Evaluation(Bunch):
         Mean of minus the natural logarithm of the true class's probability.
     roc_auc, average_precision : ndarray of shape (n_classes,)
         Each class against the rest. NaN for classes that the model does not know or that are never
-        true. The intervals are Wilson's for as many images as have the variance of resampled groups;
-        see the documentation for how often they hold the truth.
+        true. The documentation says how often the intervals hold the truth.
     calibration : Bunch
         `error`: the expected calibration error of 15 bins (Guo et al. 2017,
         https://arxiv.org/abs/1706.04599), the mean difference of probability and accuracy, and
@@ -91,16 +90,16 @@ class Evaluation(Bunch):
         `n_samples`.
     risk_coverage : Bunch
         If only the surest images are called: `coverage` (their share), `risk` (which share of them
-        is wrong), `risk_interval`, and `least_confidence`, the lowest probability among them (El-Yaniv
-        and Wiener 2010, https://jmlr.org/papers/v11/el-yaniv10a.html).
+        is wrong), `risk_interval`, and `least_confidence`, the lowest probability among them
+        (El-Yaniv and Wiener 2010, https://jmlr.org/papers/v11/el-yaniv10a.html).
     familiarity : float or None
         Mean familiarity of the images (:meth:`CNNClassifier.familiarity`): 0.5 at home.
     n_trained_on : int or None
         Images that the model was trained on; the scores are too good if there are any.
     of_images : Bunch
         `y_true`, `y_pred`, `groups` (numbers from 0, or None) and with probabilities
-        `probabilities`, `known_classes` (its columns), `confidence`; `familiarity` and `trained_on`,
-        which may be None.
+        `probabilities`, `known_classes` (its columns), `confidence`; `familiarity` and
+        `trained_on`, which may be None.
 
     See Also
     --------
@@ -193,20 +192,9 @@ class Evaluation(Bunch):
             ]
         return pd.DataFrame(rows, columns=["score", "class", "value", "low", "high"])
 
-    def to_json(self, path: str | os.PathLike | None = None) -> str | None:
-        """Return all figures as JSON text, or write them to a file. NaN is null.
-
-        Parameters
-        ----------
-        path : str, path or None, default=None
-            The file; one that is there stays as it is if writing fails.
-        """
-        text = json.dumps(self.figures(), indent=1, default=as_list) + "\n"
-        if path is None:
-            return text
-        with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-        return None
+    def to_json(self) -> str:
+        """Return all scores as JSON text. NaN is null."""
+        return json.dumps(plain(self.figures()), indent=1, allow_nan=False)
 
     def to_html(self, path: str | os.PathLike) -> None:
         """Write a page for people to read: scores, curves, errors with pictures, what was used.
@@ -329,11 +317,15 @@ def with_interval(figures: Bunch, name: str, place: Any = ()) -> str:
     return f"{value:.3f}" if np.isnan(low) else f"{value:.3f} ({low:.2f} to {high:.2f})"
 
 
-def as_list(value: Any) -> Any:
-    """Return an array or a number of NumPy for JSON, with None for NaN, which JSON lacks."""
-    values = np.asarray(value).astype(object)
-    values[values != values] = None
-    return values.tolist()
+def plain(value: Any) -> Any:
+    """Return figures as JSON takes them: no arrays, and None for NaN."""
+    if isinstance(value, Mapping):
+        return {str(name): plain(each) for name, each in value.items()}
+    if isinstance(value, (np.ndarray, np.generic)):
+        return plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [plain(each) for each in value]
+    return None if isinstance(value, float) and np.isnan(value) else value
 
 
 def _table(header: list[Any], rows: list) -> str:

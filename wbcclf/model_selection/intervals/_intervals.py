@@ -37,8 +37,9 @@ def group_bootstrap(
         What to compute: ``"accuracy"``, ``"mcc"`` (Matthews's correlation coefficient),
         ``"kappa"`` (Cohen's); ``"balanced_accuracy"``, ``"macro_precision"``,
         ``"macro_specificity"``, ``"macro_f1"``, which are means over the classes in `y_true`; or
-        ``"precision"``, ``"recall"``, ``"specificity"``, ``"f1"`` of each class. A callable is given `y_true` and `y_pred` of every resample and returns
-        a number; it is called ``n_resamples + 1`` times.
+        ``"precision"``, ``"recall"``, ``"specificity"``, ``"f1"`` of each class. A callable is
+        given `y_true` and `y_pred` of every resample and returns a number; it is called
+        ``n_resamples + 1`` times.
     y_true : array-like of shape (n_samples,)
         True labels: text, or whole numbers.
     y_pred : array-like of shape (n_samples,) or (n_samples, n_outputs)

@@ -60,8 +60,8 @@ def rank(
     -----
     Whole groups are drawn within strata, as for the scores of labels. The interval is Wilson's for
     as many independent observations as have the variance of the resamples. One more group of the
-    scarcer kind, which ranks in the middle, comes to them, as Agresti and Coull (1998) add to counts:
-    so a perfect ranking of few groups has an interval, too.
+    scarcer kind comes to them, which ranks in the middle, as Agresti and Coull (1998) add to
+    counts: so a perfect ranking of few groups has an interval, too.
     """
     shows = np.zeros((groups.max() + 1, 2), dtype=bool)
     shows[groups, is_positive.astype(int)] = True
