@@ -2,7 +2,10 @@
 
 from wbcclf.inspection._files import predict_files
 from wbcclf.inspection._learning_rate import LearningRateDisplay, find_learning_rate
+from wbcclf.inspection.evaluation._compare import Comparison, compare
+from wbcclf.inspection.evaluation._cross import CrossEvaluation, cross_evaluate
 from wbcclf.inspection.evaluation._evaluation import evaluate, evaluate_predictions
+from wbcclf.inspection.evaluation._learning_curve import LearningCurve, learning_curve
 from wbcclf.inspection.evaluation._plots import plot_confusion
 from wbcclf.inspection.evaluation._result import Evaluation
 from wbcclf.inspection.exploring._explore import explore_images
@@ -10,12 +13,18 @@ from wbcclf.inspection.pages._audit import write_audit_page
 from wbcclf.inspection.pages._exploration import write_exploration_page
 
 __all__ = [
+    "Comparison",
+    "CrossEvaluation",
     "Evaluation",
+    "LearningCurve",
     "LearningRateDisplay",
+    "compare",
+    "cross_evaluate",
     "evaluate",
     "evaluate_predictions",
     "explore_images",
     "find_learning_rate",
+    "learning_curve",
     "plot_confusion",
     "predict_files",
     "write_audit_page",

@@ -108,7 +108,8 @@ class Evaluation(Bunch):
     """
 
     def __repr__(self) -> str:
-        scores = ", ".join(f"{name} {with_interval(self, name)}" for name in self.shown())
+        names = ("accuracy", "balanced_accuracy", "macro_f1")
+        scores = ", ".join(f"{name} {with_interval(self, name)}" for name in names)
         return f"<Evaluation of {self.counted()}: {scores}>"
 
     def _repr_html_(self) -> str:
@@ -122,7 +123,7 @@ class Evaluation(Bunch):
         ]
         return (
             f"<p>{escape(self.counted())}; 95% intervals in brackets.</p>"
-            f"{_table(['score', ''], overall)}{_table(header, rows)}"
+            f"{table(['score', ''], overall)}{table(header, rows)}"
         )
 
     def counted(self) -> str:
@@ -130,10 +131,6 @@ class Evaluation(Bunch):
         if self.n_groups is None:
             return f"{self.n_samples} images, each counted as a cell of its own"
         return f"{self.n_groups} independent cells in {self.n_samples} images"
-
-    def shown(self) -> list[str]:
-        """Return the names of the scores that a line has room for."""
-        return ["accuracy", "balanced_accuracy", "macro_f1"]
 
     @property
     def errors(self) -> list[Bunch]:
@@ -328,7 +325,7 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and np.isnan(value) else value
 
 
-def _table(header: list[Any], rows: list) -> str:
+def table(header: list[Any], rows: list) -> str:
     head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
     body = "".join(
         f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows

@@ -7,6 +7,7 @@ import io
 import os
 import re
 import warnings
+from hashlib import sha256
 from typing import Any
 
 import cv2
@@ -29,9 +30,18 @@ _PAGES = jinja2.Environment(
 )
 
 
-def write_page(path: str | os.PathLike, template: str, **values: Any) -> None:
-    """Write a page; an existing one stays as it is if that fails."""
-    text = _PAGES.get_template(template).render(values)
+def write_page(
+    path: str | os.PathLike, template: str, *, script: str | None = None, **values: Any
+) -> None:
+    """Write a page; an existing one stays as it is if that fails.
+
+    `script` names a template that is JavaScript. The page allows no other, by its digest.
+    """
+    code = None if script is None else _PAGES.get_template(script).render()
+    allowed = "" if code is None else base64.b64encode(sha256(code.encode()).digest()).decode()
+    text = _PAGES.get_template(template).render(
+        values, script=None if code is None else Markup(code), script_digest=allowed
+    )
     with replacing(path) as temporary:
         # Names of files may hold bytes that are no text: a page that is not UTF-8 is not shown.
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
@@ -76,6 +86,6 @@ def drawing(figure: Any, name: str) -> Markup:
     ):
         # The reader's fonts draw the letters, not those that matplotlib measures with.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        figure.savefig(file, format="svg", metadata={"Date": None})
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     text = file.getvalue()[file.getvalue().index("<svg") :]
     return Markup(re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text))

@@ -122,8 +122,9 @@ def smoothed_wilson(
     middle = (n_groups * value + 0.5) / total
     squares = n_groups**2 * variance + n_groups * (value - middle) ** 2
     squares += (0.5 - middle) ** 2
-    n = middle * (1 - middle) * total * n_groups / squares
-    return wilson(np.asarray(value), np.asarray(n), degrees_of_freedom, confidence_level)
+    with np.errstate(divide="ignore"):  # where nothing varies, as of scores that are all equal
+        n = np.divide(middle * (1 - middle) * total * n_groups, squares)
+    return wilson(np.asarray(value), n, degrees_of_freedom, confidence_level)
 
 
 def mean_loss(

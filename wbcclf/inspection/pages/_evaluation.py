@@ -1,0 +1,243 @@
+"""The page of an evaluation: the answer first, then every score, curve and error."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from sklearn.utils import Bunch
+
+from wbcclf.classifiers.familiarity._description import LEAST_FAMILIAR
+from wbcclf.inspection._drawing import check_axes
+from wbcclf.inspection._files import last_step
+from wbcclf.inspection._history import plot_history
+from wbcclf.inspection.evaluation._plots import COLOURS
+from wbcclf.inspection.evaluation._result import OF_CLASSES, OVERALL, Evaluation, with_interval
+from wbcclf.inspection.pages._gallery import find_cards
+from wbcclf.inspection.pages._html import drawing, write_page
+from wbcclf.inspection.pages._provenance import about, versions
+from wbcclf.model_selection.audit._findings import small_classes
+from wbcclf.model_selection.audit._quick_check import check_headers
+
+N_CONFUSIONS = 20  # that are listed
+FEW_CELLS = 50  # in all: a score of fewer says little
+
+
+def write_evaluation_page(result: Evaluation, path: str | os.PathLike) -> None:
+    """Write the page of an evaluation, or of a cross-validation.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    OSError
+        If the page cannot be written; an existing one then stays as it is.
+    """
+    check_axes(None)
+    errors, uncertain, maps = find_cards(result)
+    write_page(
+        path,
+        "evaluation.html",
+        script="gallery.js",
+        result=result,
+        answer=answer(result),
+        cautions=cautions(result),
+        overall=[
+            (OVERALL[name], with_interval(result, name)) for name in OVERALL if name in result
+        ],
+        by_cell=_by_cell(result),
+        folds=_folds(result),
+        class_scores=[OF_CLASSES[name] for name in OF_CLASSES if name in result],
+        classes=class_rows(result),
+        confusion=confusion_rows(result),
+        confusions=confusions(result),
+        calibration=result.get("calibration"),
+        drawings=_drawings(result),
+        errors=errors,
+        n_errors=len(result.errors),
+        uncertain=uncertain,
+        labels=sorted({str(label) for label in result.classes}),
+        maps=maps,
+        findings=findings(result),
+        about=about(result),
+        versions=versions(),
+    )
+
+
+def answer(result: Evaluation) -> list[str]:
+    """Return in sentences how good the model is, how sure that is, and on what it rests."""
+    sentences = [
+        f"{_percent(result, 'accuracy')} of the images are called rightly.",
+        f"Each class counting the same, it is {_percent(result, 'balanced_accuracy')} (the macro "
+        "recall).",
+    ]
+    worst = _worst_class(result)
+    if worst is not None:
+        sentences.append(
+            f"The weakest class is {result.classes[worst]}: {_percent(result, 'recall', worst)} of "
+            f"its {result.support[worst]} images are found."
+        )
+    sentences.append(f"This rests on {result.counted()}.")
+    return sentences
+
+
+def _worst_class(result: Evaluation) -> int | None:
+    is_true = result.support > 0
+    if is_true.sum() < 2:
+        return None
+    return int(np.where(is_true, result.recall, np.inf).argmin())
+
+
+def _percent(result: Evaluation, name: str, place: Any = ()) -> str:
+    value = np.asarray(result[name])[place]
+    low, high = np.asarray(result[f"{name}_interval"])[place]
+    if np.isnan(low):
+        return f"{100 * value:.1f}%"
+    return f"{100 * value:.1f}% (95% interval {100 * low:.1f}% to {100 * high:.1f}%)"
+
+
+def cautions(result: Evaluation) -> list[str]:
+    """Return in sentences what makes the scores less worth than they look."""
+    found = []
+    if result.get("n_trained_on"):
+        found.append(
+            f"{result.n_trained_on} of the images were used to train the model. The scores are too "
+            "good: evaluate it on images of other cells."
+        )
+    if result.n_groups is None:
+        found.append(
+            "Nothing says which images show the same cell. If several do, all intervals are too "
+            "narrow: give groups."
+        )
+    n_cells = result.n_groups or result.n_samples
+    if n_cells < FEW_CELLS:
+        found.append(f"{n_cells} cells are few. Look at the intervals, not at the scores.")
+    if result.get("unknown_classes"):
+        names = ", ".join(result.unknown_classes)
+        found.append(f"The model does not know {names}: images of these count as wrong.")
+    if result.get("familiarity") is None:
+        return found
+    mean = result.familiarity
+    if mean < LEAST_FAMILIAR:
+        found.append(
+            "The images do not look like those that the model was trained on (stain, scale, "
+            f"focus): their mean familiarity is {mean:.2f}, and 0.50 at home. The scores hold for "
+            "this laboratory, not for the one of the training."
+        )
+    return found
+
+
+def _by_cell(result: Evaluation) -> list[tuple[str, str]]:
+    if "by_group" not in result:
+        return []
+    names = ("accuracy", "balanced_accuracy", "macro_f1")
+    return [(OVERALL[name], with_interval(result.by_group, name)) for name in names]
+
+
+def _folds(result: Evaluation) -> list[tuple[str, str, list[str]]]:
+    if "folds" not in result:
+        return []
+    return [
+        (OVERALL[name], result.folds_text(name), [f"{fold[name]:.3f}" for fold in result.folds])
+        for name in OVERALL
+        if name in result.mean
+    ]
+
+
+def class_rows(result: Evaluation) -> list[Bunch]:
+    """Return a row of scores for each class."""
+    names = [name for name in OF_CLASSES if name in result]
+    cells = result.by_group.support if "by_group" in result else [None] * len(result.classes)
+    return [
+        Bunch(
+            label=str(label),
+            n_images=int(result.support[place]),
+            n_cells=None if cells[place] is None else int(cells[place]),
+            scores=[with_interval(result, name, place) for name in names],
+        )
+        for place, label in enumerate(result.classes)
+    ]
+
+
+def confusion_rows(result: Evaluation) -> list[Bunch]:
+    """Return the confusion matrix: of each true class, counts and shares of what it is called."""
+    shares = result.confusion / np.maximum(result.support[:, None], 1)
+    return [
+        Bunch(
+            label=str(label),
+            cells=[
+                Bunch(count=int(count), share=float(share), is_right=row == column)
+                for column, (count, share) in enumerate(
+                    zip(result.confusion[row], shares[row], strict=True)
+                )
+            ],
+        )
+        for row, label in enumerate(result.classes)
+    ]
+
+
+def confusions(result: Evaluation) -> list[Bunch]:
+    """Return the most frequent confusions, the most frequent first."""
+    wrong = result.confusion.copy()
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:N_CONFUSIONS]
+    places = [np.unravel_index(place, wrong.shape) for place in order]
+    return [
+        Bunch(
+            true=str(result.classes[row]),
+            called=str(result.classes[column]),
+            count=int(wrong[row, column]),
+            share=float(wrong[row, column] / result.support[row]),
+        )
+        for row, column in places
+        if wrong[row, column]
+    ]
+
+
+def findings(result: Evaluation) -> list[Bunch]:
+    """Return what the quick part of the audit finds in the images."""
+    y, groups = result.of_images.y_true.astype(str), result.of_images.groups
+    found = small_classes(y, groups)
+    images = result.get("images")
+    if images is not None and isinstance(images[0], (str, os.PathLike)):
+        found += check_headers([os.fspath(path) for path in images], y, groups)
+    return found
+
+
+def _drawings(result: Evaluation) -> dict[str, Markup]:
+    drawings = {}
+    if "calibration" in result:
+        for name in ("reliability", "risk_coverage", "roc", "precision_recall"):
+            draw: Callable = getattr(result, f"plot_{name}")
+            drawings[name] = _draw(lambda ax, draw=draw: draw(ax=ax), name)
+    familiarity = result.of_images.get("familiarity")
+    if familiarity is not None:
+        drawings["familiarity"] = _draw(
+            lambda ax: _draw_familiarity(familiarity, ax), "familiarity"
+        )
+    model = result.get("model")
+    history = [] if model is None else getattr(last_step(model), "history_", [])
+    if len(history) > 1:
+        drawings["history"] = _draw(lambda ax: plot_history(model, ax=ax), "history")
+    return drawings
+
+
+def _draw(draw: Callable, name: str) -> Markup:
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    # The page says what is drawn; a class may be called $x$.
+    with mpl.rc_context({"text.parse_math": False, "legend.frameon": False}):
+        axes = Figure(figsize=(5.2, 4.2), layout="constrained").add_subplot()
+        draw(axes)
+        axes.set_title("")
+        return drawing(axes.figure, name)
+
+
+def _draw_familiarity(familiarity: np.ndarray, ax: Any) -> None:
+    ax.hist(familiarity, bins=np.linspace(0, 1, 21), color=COLOURS[0])
+    ax.axhline(len(familiarity) / 20, color="#888888", linewidth=1, linestyle="--")
+    ax.set(xlabel="familiarity", ylabel="images", xlim=(0, 1))
