@@ -8,6 +8,8 @@ from wbcclf.inspection.evaluation._evaluation import evaluate, evaluate_predicti
 from wbcclf.inspection.evaluation._learning_curve import LearningCurve, learning_curve
 from wbcclf.inspection.evaluation._plots import plot_confusion
 from wbcclf.inspection.evaluation._result import Evaluation
+from wbcclf.inspection.explaining._explain import explain
+from wbcclf.inspection.explaining._explanation import Explanation
 from wbcclf.inspection.exploring._explore import explore_images
 from wbcclf.inspection.pages._audit import write_audit_page
 from wbcclf.inspection.pages._exploration import write_exploration_page
@@ -16,12 +18,15 @@ __all__ = [
     "Comparison",
     "CrossEvaluation",
     "Evaluation",
+    "EvaluationDisplay",
+    "Explanation",
     "LearningCurve",
     "LearningRateDisplay",
     "compare",
     "cross_evaluate",
     "evaluate",
     "evaluate_predictions",
+    "explain",
     "explore_images",
     "find_learning_rate",
     "learning_curve",

@@ -1,0 +1,296 @@
+"""`explain`: maps of a model, and the scores that say what they are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from scipy.special import expit
+from sklearn.pipeline import Pipeline
+from torch import nn
+
+from wbcclf._images import _holds_paths
+from wbcclf._threads import advancing
+from wbcclf._warnings import warn
+from wbcclf.classifiers import CNNClassifier
+from wbcclf.classifiers.network._building import build_network, check_built
+from wbcclf.classifiers.network._heap import keeping_freed_memory
+from wbcclf.classifiers.network._network import CellNetwork
+from wbcclf.classifiers.options._settings import Settings
+from wbcclf.inspection._checks import check_classifier
+from wbcclf.inspection._files import last_step, list_files, model_parts
+from wbcclf.inspection.explaining._explanation import Explanation
+from wbcclf.inspection.explaining._maps import (
+    MIRRORED,
+    N_COVERED,
+    N_PATCHES,
+    Viewer,
+    enlarged,
+    grids,
+    mirrored_grad_cam,
+    occlusion,
+    shrunk,
+)
+from wbcclf.inspection.explaining._scores import (
+    cell_masks,
+    correlations,
+    mean_of_known,
+    of_other_pictures,
+    shares_inside,
+)
+from wbcclf.preprocessing._picture import as_bytes
+
+METHODS = ("gradcam", "gradcam++", "occlusion")
+# Along a side of the grid that gradients are taken at. A white cell that covers a fifth of the
+# picture is half as wide: a coarser grid does not tell it from what is around it.
+FEWEST_CELLS = 4
+N_RANDOM = 3  # networks with random weights that a map is compared with
+
+
+def explain(
+    model: Any,
+    X: Any,
+    *,
+    target: Any = None,
+    method: str = "gradcam",
+    block: str | None = None,
+    verbose: int = 0,
+) -> Explanation:
+    """Show which parts of pictures a network goes by, and how far the maps can be believed.
+
+    Parameters
+    ----------
+    model : CNNClassifier, pipeline or search
+        Fitted; a pipeline must end in a :class:`CNNClassifier`. A search is explained by its
+        ``best_estimator_``.
+    X : array-like of shape (n_samples, height, width, channels), or paths
+        Images as `model` takes them; or a folder, a file or several files, as
+        :func:`predict_files` takes them.
+    target : label, array of labels of shape (n_samples,), or None, default=None
+        The class to explain, of all pictures or of each. None is the predicted one.
+    method : {"gradcam", "gradcam++", "occlusion"}, default="gradcam"
+        ``"gradcam"`` weights the channels of a block by the mean gradient of the class [1]_,
+        ``"gradcam++"`` by that of the pixels that speak for it [2]_. ``"occlusion"`` covers the
+        picture patch by patch, and shows where the class becomes less probable [3]_: slower, and
+        true of the network whatever its layers are.
+    block : str or None, default=None
+        Name of the block of the chain whose output the gradients are taken at. None is the last one
+        that gives maps, or tokens of patches, of 4 x 4 or more; if none does, the last one with
+        more than one. If the head reads only the class token, the last block is left out.
+    verbose : int, default=0
+        1 shows a progress bar.
+
+    Returns
+    -------
+    Explanation
+        Maps, and for each of them its randomisation score, its share inside the white cell, and its
+        agreement with occlusion.
+
+    Raises
+    ------
+    TypeError
+        If `model` does not end in a `CNNClassifier`, or `X` holds anything but images or paths.
+    ValueError
+        If there are no pictures, `target` or `method` is unknown, or `block` has no maps; the
+        message lists what there is. Also if a parameter that the network is built from was changed
+        after `fit`.
+    sklearn.exceptions.NotFittedError
+        If `model` is not fitted.
+    ImageReadError
+        If a file cannot be read.
+
+    Warns
+    -----
+    UserWarning
+        If the network looks at the background, or the maps lie on the background though the network
+        goes by the cell: see `warning` of :class:`Explanation`. Also if maps are empty.
+
+    Notes
+    -----
+    The score is the logit of the class. Grad-CAM maps are the mean over the picture and its mirror
+    images, turned back, since strides shift those of one view by up to half a cell of their grid.
+    With `test_time_augmentation` the label and its probability are those of the model; occlusion is
+    that of the first view. Weights, modes, gradients and random states stay as they were.
+
+    References
+    ----------
+    .. [1] R. R. Selvaraju et al., "Grad-CAM", ICCV 2017. https://arxiv.org/abs/1610.02391
+    .. [2] A. Chattopadhay et al., "Grad-CAM++", WACV 2018. https://arxiv.org/abs/1710.11063
+    .. [3] M. D. Zeiler, R. Fergus, "Visualizing and understanding convolutional networks", ECCV
+       2014. https://arxiv.org/abs/1311.2901
+    .. [4] J. Adebayo et al., "Sanity checks for saliency maps", NeurIPS 2018.
+       https://arxiv.org/abs/1810.03292
+
+    Examples
+    --------
+    >>> from wbcclf import SimpleCNNClassifier, make_blood_cells
+    >>> from wbcclf.inspection import explain
+    >>> cells = make_blood_cells(40, classes=2, image_size=64, random_state=0)
+    >>> clf = SimpleCNNClassifier(max_epochs=1, device="cpu", random_state=0)
+    >>> explanation = explain(clf.fit(cells.images, cells.target), cells.images[:3])
+    >>> explanation.maps.shape, explanation.overlay(0).shape
+    ((3, 64, 64), (64, 64, 3))
+    """
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
+    if method == "occlusion" and block is not None:
+        raise ValueError(f"block={block!r}: occlusion reads no block. Leave block out.")
+    classifier, X, paths = _seen(getattr(model, "best_estimator_", model), X)
+    settings, domain, net = Settings.of(classifier), classifier._domain(), classifier.net_
+    check_built(settings, net.module_)
+    if len(domain.classes) < 2:
+        raise ValueError("model knows a single class, so nothing speaks for or against it.")
+    images = classifier._check_images(X, domain)
+    if min(images.shape[1:3]) < N_PATCHES:
+        raise ValueError(
+            f"X holds pictures of {images.shape[1]}x{images.shape[2]} pixels, which cannot be "
+            f"covered in {N_PATCHES}x{N_PATCHES} patches."
+        )
+    chosen = _class_numbers(target, domain.classes, len(images))
+    n_blocks = 0
+    with _evaluating(net.module_):
+        if method != "occlusion":
+            block, n_blocks = _find_block(net.module_, settings.head.pooling, block)
+        probabilities = classifier._predict(images).probabilities  # it moves the net to its device
+        predicted = probabilities.argmax(axis=1)
+        chosen = predicted if chosen is None else chosen
+        look: Callable[[Viewer], np.ndarray] = partial(
+            mirrored_grad_cam,
+            images=images,
+            target=chosen,
+            n_blocks=n_blocks,
+            plus_plus=method == "gradcam++",
+        )
+        if method == "occlusion":
+            look = partial(_occlusion_maps, images=images, target=chosen)
+        n_looks = N_RANDOM if method == "occlusion" else N_RANDOM + 1
+        n_views = N_COVERED if method == "occlusion" else len(MIRRORED)
+        n_passes = len(images) * (N_COVERED + n_looks * n_views)
+        with keeping_freed_memory(), advancing(n_passes, verbose, "Explaining") as advance:
+            viewer = Viewer(net.module_, net.device, net.precision, settings.batch_size, advance)
+            odds, falls = occlusion(viewer, images, chosen)
+            falls_only = falls.clip(min=0)
+            grid_maps = falls_only if method == "occlusion" else look(viewer)
+            by_random, by_chance = [], []
+            for seed in range(N_RANDOM):
+                network = build_network(settings, domain, None, seed)[0].eval().to(net.device)
+                maps = look(replace(viewer, network=network))
+                by_random.append(abs(correlations(grid_maps, maps)))
+                by_chance.append(abs(correlations(grid_maps, of_other_pictures(maps))))
+    maps, occlusion_maps = (enlarged(each, images.shape[1:3]) for each in (grid_maps, falls_only))
+    seen = np.broadcast_to(as_bytes(images, domain.value_range), (*images.shape[:3], 3))
+    masks = cell_masks(seen)
+    cell_share = masks.mean(axis=(1, 2))
+    agreement = agreement_by_chance = np.full(len(maps), np.nan)
+    if method != "occlusion":
+        agreement = correlations(shrunk(maps), falls_only)
+        agreement_by_chance = correlations(shrunk(maps), of_other_pictures(falls_only))
+    explanation = Explanation(
+        images=seen,
+        maps=maps,
+        target=domain.classes[chosen],
+        predicted=domain.classes[predicted],
+        probability=probabilities[np.arange(len(chosen)), chosen],
+        drop=expit(odds) - expit(odds - falls_only.max(axis=(1, 2))),
+        method=method,
+        block=block,
+        randomisation=mean_of_known(by_random),
+        randomisation_by_chance=mean_of_known(by_chance),
+        inside=shares_inside(maps, masks),
+        occlusion_inside=shares_inside(occlusion_maps, masks),
+        cell_share=np.where(cell_share > 0, cell_share, np.nan),
+        agreement=agreement,
+        agreement_by_chance=agreement_by_chance,
+        paths=paths,
+    )
+    n_empty = int((~maps.any(axis=(1, 2))).sum())
+    if n_empty:
+        warn(f"{n_empty} of {len(maps)} maps are empty: nothing speaks for the class there.")
+    if explanation.warning:
+        warn(explanation.warning)
+    return explanation
+
+
+def _seen(model: Any, X: Any) -> tuple[CNNClassifier, Any, list[str] | None]:
+    """Return the classifier, what it is given, and the files of that if there are any."""
+    check_classifier(model, "model")
+    classifier = last_step(model)
+    if not isinstance(classifier, CNNClassifier):
+        raise TypeError(
+            f"model must be a CNNClassifier, or end in one, got {type(classifier).__name__}: maps "
+            "are of a network."
+        )
+    if _holds_paths(X):
+        paths, _ = list_files(X, "X", "are given as an image batch")
+        loader, transformers, _ = model_parts(model)
+        X = loader.transform(paths)
+    else:
+        paths = None
+        steps = [step for _, step in model.steps[:-1]] if isinstance(model, Pipeline) else []
+        transformers = [step for step in steps if hasattr(step, "transform")]
+    for step in transformers:
+        X = step.transform(X)
+    return classifier, X, paths
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    """Keep a network in eval mode inside the block, and restore the mode of each part after it."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _class_numbers(target: Any, classes: np.ndarray, n_images: int) -> np.ndarray | None:
+    """Return the number of the class to explain of each picture, or None for the predicted ones."""
+    if target is None:
+        return None
+    labels = np.asarray(target)
+    if labels.shape not in ((), (n_images,)):
+        raise ValueError(
+            f"target must be one label or one for each of {n_images} pictures, got an array of "
+            f"shape {labels.shape}."
+        )
+    numbers = {label: number for number, label in enumerate(classes.tolist())}
+    unknown = sorted({str(label) for label in labels.ravel().tolist() if label not in numbers})
+    if unknown:
+        known = ", ".join(map(str, numbers))
+        raise ValueError(f"target: the model has no class {', '.join(unknown)}, but {known}.")
+    given = np.array([numbers[label] for label in labels.ravel().tolist()])
+    return np.broadcast_to(given, n_images).copy()
+
+
+def _find_block(network: CellNetwork, pooling: str, name: str | None) -> tuple[str, int]:
+    """Return the name of the block to look at, and how many blocks of the chain end with it."""
+    found = grids(network)
+    names = list(found)
+    # Of the last tokens, the head reads none but the class token.
+    n_read = len(names) - 1 if pooling == "token" else len(names)
+    have_maps = [each for each in names[:n_read] if found[each] not in (None, (1, 1))]
+    fine = [each for each in have_maps if min(found[each] or (0,)) >= FEWEST_CELLS]
+    if not have_maps:
+        raise ValueError(
+            "No block gives maps of more than one pixel at an input size of "
+            f"{network.preprocessing.input_size}. Use method='occlusion', or train with a larger "
+            "input_size."
+        )
+    if name is None:
+        name = (fine or have_maps)[-1]
+    if name not in have_maps:
+        raise ValueError(
+            f"block={name!r} is none that gives maps. From the bottom up these do: "
+            f"{', '.join(have_maps)}."
+        )
+    return name, names.index(name) + 1
+
+
+def _occlusion_maps(viewer: Viewer, images: np.ndarray, target: np.ndarray) -> np.ndarray:
+    return occlusion(viewer, images, target)[1].clip(min=0)
