@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import stat
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 MAX_BYTES = 2**30
 
@@ -22,6 +26,17 @@ def some(items: Sequence[str], limit: int, separator: str = ", ") -> str:
     """Return the first `limit` items for a message, and how many more there are."""
     rest = len(items) - limit
     return separator.join([*map(shown, items[:limit]), *[f"and {rest} more"] * (rest > 0)])
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON has it: no arrays, and None for NaN and infinity, which JSON lacks."""
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, (np.ndarray, np.generic)):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """`wbcclf adapt`: pictures of another laboratory with labels and without, and errors."""
 
 import csv
+import json
 import shutil
 
 import pytest
@@ -52,9 +53,12 @@ def away(trained, tmp_path):
 def test_it_writes_the_better_model_and_says_by_how_much(model, trained, away, call, tmp_path):
     output = tmp_path / "new.wbcclf"
     before = model.read_bytes()
-    code, out, err = call("adapt", model, away, "-o", output)
+    figures = tmp_path / "figures.json"
+    code, out, err = call("adapt", model, away, "-o", output, "--json", figures)
     assert code == 0, err
     assert "20 images of 2 classes: lymphocyte 10, neutrophil 10" in out
+    found = json.loads(figures.read_text())
+    assert [row["n_images"] for row in found["classes"]] == [10, 10]
     assert "Comparing" in err
     assert "Adapting" in err
     assert f"Model: {output}" in out
@@ -63,9 +67,13 @@ def test_it_writes_the_better_model_and_says_by_how_much(model, trained, away, c
     paths = [str(path) for path in sorted(away.rglob("*.png"))]
     is_other = (old.predict_proba(paths) != new.predict_proba(paths)).any()
     if "old model is kept" in err:  # that of another machine may differ
-        assert "macro recall is" in err and not is_other
+        assert "macro recall is" in err and not is_other and not found["is_adapted"]
     else:
-        assert "Macro recall after: " in out and "cross-validated, 20 cells" in out and is_other
+        assert "cross-validated, 20 cells" in out and is_other and found["is_adapted"]
+        for when in ("before", "after"):
+            low, high = found["adaptation"][f"{when}_interval"]
+            value = found["adaptation"][when]
+            assert f"Macro recall {when}: {value:.3f} ({low:.3f} to {high:.3f})" in out
 
 
 def test_a_table_and_a_map_give_the_same_as_a_folder(

@@ -11,7 +11,7 @@ from wbcclf.backbones import describe, list_backbones
 from wbcclf.cli import _defaults
 from wbcclf.cli._defaults import default_steps
 from wbcclf.cli._main import COMMANDS
-from wbcclf.cli._train import make_pipeline
+from wbcclf.cli._pipeline import make_pipeline
 
 
 def test_evaluate_writes_figures_that_agree_with_the_table(trained, call):

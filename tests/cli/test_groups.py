@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from wbcclf import make_blood_cells
-from wbcclf.cli._held_out import held_out_text
+from wbcclf.cli._held_out import held_out_text, score_held_out
 from wbcclf.inspection import evaluate_predictions
 
 
@@ -142,10 +142,10 @@ def test_a_table_without_a_row_for_an_image_is_an_error(trained, groups, call):
 def test_what_early_stopping_watched_has_an_interval_by_group():
     y_true, y_pred, groups = ["a", "a", "b", "b"], ["a", "a", "b", "a"], [0, 0, 1, 2]
     low, high = evaluate_predictions(y_true, y_pred, groups).accuracy_interval
-    text = held_out_text(np.array(y_true), np.array(y_pred), groups)
+    text = held_out_text(score_held_out(np.array(y_true), np.array(y_pred), groups))
     assert text.startswith(
         "Early stopping watched 3 groups, in 4 images: accuracy 0.750 (95% interval by group "
         f"{low:.2f} to {high:.2f})"
     )
-    text = held_out_text(np.array(["a", "a"]), np.array(["a", "b"]), [0, 0])
+    text = held_out_text(score_held_out(np.array(["a", "a"]), np.array(["a", "b"]), [0, 0]))
     assert text.endswith("in 2 images: too few to say how good the model is.")

@@ -15,11 +15,21 @@ from wbcclf._resampled import row_digests
 from wbcclf.classifiers.familiarity._description import FEWEST
 from wbcclf.cli._classes import match_classes, parse_map
 from wbcclf.cli._console import out
-from wbcclf.cli._output import check_not_read, check_output, require, save
+from wbcclf.cli._output import (
+    JsonOption,
+    check_not_read,
+    check_outputs,
+    require,
+    save,
+    save_figures,
+)
 from wbcclf.cli._shared import (
     ModelFile,
     OnError,
     OnErrorOption,
+    about_model,
+    by_class,
+    by_reason,
     check_broken,
     counts_text,
     read_model,
@@ -43,6 +53,7 @@ def adapt(
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="FILE", help="Model file to write.")
     ],
+    json_: JsonOption = None,
     map_: Annotated[
         list[str] | None,
         typer.Option(
@@ -78,13 +89,14 @@ def adapt(
 
     Example: wbcclf adapt model.wbcclf our-cells/ -o ours.wbcclf --map SNE=neutrophil
     """
-    check_output(output)
+    check_outputs(output=output, json=json_)
     check_file_name(output)
     renamed = parse_map(map_ or [])
     model = read_model(model_file, [images])
     source = Source(images, path_column, label_column, root, part=part, needs_labels=False)
     listing = source.list()
-    check_not_read(output, [model_file, images, *listing.paths])
+    for result in filter(None, (output, json_)):
+        check_not_read(result, [model_file, images, *listing.paths])
     known = [str(label) for label in model.classes_]  # names of folders are text
     if listing.target is None:
         require(not renamed, f"--map: {images} has no labels.")
@@ -128,11 +140,20 @@ def adapt(
                 f"another laboratory. For that, adapt it to {FEWEST} or more different images "
                 f"(here {adapted.adaptation_.n_cells})."
             )
+    figures = {
+        "n_images": len(X),
+        "classes": None if y is None else by_class(y),
+        "is_adapted": adapted is not classifier,
+        "adaptation": getattr(adapted, "adaptation_", None),
+        "can_tell_familiarity": adapted._description is not None,
+        "left_out": by_reason(broken + listing.skipped),
+    }
     if classifier is not model:
         *before, (name, _) = model.steps
         adapted = Pipeline([*before, (name, adapted)])
     save(output, lambda path: wbcclf.save_model(adapted, path))
     out.print(f"Model: {output}")
+    save_figures(json_, lambda: about_model(output) | figures)
 
 
 def require_classes(images: Path, found: set[str]) -> None:

@@ -11,7 +11,14 @@ from sklearn.utils import Bunch
 
 from wbcclf.cli import _defaults
 from wbcclf.cli._console import out, print_table, warn
-from wbcclf.cli._output import check_not_read, check_output, require, save, write_json
+from wbcclf.cli._output import (
+    JsonOption,
+    check_not_read,
+    check_outputs,
+    require,
+    save,
+    save_figures,
+)
 from wbcclf.cli._source import (
     AUTO,
     GroupColumn,
@@ -58,12 +65,7 @@ def audit(
         list[str] | None,
         typer.Option(metavar="PART", help="As --part, of TEST, which must be a CSV file."),
     ] = None,
-    json_: Annotated[
-        Path | None,
-        typer.Option(
-            "--json", metavar="FILE", help="Write all findings, with all files, to this JSON file."
-        ),
-    ] = None,
+    json_: JsonOption = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -107,11 +109,8 @@ def audit(
     Example: wbcclf audit cells/train --labels -o audit.html
     """
     require(labels or weights == _defaults.PACKAGED_WEIGHTS, "--weights is for --labels.")
-    require(json_ is None or json_ != output, f"--json {json_}: it is also --output.")
     require(test is not None or test_part is None, "--test-part is for TEST, which is not given.")
-    results = [path for path in (json_, output) if path is not None]
-    for path in results:
-        check_output(path)
+    check_outputs(output=output, json=json_)
     require(
         groups != AUTO,
         "--groups auto: an audit always looks for images of the same cell. Leave --groups out.",
@@ -124,7 +123,7 @@ def audit(
         inputs.append(test)
         if groups is None and test != images:
             keep_numbers_apart(*sets, images, test)
-    for path in results:
+    for path in filter(None, (output, json_)):
         check_not_read(path, [*inputs, *(str(name) for each in sets for name in each.paths)])
     network = load_network(weights) if labels else None
     found = check_data(*sets, verbose=1)
@@ -133,9 +132,7 @@ def audit(
         found.findings.sort(key=lambda each: SEVERITIES.index(each.severity))
     are_given = any(each.groups is not None for each in sets)
     print_findings(found, "groups" if are_given else "cells")
-    if json_ is not None:
-        save(json_, lambda path: write_json(path, dict(found)))
-        out.print(f"Findings: {json_}")
+    save_figures(json_, lambda: found)
     if output is not None:
         save(output, lambda path: write_audit_page(found, path))
         out.print(f"Page: {output}")

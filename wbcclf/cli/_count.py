@@ -12,18 +12,28 @@ import numpy as np
 import typer
 from sklearn.utils import Bunch
 
-from wbcclf._parts import file_digest, parts_folder, remove_parts
+from wbcclf._parts import parts_folder, remove_parts
 from wbcclf._store import SUFFIX
 from wbcclf.cli import _defaults
 from wbcclf.cli._console import out, print_table, warn
 from wbcclf.cli._evaluate import read_figures
-from wbcclf.cli._output import check_not_read, check_output, save, warn_of_formulas, write_csv
+from wbcclf.cli._output import (
+    JsonOption,
+    check_not_read,
+    check_outputs,
+    save,
+    save_figures,
+    warn_of_formulas,
+    write_csv,
+)
 from wbcclf.cli._predict import list_images, name_of
 from wbcclf.cli._shared import (
     DEFAULT_MODEL,
     OnError,
     OnErrorOption,
     Skipped,
+    about_model,
+    by_reason,
     check_broken,
     is_packaged,
     read_model,
@@ -48,6 +58,7 @@ def count(
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="FILE", help="CSV file for the table.")
     ] = Path("count.csv"),
+    json_: JsonOption = None,
     cells: Annotated[
         Path | None,
         typer.Option(
@@ -125,20 +136,17 @@ def count(
 
     Example: wbcclf count model.wbcclf fields/ --not-white erythroblast
     """
-    for path in (output, cells):
-        if path is not None:
-            check_output(path)
+    check_outputs(output=output, json=json_, cells=cells)
     model_file, fields = split_model(model_and_fields)
     model = read_model(model_file, fields)
-    name = DEFAULT_MODEL if is_packaged(model_file) else str(model_file)
     apart = not_white or (_defaults.NOT_WHITE if is_packaged(model_file) else [])
     listing = list_images(fields)
     inputs = [model_file, *listing.paths, *([evaluation] if evaluation else [])]
-    check_not_read(output, inputs)
-    if cells is not None:
-        check_not_read(cells, [*inputs, output])
-    digest = file_digest(model_file)
-    figures = None if evaluation is None else read_figures(evaluation, name, digest)
+    for result in filter(None, (output, json_, cells)):
+        check_not_read(result, inputs)
+    about = about_model(model_file)
+    digest = about["model_sha256"]
+    figures = None if evaluation is None else read_figures(evaluation, about["model"], digest)
     parts = parts_folder(output, digest)
     is_file = output.is_file() or not output.exists()  # no parts beside a pipe or device
     with resumable(parts):
@@ -163,19 +171,21 @@ def count(
         check_broken(broken, len(listing.paths), on_error)
         all_in = f"The column error of {cells} names all." if cells else "--cells FILE names all."
         report_left_out(broken, others, len(listing.paths), on_error, all_in)
+        classes, left_out = model.classes_.tolist(), broken + others
         save(output, lambda path: write_csv(path, table_lines(found.table)))
         if cells is not None:
-            root, classes, left_out = listing.root, model.classes_.tolist(), broken + others
+            root = listing.root
             save(cells, lambda path: write_csv(path, cell_lines(found, left_out, classes, root)))
             files = [*found.fields, *(path for path, _ in left_out)]
             warn_of_formulas(cells, [*(name_of(file, root) for file in files), *map(str, classes)])
-    print_count(found, apart)
-    if is_packaged(model_file):
-        no_white = f"Not of white cells: {' and '.join(apart)} (--not-white)."
-        out.print(f"Model: {DEFAULT_MODEL}. {no_white} {_defaults.LIMITS}")
-    for what, path in (("Table", output), ("Cells", cells), ("Overlays", overlay)):
-        if path is not None:
-            out.print(f"{what}: {path}")
+        print_count(found, apart)
+        if is_packaged(model_file):
+            no_white = f"Not of white cells: {' and '.join(apart)} (--not-white)."
+            out.print(f"Model: {DEFAULT_MODEL}. {no_white} {_defaults.LIMITS}")
+        for what, path in (("Table", output), ("Cells", cells), ("Overlays", overlay)):
+            if path is not None:
+                out.print(f"{what}: {path}")
+        save_figures(json_, lambda: about | figures_of(found, apart, classes, left_out))
 
 
 @contextmanager
@@ -229,6 +239,40 @@ def cell_lines(found: Bunch, left_out: Skipped, classes: list, root: Path | None
         yield [name_of(path, root), reason, *[""] * (len(header) - 1 + len(classes))]
 
 
+def figures_of(
+    found: Bunch, not_white: list[str], classes: list, left_out: Skipped
+) -> dict[str, Any]:
+    """Return what the JSON file holds."""
+    names = {"class": "label", "cells": "n_cells"}
+    columns = [names.get(name, name) for name in found.table]
+    rows = zip(*(column.tolist() for column in found.table.values()), strict=True)
+    return {
+        "classes": [dict(zip(columns, row, strict=True)) for row in rows],
+        "not_white": not_white,
+        **summary(found),
+        "cells": each_cell(found, classes),
+        "fields": found.fields,
+        "left_out": by_reason(left_out),
+    }
+
+
+def each_cell(found: Bunch, classes: list) -> Iterator[dict[str, Any]]:
+    """Yield what is known of every cell, for JSON."""
+    for *cell, shares in zip(*found.cells.values(), found.probabilities, strict=True):
+        yield dict(zip(found.cells, cell, strict=True)) | {
+            "probabilities": dict(zip(classes, shares, strict=True))
+        }
+
+
+def summary(found: Bunch) -> dict[str, int]:
+    status = Counter(found.cells["status"].tolist())
+    return {
+        "n_fields": len(found.fields),
+        "n_empty_fields": len(found.fields) - len(set(found.cells["field"].tolist())),
+        **{f"n_{name}": status[name] for name in ("called", "uncertain", "border")},
+    }
+
+
 def print_count(found: Bunch, not_white: list[str]) -> None:
     """Print the table, and what is not in it."""
     table = found.table
@@ -249,10 +293,9 @@ def print_count(found: Bunch, not_white: list[str]) -> None:
         name = f"{label}, per 100 white cells" if label in not_white else label
         rows.append([name, row["cells"], *("" if "nan" in text else text for text in figures)])
     print_table(header, rows)
-    status = Counter(found.cells["status"].tolist())
-    n_empty = len(found.fields) - len(set(found.cells["field"].tolist()))
+    counts = summary(found)
     out.print(
-        f"Fields: {len(found.fields)} ({n_empty} without a white cell). Cells: {status['called']} "
-        f"called, {status['uncertain']} uncertain, {status['border']} not counted (cut by the "
-        "lower or right border)."
+        f"Fields: {counts['n_fields']} ({counts['n_empty_fields']} without a white cell). Cells: "
+        f"{counts['n_called']} called, {counts['n_uncertain']} uncertain, {counts['n_border']} not "
+        "counted (cut by the lower or right border)."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +12,7 @@ import typer
 import wbcclf
 from wbcclf.cli._console import out, warn
 from wbcclf.cli._evaluate import evaluate
-from wbcclf.cli._output import require
+from wbcclf.cli._output import JsonOption, check_outputs, require, save_figures
 from wbcclf.cli._predict import predict
 from wbcclf.cli._train import train
 
@@ -21,6 +22,7 @@ def demo(
         Path,
         typer.Option("-o", "--output", metavar="DIR", help="Folder to write all results to."),
     ] = Path("demo"),
+    json_: JsonOption = None,
 ) -> None:
     """Try every step on synthetic cells.
 
@@ -29,6 +31,7 @@ def demo(
     """
     import cv2
 
+    check_outputs(json=json_)
     for name, n_samples, seed in (("train", 600, 0), ("test", 200, 1), ("unlabelled", 20, 2)):
         cells = wbcclf.make_blood_cells(n_samples, image_size=64, random_state=seed)
         for number, (image, label) in enumerate(zip(cells.images, cells.target, strict=True)):
@@ -40,10 +43,18 @@ def demo(
             )
     out.print(f"Synthetic cells: {output / 'train'}, {output / 'test'}, {output / 'unlabelled'}")
     model = output / "model.wbcclf"
-    train(output / "train", output=model, image_size=64, epochs=6)
+    figures = {step: output / f"{step}.json" for step in ("training", "evaluation", "predictions")}
+    train(output / "train", output=model, json_=figures["training"], image_size=64, epochs=6)
     plot: Path | None = output / "confusion_matrix.png"
     if find_spec("matplotlib") is None:
         warn("no confusion matrix is drawn without matplotlib: pip install 'wbcclf[plot]'.")
         plot = None
-    evaluate(model, output / "test", json_=output / "evaluation.json", plot=plot)
-    predict([model, output / "unlabelled"], output=output / "predictions.csv")
+    evaluate(model, output / "test", json_=figures["evaluation"], plot=plot)
+    predict(
+        [model, output / "unlabelled"],
+        output=output / "predictions.csv",
+        json_=figures["predictions"],
+    )
+    save_figures(
+        json_, lambda: {step: json.loads(path.read_text()) for step, path in figures.items()}
+    )

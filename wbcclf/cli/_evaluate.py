@@ -16,7 +16,7 @@ from wbcclf._files import replacing
 from wbcclf._parts import file_digest
 from wbcclf.cli._classes import match_classes, parse_map
 from wbcclf.cli._console import out, print_table, warn
-from wbcclf.cli._output import check_not_read, check_output, require, save, write_text
+from wbcclf.cli._output import JsonOption, check_not_read, check_output, require, save, save_figures
 from wbcclf.cli._quick_audit import warn_of_conflicts, warn_of_test_data, warn_of_trained_on
 from wbcclf.cli._shared import (
     CHUNK,
@@ -75,14 +75,7 @@ def evaluate(
             "good it is on these images, and its limits.",
         ),
     ] = None,
-    json_: Annotated[
-        Path | None,
-        typer.Option(
-            "--json",
-            metavar="FILE",
-            help="Write the scores, and which files were left out, to this JSON file.",
-        ),
-    ] = None,
+    json_: JsonOption = None,
     plot: Annotated[
         Path | None,
         typer.Option(
@@ -190,9 +183,7 @@ def evaluate(
     if found.uncut is not None:
         result.no_cell_found = found.uncut
     print_evaluation(result)
-    if json_ is not None:
-        save(json_, lambda path: write_text(path, result.to_json()))
-        out.print(f"Figures: {json_}")
+    save_figures(json_, result.figures)
     if plot is not None:
         save(plot, lambda path: draw(path, result))
         out.print(f"Confusion matrix: {plot}")

@@ -11,8 +11,22 @@ import typer
 from sklearn.utils import Bunch
 
 from wbcclf.cli._console import out, print_table
-from wbcclf.cli._output import check_not_read, check_output, require, save, write_json
-from wbcclf.cli._shared import OnError, OnErrorOption, Skipped, check_broken, report_left_out
+from wbcclf.cli._output import (
+    JsonOption,
+    check_not_read,
+    check_outputs,
+    require,
+    save,
+    save_figures,
+)
+from wbcclf.cli._shared import (
+    OnError,
+    OnErrorOption,
+    Skipped,
+    by_reason,
+    check_broken,
+    report_left_out,
+)
 from wbcclf.cli._source import (
     GroupColumn,
     LabelColumn,
@@ -36,10 +50,7 @@ def explore(
             "-o", "--output", metavar="PAGE.html", help="Write a page with pictures and maps."
         ),
     ] = None,
-    json_: Annotated[
-        Path | None,
-        typer.Option("--json", metavar="FILE", help="Write the figures to this JSON file."),
-    ] = None,
+    json_: JsonOption = None,
     groups: Annotated[
         str | None,
         typer.Option(
@@ -65,9 +76,7 @@ def explore(
 
     Example: wbcclf explore cells/train -o page.html
     """
-    for path in filter(None, (output, json_)):
-        check_output(path)
-    require(output is None or output != json_, f"--json {json_}: it is also --output.")
+    check_outputs(output=output, json=json_)
     require(
         output is None or find_spec("matplotlib") is not None,
         "--output needs matplotlib: pip install 'wbcclf[plot]'.",
@@ -87,10 +96,7 @@ def explore(
     all_in = f"{json_} names all." if json_ is not None else "--json FILE names all."
     report_left_out(broken, listing.skipped, n_images, on_error, all_in)
     print_exploration(found, listing.paths)
-    if json_ is not None:
-        figures = figures_of(found, listing.paths, broken + listing.skipped)
-        save(json_, lambda path: write_json(path, figures))
-        out.print(f"Figures: {json_}")
+    save_figures(json_, lambda: figures_of(found, listing.paths, broken + listing.skipped))
     if output is not None:
         save(output, lambda path: write_exploration_page(found, listing.paths, path))
         out.print(f"Page: {output}")
@@ -152,5 +158,5 @@ def figures_of(found: Bunch, paths: np.ndarray, left_out: Skipped) -> dict[str, 
         ],
         "outliers": outliers,
         "separation": found.separation,
-        "left_out": [{"file": path, "reason": reason} for path, reason in left_out],
+        "left_out": by_reason(left_out),
     }

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -16,18 +15,20 @@ from sklearn.utils import Bunch
 from wbcclf._files import some
 from wbcclf.cli._console import out, print_table, warn
 from wbcclf.cli._output import (
+    JsonOption,
     check_not_read,
-    check_output,
-    require,
+    check_outputs,
     save,
+    save_figures,
     warn_of_formulas,
     write_csv,
 )
 from wbcclf.cli._shared import (
     OnError,
     OnErrorOption,
+    by_class,
+    by_reason,
     check_broken,
-    counts_text,
     named,
     report_left_out,
 )
@@ -58,6 +59,7 @@ def groups(
             "byte for byte the same.",
         ),
     ] = None,
+    json_: JsonOption = None,
     path_column: PathColumn = None,
     label_column: LabelColumn = None,
     root: Root = None,
@@ -83,13 +85,10 @@ def groups(
 
     Example: wbcclf train cells/train --early-stopping --groups groups.csv
     """
-    files = [output, *filter(None, [links])]
-    for path in files:
-        check_output(path)
-    require(links is None or links.resolve() != output.resolve(), "--links: it is also --output.")
+    check_outputs(output=output, links=links, json=json_)
     source = Source(images, path_column, label_column, root, part=part, needs_labels=False)
     listing = source.list()
-    for path in files:
+    for path in filter(None, (output, links, json_)):
         check_not_read(path, [images, *listing.paths])
     found = find_image_groups(listing.paths, on_error="skip", verbose=1)
     report_broken(listing, found.skipped, on_error)
@@ -105,6 +104,7 @@ def groups(
         header = ["path", "other_path", "agreeing_points", "certainty"]
         save(links, lambda path: write_csv(path, [header, *linked]))
         out.print(f"Links: {links}")
+    save_figures(json_, lambda: figures_of(listing, found))
 
 
 def report_broken(listing: Bunch, broken: list, on_error: OnError) -> None:
@@ -137,6 +137,39 @@ def links_of(names: Sequence[str], found: Bunch, places: range | np.ndarray) -> 
     ]
 
 
+def figures_of(listing: Bunch, found: Bunch) -> dict[str, Any]:
+    """Return what the JSON file holds."""
+    paths = listing.paths.tolist()
+    columns = zip(paths, found.groups, found.image_certainty, strict=True)
+    return {
+        "n_images": len(paths),
+        "n_groups": found.n_groups,
+        "n_alone": np.count_nonzero(np.bincount(found.groups) == 1),
+        "several_classes": None if listing.target is None else several(listing, found.groups),
+        "files": (
+            {"file": path, "group": group, "certainty": certainty}
+            for path, group, certainty in columns
+        ),
+        "links": each_link(paths, found),
+        "unread": by_reason(found.skipped),
+        "left_out": by_reason(listing.missing + listing.skipped),
+    }
+
+
+def each_link(paths: list[str], found: Bunch) -> Iterator[dict[str, Any]]:
+    """Yield the pairs that make the groups, for JSON; no points for files that are the same."""
+    is_needed = np.isin(np.arange(len(found.links)), weakest(found))
+    columns = (found.links.tolist(), found.agreeing.tolist(), found.certainty, is_needed)
+    for (row, other), n_points, certainty, needed in zip(*columns, strict=True):
+        yield {
+            "file": paths[row],
+            "other_file": paths[other],
+            "agreeing_points": n_points if n_points >= 0 else None,
+            "certainty": certainty,
+            "is_needed": needed,
+        }
+
+
 def print_groups(listing: Bunch, found: Bunch) -> None:
     sizes = np.bincount(found.groups)
     out.print(
@@ -158,20 +191,37 @@ def print_groups(listing: Bunch, found: Bunch) -> None:
 
 def print_conflicts(listing: Bunch, groups: np.ndarray) -> None:
     """Print the groups whose images have several classes."""
-    pairs = np.unique(np.column_stack([groups, classes_of(listing)]), axis=0)
-    several = np.flatnonzero(np.bincount(pairs[:, 0]) > 1)
-    out.print(f"Groups with images of several classes: {len(several)}")
-    if not len(several):
+    conflicts = several(listing, groups)
+    out.print(f"Groups with images of several classes: {len(conflicts)}")
+    if not conflicts:
         return
-    lines = []
-    for group in several[:N_LISTED]:
-        members = np.flatnonzero(groups == group)
-        counts = Counter(listing.target[members].tolist())
+    lines = [
+        [
+            each["group"],
+            ", ".join(f"{row['label']} {row['n_images']}" for row in each["classes"]),
+            each["look_at"],
+        ]
+        for each in conflicts[:N_LISTED]
+    ]
+    print_table(["group", "images", f"look at (of {len(conflicts)} groups)"], lines)
+
+
+def several(listing: Bunch, groups: np.ndarray) -> list[dict[str, Any]]:
+    """Return the groups whose images have several classes, and which image to look at first."""
+    pairs = np.unique(np.column_stack([groups, classes_of(listing)]), axis=0)
+    found = np.flatnonzero(np.bincount(pairs[:, 0]) > 1)
+    by_group = np.argsort(groups, kind="stable")
+    starts, stops = (np.searchsorted(groups, found, side, by_group) for side in ("left", "right"))
+    conflicts = []
+    for group, start, stop in zip(found.tolist(), starts, stops, strict=True):
+        members = by_group[start:stop]
+        labels = listing.target[members]
+        classes = by_class(labels)
         # The first image of the rarest class is the most likely to have a wrong label.
-        rarest = min(counts, key=counts.__getitem__)
-        example = listing.paths[members[listing.target[members] == rarest][0]]
-        lines.append([group, counts_text(counts), example])
-    print_table(["group", "images", f"look at (of {len(several)} groups)"], lines)
+        rarest = min(classes, key=lambda row: row["n_images"])["label"]
+        example = listing.paths[members[labels == rarest][0]]
+        conflicts.append({"group": group, "classes": classes, "look_at": example})
+    return conflicts
 
 
 def classes_of(listing: Bunch) -> np.ndarray:

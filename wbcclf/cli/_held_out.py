@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils import Bunch
@@ -34,13 +36,31 @@ def hold_out(listing: Bunch, fraction: float, seed: int) -> np.ndarray:
     )
 
 
-def held_out_text(y_true: np.ndarray, y_pred: np.ndarray, groups: list) -> str:
-    """Return how good a model is on the images that early stopping watched, with an interval."""
-    what = f"Early stopping watched {len(set(groups))} groups, in {len(groups)} images"
-    if len(set(groups)) == 1:
+def score_held_out(y_true: np.ndarray, y_pred: np.ndarray, groups: list) -> dict[str, Any]:
+    """Return how good a model is on the images that early stopping watched.
+
+    Of one group there is no accuracy, nor an interval: it is too little to tell.
+    """
+    figures: dict[str, Any] = {
+        "n_groups": len(set(groups)),
+        "n_images": len(groups),
+        "accuracy": None,
+        "accuracy_interval": None,
+    }
+    if figures["n_groups"] > 1:
+        accuracy = group_bootstrap("accuracy", y_true, y_pred, groups)
+        figures["accuracy"] = accuracy.value
+        figures["accuracy_interval"] = (accuracy.low, accuracy.high)
+    return figures
+
+
+def held_out_text(figures: dict[str, Any]) -> str:
+    """Return what :func:`score_held_out` found, as a line."""
+    what = f"Early stopping watched {figures['n_groups']} groups, in {figures['n_images']} images"
+    if figures["accuracy"] is None:
         return f"{what}: too few to say how good the model is."
-    accuracy = group_bootstrap("accuracy", y_true, y_pred, groups)
+    low, high = figures["accuracy_interval"]
     return (
-        f"{what}: accuracy {accuracy.value:.3f} (95% interval by group {accuracy.low:.2f} to "
-        f"{accuracy.high:.2f}). The epoch was chosen on them, so it is somewhat too high."
+        f"{what}: accuracy {figures['accuracy']:.3f} (95% interval by group {low:.2f} to "
+        f"{high:.2f}). The epoch was chosen on them, so it is somewhat too high."
     )

@@ -7,15 +7,22 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TextIO
 from uuid import uuid4
 
-import numpy as np
+import typer
 
-from wbcclf._files import replacing
-from wbcclf.cli._console import warn
+from wbcclf._files import plain, replacing
+from wbcclf.cli._console import out, warn
+
+JsonOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--json", metavar="FILE", help="Also write all that is printed, in full, to this JSON file."
+    ),
+]
 
 
 def require(condition: bool, message: str) -> None:
@@ -32,6 +39,23 @@ def check_output(path: Path) -> None:
         require(os.access(path, os.W_OK), f"{path} is read-only.")
     else:
         require(os.access(folder, os.W_OK), f"{path}: the folder {folder} is read-only.")
+
+
+def check_outputs(**results: Path | None) -> None:
+    """Fail before the work starts if a result cannot be written, or two share a file.
+
+    Parameters
+    ----------
+    **results : Path or None
+        By the names of their options; None is not asked for.
+    """
+    options: dict[Path, str] = {}
+    for name, path in results.items():
+        if path is None:
+            continue
+        check_output(path)
+        first = options.setdefault(path.resolve(), name)
+        require(first == name, f"--{name} {path}: it is also --{first}. Name another file.")
 
 
 def check_not_read(path: Path, inputs: Iterable[str | Path]) -> None:
@@ -100,20 +124,50 @@ def write_csv(path: Path, lines: Iterable[list]) -> None:
         csv.writer(file).writerows(lines)
 
 
+def save_figures(path: Path | None, figures: Callable[[], dict[str, Any]]) -> None:
+    """Write what a command has printed to a JSON file, if one is asked for.
+
+    Parameters
+    ----------
+    path : Path or None
+    figures : callable
+        Returns what :func:`write_json` takes, every time that it is called.
+    """
+    if path is not None:
+        save(path, lambda path: write_json(path, figures()))
+        out.print(f"Figures: {path}")
+
+
 def write_json(path: Path, figures: dict[str, Any]) -> None:
-    write_text(path, json.dumps(figures, indent=1, default=as_list))
+    """Write figures as a JSON object.
+
+    Parameters
+    ----------
+    path : Path
+    figures : dict
+        NaN and infinity, which JSON lacks, become null, and an array a list. An iterator becomes a
+        list, too: of one item a line, with one at a time in memory.
+    """
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write("{")
+        separator = "\n"
+        for name, value in figures.items():
+            file.write(f"{separator}{json.dumps(name)}: ")
+            separator = ",\n"
+            if isinstance(value, Iterator):
+                _write_list(file, value)
+            else:
+                json.dump(plain(value), file, indent=1)
+        file.write("\n}\n")
 
 
-def write_text(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
-
-
-def as_list(array: np.ndarray) -> list:
-    """Return an array as lists, with None for NaN, which JSON lacks."""
-    values = array.astype(object)
-    values[array != array] = None
-    return values.tolist()
+def _write_list(file: TextIO, items: Iterator[Any]) -> None:
+    file.write("[")
+    separator = "\n"
+    for item in items:
+        file.write(f"{separator}{json.dumps(plain(item))}")
+        separator = ",\n"
+    file.write("\n]")
 
 
 def warn_of_formulas(path: Path, names: Iterable[str]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from sklearn.utils import Bunch
@@ -15,10 +16,12 @@ from wbcclf._parts import file_digest, parts_folder, remove_parts
 from wbcclf.cli import _defaults
 from wbcclf.cli._console import out
 from wbcclf.cli._output import (
+    JsonOption,
     check_not_read,
-    check_output,
+    check_outputs,
     require,
     save,
+    save_figures,
     warn_of_formulas,
     write_csv,
 )
@@ -28,6 +31,9 @@ from wbcclf.cli._shared import (
     OnError,
     OnErrorOption,
     Reject,
+    about_model,
+    by_class,
+    by_reason,
     collect,
     counts_text,
     is_packaged,
@@ -51,6 +57,7 @@ def predict(
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="FILE", help="CSV file to write.")
     ] = Path("predictions.csv"),
+    json_: JsonOption = None,
     scheduler: Annotated[
         str | None,
         typer.Option(
@@ -86,13 +93,14 @@ def predict(
 
     Example: wbcclf predict model.wbcclf unlabelled/ --reject 0.05
     """
-    check_output(output)
+    check_outputs(output=output, json=json_)
     model_file, images = split_model(model_and_images)
     model = read_model(model_file, images)
     rejection = set_rejection(model, reject)
     listing = list_images(images)
     paths = listing.paths
-    check_not_read(output, [model_file, *paths])
+    for result in filter(None, (output, json_)):
+        check_not_read(result, [model_file, *paths])
     parts = parts_folder(output, file_digest(model_file))
     if scheduler is None:
         chunks = predict_files(model, paths, chunk_size=CHUNK)
@@ -129,6 +137,35 @@ def predict(
     counts = Counter(found.labels.tolist())
     out.print(f"Images predicted: {len(found.paths)} ({counts_text(counts)})")
     out.print(f"Predictions: {output}")
+    save_figures(
+        json_,
+        lambda: (
+            about_model(model_file)
+            | {
+                "n_images": len(found.paths),
+                "classes": by_class(found.labels),
+                "familiarity": None if found.familiarity is None else found.familiarity.mean(),
+                "unfamiliar": found.is_unfamiliar,
+                "rejection": rejection,
+                "files": each_file(found, classes),
+                "no_cell_found": found.uncut,
+                "left_out": by_reason(broken + listing.skipped),
+            }
+        ),
+    )
+
+
+def each_file(found: Bunch, classes: list) -> Iterator[dict[str, Any]]:
+    """Yield what is predicted of every image, for JSON."""
+    looks = [None] * len(found.paths) if found.familiarity is None else found.familiarity
+    columns = (found.paths, found.labels, looks, found.probabilities)
+    for path, label, look, shares in zip(*columns, strict=True):
+        yield {
+            "file": path,
+            "label": label,
+            "familiarity": look,
+            "probabilities": dict(zip(classes, shares, strict=True)),
+        }
 
 
 def list_images(given: list[Path]) -> Bunch:

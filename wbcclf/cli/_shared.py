@@ -16,6 +16,7 @@ from sklearn.utils import Bunch
 import wbcclf
 from wbcclf._files import some
 from wbcclf._model_file import is_model_file
+from wbcclf._parts import file_digest
 from wbcclf._progress import progress_bar
 from wbcclf.classifiers import EarlyStopping
 from wbcclf.classifiers.familiarity._description import Description, fewest_calls
@@ -176,6 +177,28 @@ def report_left_out(
         if files:
             rest = f" {all_in}" if len(files) > N_NAMED else ""
             warn(f"{what}: {named(files)}.{rest}")
+
+
+def by_reason(files: Skipped) -> list[dict[str, str]]:
+    """Return files that were left out as JSON has them."""
+    return [{"file": path, "reason": reason} for path, reason in files]
+
+
+def by_class(labels: np.ndarray, groups: np.ndarray | None = None) -> list[dict[str, Any]]:
+    """Return how many images there are of every class, and cells if these are known, for JSON."""
+    rows = []
+    for label in np.unique(labels):
+        row = {"label": label, "n_images": np.count_nonzero(labels == label)}
+        if groups is not None:
+            row["n_cells"] = len(np.unique(groups[labels == label]))
+        rows.append(row)
+    return rows
+
+
+def about_model(model_file: Path) -> dict[str, str]:
+    """Return which model it is, for JSON."""
+    name = DEFAULT_MODEL if is_packaged(model_file) else str(model_file)
+    return {"model": name, "model_sha256": file_digest(model_file)}
 
 
 def named(files: Skipped) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -14,14 +14,23 @@ from sklearn.utils import Bunch
 from wbcclf.cli import _defaults
 from wbcclf.cli._console import out, print_table
 from wbcclf.cli._output import (
+    JsonOption,
     check_not_read,
-    check_output,
+    check_outputs,
     require,
     save,
+    save_figures,
     warn_of_formulas,
     write_csv,
 )
-from wbcclf.cli._shared import OnError, OnErrorOption, check_broken, report_left_out
+from wbcclf.cli._shared import (
+    OnError,
+    OnErrorOption,
+    by_class,
+    by_reason,
+    check_broken,
+    report_left_out,
+)
 from wbcclf.cli._source import (
     AUTO,
     GroupColumn,
@@ -40,6 +49,7 @@ def split(
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="FILE", help="CSV file to write.")
     ] = Path("split.csv"),
+    json_: JsonOption = None,
     groups: Annotated[
         str | None,
         typer.Option(
@@ -80,15 +90,18 @@ def split(
 
     Example: wbcclf evaluate model.wbcclf split.csv --part test
     """
-    check_output(output)
+    check_outputs(output=output, json=json_)
+    results = [path for path in (output, json_) if path is not None]
     require(0 < test_size < 1, f"--test-size {test_size:g}: give a share between 0 and 1.")
     source = Source(images, path_column, label_column, root, groups, group_column, part)
-    check_not_read(output, [images, *filter(None, [groups])])  # before groups are looked for
+    for result in results:  # before groups are looked for
+        check_not_read(result, [images, *filter(None, [groups])])
     listing = source.list()
     if groups is None and listing.groups is None:
         source = replace(source, groups=AUTO)
         listing = source.list()
-    check_not_read(output, listing.paths)
+    for result in results:
+        check_not_read(result, listing.paths)
     check_names(listing.target_names)
     n_images = len(listing.paths) + len(listing.missing)
     broken = listing.missing + listing.unread
@@ -109,6 +122,22 @@ def split(
     warn_of_formulas(output, [*names, *listing.target_names])
     print_split(listing, train, test)
     out.print(f"Split: {output}. Use it with --part train and --part test.")
+    save_figures(
+        json_,
+        lambda: {
+            "train": by_class(listing.target[train], listing.groups[train]),
+            "test": by_class(listing.target[test], listing.groups[test]),
+            "files": each_file(listing, parts),
+            "left_out": by_reason(broken + listing.skipped),
+        },
+    )
+
+
+def each_file(listing: Bunch, parts: np.ndarray) -> Iterator[dict[str, Any]]:
+    """Yield the part of every image, for JSON."""
+    columns = (listing.paths, listing.target, listing.groups, parts)
+    for path, label, group, part in zip(*columns, strict=True):
+        yield {"file": path, "label": label, "group": group, "part": part}
 
 
 def check_names(names: Sequence[str]) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,13 +16,26 @@ import wbcclf
 from wbcclf.classifiers.options._settings import Settings
 from wbcclf.cli import _defaults
 from wbcclf.cli._console import out, warn
-from wbcclf.cli._held_out import held_out_text, hold_out
-from wbcclf.cli._output import check_not_read, check_output, check_space, require, save, write_csv
+from wbcclf.cli._held_out import held_out_text, hold_out, score_held_out
+from wbcclf.cli._output import (
+    JsonOption,
+    check_not_read,
+    check_outputs,
+    check_space,
+    require,
+    save,
+    save_figures,
+    write_csv,
+)
+from wbcclf.cli._pipeline import Augment, Balance, Crop, default_crop, make_pipeline
 from wbcclf.cli._quick_audit import warn_of_training_data
 from wbcclf.cli._shared import (
     N_NAMED,
     OnError,
     OnErrorOption,
+    about_model,
+    by_class,
+    by_reason,
     check_broken,
     counts_text,
     report_left_out,
@@ -36,46 +49,9 @@ from wbcclf.cli._source import (
     Root,
     Source,
 )
+from wbcclf.cli._trained import figures_of, parameters_of, start_text, trained_text, versions
 from wbcclf.persistence import check_file_name
 from wbcclf.recipes import get_recipe, make_recipe
-
-
-class Augment(StrEnum):
-    """How every training batch is changed."""
-
-    none = "none"
-    turns = "turns"
-    full = "full"
-    laboratory = "laboratory"
-
-
-# Flips and right angles move pixels and change none.
-AUGMENTERS = {
-    Augment.none: None,
-    Augment.turns: wbcclf.Augmenter(
-        rotation="quarter", shift=0, zoom=0, brightness=0, contrast=0, saturation=0, hue=0
-    ),
-    Augment.full: wbcclf.Augmenter(),
-    Augment.laboratory: wbcclf.Augmenter(laboratory=1),
-}
-
-
-class Crop(StrEnum):
-    """What of every picture is used."""
-
-    none = "none"
-    nucleus = "nucleus"
-    cell = "cell"
-    red_cell = "red-cell"
-
-
-class Balance(StrEnum):
-    """What to do about classes of different size."""
-
-    none = "none"
-    weights = "weights"
-    copies = "copies"
-    smote = "smote"
 
 
 def _option(default: Any, text: str, **options: Any) -> Any:
@@ -88,6 +64,7 @@ def train(
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="FILE", help="Model file to write.")
     ] = Path("model.wbcclf"),
+    json_: JsonOption = None,
     recipe: Annotated[
         str | None,
         typer.Option(
@@ -242,7 +219,7 @@ def train(
     from wbcclf.classifiers.training._fit import check_fit  # brings torch
 
     # What can be known to be wrong is found before thousands of images are read.
-    check_output(output)
+    check_outputs(output=output, json=json_)
     check_file_name(output)
     require(epochs is None or steps is None, "--epochs and --steps cannot be given together.")
     source = Source(images, path_column, label_column, root, groups, group_column, part)
@@ -288,12 +265,13 @@ def train(
     classifier = pipeline[-1]
     out.print(start_text(classifier))
     listing = source.list()
-    check_not_read(output, [images, *filter(None, [groups]), *listing.paths])
+    for result in filter(None, (output, json_)):
+        check_not_read(result, [images, *filter(None, [groups]), *listing.paths])
     names = listing.target_names
     require(len(names) > 1, f"{images} holds only one class, {names[0]}; give at least two.")
     warn_of_training_data(images, listing)
     stopping = Settings.of(classifier).early_stopping
-    held_paths = held_text = None
+    held_paths = held_out = None
     if stopping is not None and listing.groups is not None:
         held_paths = listing.paths[hold_out(listing, stopping.validation_fraction, seed or 0)]
     elif groups is not None or group_column is not None:
@@ -311,84 +289,50 @@ def train(
         is_random = Settings.of(classifier).weights is None
         steps = _defaults.default_steps(len(cells.target), classifier.batch_size, is_random)
         classifier.set_params(max_steps=steps)
+    cell_of = None
+    if listing.groups is not None:
+        group_of = dict(zip(listing.paths.tolist(), listing.groups.tolist(), strict=True))
+        cell_of = np.array([group_of[path] for path in cells.paths.tolist()])
+    whole = Pipeline([("loader", loader), *pipeline.steps])
     # Before the rest, so that they act on the images that validate, too.
     transformers = [item for item in pipeline.steps if hasattr(item[1], "transform")]
     pipeline = Pipeline([item for item in pipeline.steps if item not in transformers])
     X, y = cells.pop("images"), cells.target
     for _, step in transformers:
         X = step.fit_transform(X)
-    if held_paths is not None:
+    started = time.perf_counter()
+    if held_paths is not None and cell_of is not None:
         held = np.isin(cells.paths, held_paths)
         pipeline.fit(X[~held], y[~held], clf__X_val=X[held], clf__y_val=y[held])
-        group_of = dict(zip(listing.paths.tolist(), listing.groups.tolist(), strict=True))
-        held_groups = [group_of[path] for path in cells.paths[held].tolist()]
-        held_text = held_out_text(y[held], pipeline.predict(X[held]), held_groups)
+        seconds = time.perf_counter() - started
+        held_out = score_held_out(y[held], pipeline.predict(X[held]), cell_of[held].tolist())
     else:
         pipeline.fit(X, y)
+        seconds = time.perf_counter() - started
     classifier.set_params(verbose=0)  # the bars were this command's
     model = Pipeline([("loader", loader), *transformers, ("classifier", classifier)])
     save(output, lambda path: wbcclf.save_model(model, path))
-    history = classifier.history_
-    last = history[-1] if history else {}
-    figures = ", ".join(f"{name} {value:.3f}" for name, value in last.items() if "_" in name)
-    trained = f"{len(history)} of {classifier.max_epochs} epochs"
-    if steps is not None:
-        trained = f"{classifier.n_steps_} of {steps} steps"
-    out.print(f"Trained {trained}: {figures}")
-    if held_text is not None:
-        out.print(held_text)
+    out.print(trained_text(classifier, steps))
+    if held_out is not None:
+        out.print(held_out_text(held_out))
     out.print(f"Model: {output}")
-
-
-def start_text(classifier: wbcclf.CNNClassifier) -> str:
-    """Return what a training starts from, as a line."""
-    settings = Settings.of(classifier)
-    if settings.weights is None:
-        return f"Network: {settings.backbone.name}, from random weights"
-    return (
-        f"Network: {settings.backbone.name}, from the weights {str(settings.weights)!r} "
-        "(--weights random: without them)"
+    save_figures(
+        json_,
+        lambda: (
+            about_model(output)
+            | figures_of(classifier)
+            | {
+                "recipe": recipe,
+                "n_images": len(y),
+                "classes": by_class(y, cell_of),
+                "parameters": parameters_of(whole),
+                "held_out": held_out,
+                "seconds": seconds,
+                "versions": versions(),
+                "left_out": by_reason(broken + listing.skipped),
+            }
+        ),
     )
-
-
-def default_crop(classifier: wbcclf.CNNClassifier) -> Crop:
-    """Return what a training cuts: what its weights were trained on."""
-    if Settings.of(classifier).weights == _defaults.PACKAGED_WEIGHTS:
-        return Crop(_defaults.CROP_WITH_PACKAGED_WEIGHTS)
-    return Crop(_defaults.CROP)
-
-
-def make_pipeline(
-    backbone: str | None,
-    augment: Augment | None,
-    balance: Balance | None,
-    seed: int | None,
-    given: dict,
-) -> Pipeline:
-    """Return what is trained without a recipe: samplers as `balance` says, and the classifier."""
-    seed = _defaults.SEED if seed is None else seed
-    classifier = wbcclf.CNNClassifier(
-        backbone or _defaults.BACKBONE,
-        class_weight="balanced" if balance is Balance.weights else None,
-        augment=AUGMENTERS[augment or Augment(_defaults.AUGMENT)],
-        random_state=seed,
-        verbose=1,
-        optimizer=wbcclf.Optimizer(weight_decay=_defaults.WEIGHT_DECAY),
-        **({"batch_size": _defaults.BATCH_SIZE} | given),
-    )
-    if "lr" not in given:
-        is_random = Settings.of(classifier).weights is None
-        classifier.set_params(lr=_defaults.LR if is_random else _defaults.LR_WITH_WEIGHTS)
-    samplers = []
-    if balance is Balance.copies:
-        samplers = [("aug", wbcclf.Augmenter(sampling_strategy="auto", random_state=seed))]
-    elif balance is Balance.smote:
-        # Copies first: SMOTE between the two or three images of a rare class makes near copies.
-        samplers = [
-            ("aug", wbcclf.Augmenter(n_copies=1, random_state=seed)),
-            ("smote", wbcclf.SMOTE(random_state=seed)),
-        ]
-    return Pipeline([*samplers, ("clf", classifier)])
 
 
 def report_broken(broken: list, listing: Bunch, on_error: OnError, output: Path) -> None:

@@ -1,7 +1,9 @@
 """Looking at pictures and at what a classifier does with them."""
 
 from wbcclf.inspection._files import predict_files
+from wbcclf.inspection._history import plot_history
 from wbcclf.inspection._learning_rate import LearningRateDisplay, find_learning_rate
+from wbcclf.inspection._pictures import plot_augmented, plot_cells
 from wbcclf.inspection.evaluation._compare import Comparison, compare
 from wbcclf.inspection.evaluation._cross import CrossEvaluation, cross_evaluate
 from wbcclf.inspection.evaluation._evaluation import evaluate, evaluate_predictions
@@ -18,7 +20,6 @@ __all__ = [
     "Comparison",
     "CrossEvaluation",
     "Evaluation",
-    "EvaluationDisplay",
     "Explanation",
     "LearningCurve",
     "LearningRateDisplay",
@@ -30,7 +31,10 @@ __all__ = [
     "explore_images",
     "find_learning_rate",
     "learning_curve",
+    "plot_augmented",
+    "plot_cells",
     "plot_confusion",
+    "plot_history",
     "predict_files",
     "write_audit_page",
     "write_exploration_page",

@@ -14,8 +14,9 @@ from scipy import stats
 from scipy.signal import fftconvolve
 from sklearn.utils import Bunch
 
+from wbcclf._files import plain
 from wbcclf.inspection.evaluation._evaluation import CONFIDENCE, evaluate
-from wbcclf.inspection.evaluation._result import OVERALL, Evaluation, plain, table, with_interval
+from wbcclf.inspection.evaluation._result import OVERALL, Evaluation, table, with_interval
 
 SCORES = ("accuracy", "balanced_accuracy")  # which are means over images: tests flip their signs
 LEVEL = 0.05

@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import escape
 from sklearn.utils import Bunch, check_random_state
 
+from wbcclf._files import plain
 from wbcclf.inspection._drawing import get_axes
 from wbcclf.inspection.evaluation._cross import (
     check_labelled,
@@ -18,7 +19,7 @@ from wbcclf.inspection.evaluation._cross import (
     pooled,
 )
 from wbcclf.inspection.evaluation._plots import COLOURS
-from wbcclf.inspection.evaluation._result import plain, table, with_interval
+from wbcclf.inspection.evaluation._result import table, with_interval
 from wbcclf.model_selection.intervals._ranking import draw_weights
 from wbcclf.model_selection.intervals._resamples import strata_of
 

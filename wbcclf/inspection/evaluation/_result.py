@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from markupsafe import escape
 from sklearn.utils import Bunch
 
+from wbcclf._files import plain
 from wbcclf.inspection.evaluation import _plots
 
 # What is shown first, and how it is called.
@@ -312,17 +312,6 @@ def with_interval(figures: Bunch, name: str, place: Any = ()) -> str:
         return "-"
     low, high = np.asarray(figures[f"{name}_interval"])[place]
     return f"{value:.3f}" if np.isnan(low) else f"{value:.3f} ({low:.2f} to {high:.2f})"
-
-
-def plain(value: Any) -> Any:
-    """Return figures as JSON takes them: no arrays, and None for NaN."""
-    if isinstance(value, Mapping):
-        return {str(name): plain(each) for name, each in value.items()}
-    if isinstance(value, (np.ndarray, np.generic)):
-        return plain(value.tolist())
-    if isinstance(value, (list, tuple)):
-        return [plain(each) for each in value]
-    return None if isinstance(value, float) and np.isnan(value) else value
 
 
 def table(header: list[Any], rows: list) -> str:

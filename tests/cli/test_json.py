@@ -1,0 +1,300 @@
+"""Every command as a process of its own, and the JSON file that it writes."""
+
+import json
+import tracemalloc
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+from preprocessing.fields import Field
+
+import wbcclf
+from wbcclf.backbones import list_backbones
+from wbcclf.cli._main import COMMANDS, app
+from wbcclf.cli._output import save_figures, write_json
+from wbcclf.recipes import list_recipes
+
+# Their figures are those of `--output` until they have --json, too.
+EXCUSED = {"evaluate"}
+BY_TENS = r"(\d)\.png"  # the groups of the pictures of `trained`: ten, by their last digit
+
+
+@pytest.fixture(scope="module")
+def smear(tmp_path_factory):
+    """Return a folder with three fields: one cell, two cells, and none."""
+    root = tmp_path_factory.mktemp("smear")
+    light, dark = (0.1, 0.2, 0.1), (0.3, 0.65, 0.3)
+    drawn = [Field(160, 220, number).red_cell(60, 20).red_cell(110, 140) for number in range(3)]
+    drawn[0].white_cell(60, 80, cytoplasm=light)
+    drawn[1].white_cell(60, 80, cytoplasm=dark).white_cell(165, 80, cytoplasm=light)
+    for number, field in enumerate(drawn):
+        Image.fromarray(field.picture()).save(root / f"{number}.png")
+    return root
+
+
+@pytest.fixture
+def ran(run, tmp_path):
+    """Return a function that runs a command with --json: (what it printed, what the file holds)."""
+
+    def ran(*arguments):
+        figures = tmp_path / "figures.json"
+        done = run(*arguments, "--json", figures, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert f"Figures: {figures}" in done.stdout
+        # Strictly: NaN and Infinity are no JSON.
+        found = json.loads(figures.read_text(), parse_constant=pytest.fail)
+        return " ".join(done.stdout.split()), found
+
+    return ran
+
+
+def counts(classes):
+    return {row["label"]: row["n_images"] for row in classes}
+
+
+def check_explore(ran, trained, **folders):
+    out, found = ran("explore", trained / "train", "--groups", BY_TENS)
+    assert counts(found["classes"]) == {"lymphocyte": 30, "neutrophil": 30}
+    assert found["sizes"] == [{"height": 48, "width": 48, "images": 60}]
+    assert "48x48 (60)" in out
+    for row in found["classes"]:
+        assert f"{row['effective_cells']:.1f}" in out
+
+
+def check_audit(ran, trained, **folders):
+    out, found = ran("audit", trained / "train", "--groups", BY_TENS)
+    assert [row["n_pictures"] for row in found["classes"]] == [30, 30]
+    for each in found["findings"]:
+        assert " ".join(each["what"].split()) in out
+
+
+def check_groups(ran, trained, tmp_path, read_csv, **folders):
+    out, found = ran("groups", trained / "test", "-o", tmp_path / "groups.csv")
+    assert (
+        f"{found['n_images']} images in {found['n_groups']} groups: one cell, or one field, "
+        f"each. {found['n_alone']} images are alone." in out
+    )
+    rows = read_csv(tmp_path / "groups.csv")
+    assert [each["group"] for each in found["files"]] == [int(row["group"]) for row in rows]
+    assert all((tmp_path / each["file"]).is_file() for each in found["files"])
+    assert found["left_out"] == found["unread"] == []
+
+
+def check_split(ran, trained, tmp_path, read_csv, **folders):
+    out, found = ran("split", trained / "train", "-o", tmp_path / "s.csv", "--groups", BY_TENS)
+    rows = read_csv(tmp_path / "s.csv")
+    columns = ("label", "group", "part")
+    assert [[each[name] for name in columns] for each in found["files"]] == [
+        [row[name] for name in ("class", "group", "part")] for row in rows
+    ]
+    for train, test in zip(found["train"], found["test"], strict=True):
+        assert train["label"] == test["label"] and train["n_cells"] + test["n_cells"] == 10
+        assert train["n_images"] + test["n_images"] == 30
+        cells = (part[name] for part in (train, test) for name in ("n_images", "n_cells"))
+        assert " │ ".join([train["label"], *map(str, cells)]) in out.replace("  ", " ")
+
+
+def check_train(ran, trained, tmp_path, **folders):
+    model = tmp_path / "m.wbcclf"
+    out, found = ran(
+        *("train", trained / "train", "-o", model, "--image-size", 32, "--epochs", 2),
+        *("--early-stopping", "--groups", r"(\d+)\.png", "--lr", 0.002),
+    )
+    assert counts(found["classes"]) == {"lymphocyte": 30, "neutrophil": 30}
+    assert [row["n_cells"] for row in found["classes"]] == [30, 30]
+    held = found["held_out"]
+    low, high = held["accuracy_interval"]
+    assert (
+        f"watched {held['n_groups']} groups, in {held['n_images']} images: accuracy "
+        f"{held['accuracy']:.3f} (95% interval by group {low:.2f} to {high:.2f})" in out
+    )
+    last = found["history"][-1]
+    assert f"valid_loss {last['valid_loss']:.3f}" in out
+    assert found["n_epochs"] == len(found["history"]) == wbcclf.load_model(model)[-1].n_iter_
+    assert found["parameters"]["loader__image_size"] == 32
+    assert found["parameters"]["clf__lr"] == 0.002
+    assert found["parameters"]["clf__augment"] == "Augmenter()"
+    assert 0 < found["seconds"] < 300
+    assert found["versions"]["wbcclf"] == wbcclf.__version__
+    assert f"Model: {found['model']}" in out
+    assert f"Network: {found['backbone']}, from" in out
+
+
+def check_adapt(ran, trained, tmp_path, **folders):
+    # Without labels, which is done in seconds; test_adapt.py has the figures with labels.
+    new = tmp_path / "new.wbcclf"
+    out, found = ran("adapt", trained / "m.wbcclf", trained / "new", "-o", new)
+    assert f"{found['n_images']} images without labels" in out and found["classes"] is None
+    assert found["is_adapted"] == ("Adapted to 12 images" in out)
+    assert found["is_adapted"] == (found["adaptation"] is not None)
+    assert f"Model: {found['model']}" in out
+
+
+def check_predict(ran, trained, tmp_path, read_csv, **folders):
+    (trained / "new" / "note.txt").write_text("no picture")
+    table = tmp_path / "p.csv"
+    out, found = ran("predict", trained / "m.wbcclf", trained / "new", "-o", table)
+    (trained / "new" / "note.txt").unlink()
+    rows = read_csv(table)
+    assert rows.pop()["file"] == "note.txt"
+    assert [each["file"] for each in found["left_out"]] == [str(trained / "new" / "note.txt")]
+    assert f"Images predicted: {found['n_images']} (" in out
+    for label, n_images in counts(found["classes"]).items():
+        assert f"{label} {n_images}" in out
+    assert len(found["files"]) == len(rows) == 12
+    for each, row in zip(found["files"], rows, strict=True):
+        assert each["file"] == str(trained / "new" / row["file"])
+        assert each["label"] == row["label"]
+        for name, share in each["probabilities"].items():
+            assert f"{share:.6f}" == row[name]
+    if found["familiarity"] is not None:
+        assert f"Mean familiarity: {found['familiarity']:.2f}" in out
+
+
+def check_count(ran, trained, tmp_path, smear, **folders):
+    out, found = ran("count", trained / "m.wbcclf", smear, "-o", tmp_path / "c.csv")
+    assert (
+        f"Fields: {found['n_fields']} ({found['n_empty_fields']} without a white cell). Cells: "
+        f"{found['n_called']} called, {found['n_uncertain']} uncertain, {found['n_border']} not "
+        "counted" in out
+    )
+    assert (found["n_fields"], found["n_empty_fields"]) == (3, 1)
+    assert [row["label"] for row in found["classes"]] == ["lymphocyte", "neutrophil", "uncertain"]
+    assert sum(row["n_cells"] for row in found["classes"]) == len(found["cells"]) == 3
+    assert found["classes"][-1]["percent"] is None  # in the table it is empty
+    for cell in found["cells"]:
+        assert cell["field"] in found["fields"]
+        assert sum(cell["probabilities"].values()) == pytest.approx(1)
+
+
+def check_demo(ran, tmp_path, **folders):
+    pytest.importorskip("matplotlib", reason="the demo's confusion matrix needs matplotlib")
+    out, found = ran("demo", "-o", tmp_path / "demo")
+    training, evaluation, predictions = (
+        found[step] for step in ("training", "evaluation", "predictions")
+    )
+    assert f"{training['n_images']} images of" in out
+    assert f"accuracy {evaluation['accuracy']:.3f}" in out
+    assert f"Images predicted: {predictions['n_images']} (" in out
+    assert training["model"] == predictions["model"]
+
+
+def check_recipes(ran, **folders):
+    out, found = ran("recipes")
+    assert [each["name"] for each in found["recipes"]] == list_recipes()
+    for each in found["recipes"]:
+        assert f"{each['name']} {each['system']} {each['published']}" in out
+
+
+def check_backbones(ran, **folders):
+    out, found = ran("backbones", "compact_cnn")
+    assert f"takes {found['smallest_size']}x{found['smallest_size']} pixels and more" in out
+    for block in found["blocks"]:
+        assert f"{block['name']} {block['n_parameters']:,}" in out
+    assert [f"{each['name']!r} ({each['licence']})" in out for each in found["weights"]] == [True]
+
+
+CHECKS = {
+    name.removeprefix("check_"): check
+    for name, check in globals().items()
+    if name.startswith("check_")
+}
+
+
+def test_every_command_has_a_json_file_with_one_help_text_and_is_run_here():
+    commands = {command.__name__ for command in COMMANDS}
+    assert {*CHECKS} == commands - EXCUSED
+    texts = set()
+    for name, command in typer.main.get_command(app).commands.items():
+        options = {option for each in command.params for option in each.opts}
+        assert ("--json" in options) == (name not in EXCUSED), name
+        texts |= {each.help for each in command.params if "--json" in each.opts}
+    assert len(texts) == 1
+
+
+@pytest.mark.parametrize("command", sorted(CHECKS))
+def test_the_file_agrees_with_what_is_printed(command, ran, trained, smear, tmp_path, read_csv):
+    CHECKS[command](ran=ran, trained=trained, smear=smear, tmp_path=tmp_path, read_csv=read_csv)
+
+
+def test_the_networks_are_listed(call, tmp_path):
+    code, out, err = call("backbones", "--json", tmp_path / "f.json")
+    assert code == 0, err
+    found = json.loads((tmp_path / "f.json").read_text())
+    assert found == {"backbones": list_backbones()}
+    assert out.split()[: len(found["backbones"])] == found["backbones"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("explore", "IMAGES"),
+        ("audit", "IMAGES"),
+        ("groups", "IMAGES"),
+        ("split", "IMAGES"),
+        ("train", "IMAGES"),
+        ("adapt", "MODEL", "IMAGES"),
+        ("predict", "MODEL", "IMAGES"),
+        ("count", "MODEL", "IMAGES"),
+    ],
+)
+def test_it_is_not_written_over_an_image_or_another_result(arguments, trained, tmp_path, call):
+    image = next((trained / "train" / "neutrophil").iterdir())
+    before = image.read_bytes()
+    paths = {"MODEL": trained / "m.wbcclf", "IMAGES": trained / "train"}
+    command = [paths.get(argument, argument) for argument in arguments]
+    code, _, err = call(*command, "-o", tmp_path / "o.wbcclf", "--json", image)
+    assert code == 1 and f"{image} would be overwritten" in err
+    assert image.read_bytes() == before
+    same = tmp_path / "same.wbcclf"
+    code, _, err = call(*command, "-o", same, "--json", same)
+    assert code == 1 and f"--json {same}: it is also --output" in err
+    code, _, err = call(*command, "-o", same, "--json", tmp_path / "none" / "f.json")
+    assert code == 1 and "none does not exist" in err
+    assert not [*tmp_path.iterdir()]
+
+
+def test_what_json_lacks_is_null(tmp_path):
+    path = tmp_path / "f.json"
+    figures = {
+        "array": np.array([[1.5, np.nan]]),
+        "number": np.float32(0.5),
+        "deep": [{"x": float("nan"), 3: (np.inf, np.int64(2), np.str_("a"), True, None)}],
+        "none": iter([]),
+        "some": iter([{"x": np.nan}, 'a "quoted" name\udcff']),
+    }
+    write_json(path, figures)
+    assert json.loads(path.read_text()) == {
+        "array": [[1.5, None]],
+        "number": 0.5,
+        "deep": [{"x": None, "3": [None, 2, "a", True, None]}],
+        "none": [],
+        "some": [{"x": None}, 'a "quoted" name\udcff'],
+    }
+    assert path.read_text().count("\n") < 30  # an item of an iterator is one line
+    write_json(path, {})
+    assert json.loads(path.read_text()) == {}
+
+
+def test_a_list_of_many_files_is_never_whole_in_memory(tmp_path):
+    def peak(n_files):
+        files = (
+            {"file": f"{number}.png", "probabilities": {"a": 0.5}} for number in range(n_files)
+        )
+        tracemalloc.start()
+        write_json(tmp_path / "f.json", {"files": files})
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert len(json.loads((tmp_path / "f.json").read_text())["files"]) == n_files
+        return peak
+
+    assert peak(20_000) < 2 * peak(200) < 2**20
+
+
+def test_figures_that_do_not_fit_on_the_disk_are_kept_whole(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OSError, match="The result is in"):
+        save_figures(tmp_path / "none" / "f.json", lambda: {"files": iter([1, 2])})
+    [kept] = tmp_path.iterdir()
+    assert json.loads(kept.read_text()) == {"files": [1, 2]}
