@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,6 +40,7 @@ from wbcclf.cli._source import (
     Source,
 )
 from wbcclf.inspection import Evaluation, evaluate_predictions, predict_files
+from wbcclf.inspection._files import joint_digest
 from wbcclf.inspection.evaluation._evaluation import with_prediction
 from wbcclf.inspection.evaluation._plots import confusion_size
 from wbcclf.inspection.evaluation._result import OVERALL as OVERALL_NAMES
@@ -177,6 +180,7 @@ def evaluate(
     if rejection is not None:
         result.rejection = score_calls(y_true, y_pred, cells, found.labels.astype(str) == y_pred)
     result[DIGEST] = file_digest(model_file)
+    result.images_sha256 = joint_digest(digests)
     result.left_out = [
         {"file": path, "reason": reason} for path, reason in broken + listing.skipped
     ]
@@ -188,6 +192,12 @@ def evaluate(
         save(plot, lambda path: draw(path, result))
         out.print(f"Confusion matrix: {plot}")
     result.model, result.images = model, found.paths
+    result.source = {
+        "Model file": str(model_file),
+        "Images": str(images),
+        "Groups": str(groups or group_column or "none"),
+        "Command": shlex.join(["wbcclf", *sys.argv[1:]]),
+    }
     if report is not None:
         save(report, result.to_html)
         out.print(f"Page: {report}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from hashlib import sha256
 from numbers import Integral
 from typing import Any
 
@@ -182,7 +183,13 @@ def _predict_whole(model: Any, paths: Any) -> Bunch:
         return None if chunks[0][name] is None else np.concatenate([each[name] for each in chunks])
 
     names = ("labels", "probabilities", "familiarity", "trained_on")
-    return Bunch(**{name: joined(name) for name in names})
+    digests = [digest for chunk in chunks for digest in chunk.digests]
+    return Bunch(**{name: joined(name) for name in names}, digests=digests)
+
+
+def joint_digest(digests: Iterable[bytes]) -> str:
+    """Return one SHA-256 of files, whatever their order."""
+    return sha256(b"".join(sorted(digests))).hexdigest()
 
 
 def last_step(model: Any) -> Any:

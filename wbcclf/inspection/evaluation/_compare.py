@@ -102,7 +102,7 @@ class Comparison(Bunch):
         path : str or path
             The file; one that is there stays as it is if writing fails.
         """
-        from wbcclf.inspection.pages._evaluation import write_comparison_page
+        from wbcclf.inspection.pages._comparison import write_comparison_page
 
         write_comparison_page(self, path)
 

@@ -150,16 +150,22 @@ def _folds(result: Evaluation) -> list[tuple[str, str, list[str]]]:
 def class_rows(result: Evaluation) -> list[Bunch]:
     """Return a row of scores for each class."""
     names = [name for name in OF_CLASSES if name in result]
-    cells = result.by_group.support if "by_group" in result else [None] * len(result.classes)
+    cells = result.by_group.support.tolist() if "by_group" in result else None
     return [
         Bunch(
             label=str(label),
             n_images=int(result.support[place]),
-            n_cells=None if cells[place] is None else int(cells[place]),
-            scores=[with_interval(result, name, place) for name in names],
+            n_cells=None if cells is None else cells[place],
+            scores=[in_parts(result, name, place) for name in names],
         )
         for place, label in enumerate(result.classes)
     ]
+
+
+def in_parts(result: Evaluation, name: str, place: Any = ()) -> tuple[str, str]:
+    """Return a score and its interval as texts; the second is empty where there is none."""
+    value, _, interval = with_interval(result, name, place).partition(" (")
+    return value, interval.rstrip(")")
 
 
 def confusion_rows(result: Evaluation) -> list[Bunch]:

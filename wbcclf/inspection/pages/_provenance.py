@@ -9,7 +9,7 @@ from typing import Any
 from imblearn.pipeline import Pipeline as WithSamplers
 from sklearn.pipeline import Pipeline
 
-import wbcclf
+from wbcclf._version import __version__
 from wbcclf.backbones import get_backbone
 from wbcclf.classifiers import CNNClassifier
 from wbcclf.inspection._files import last_step
@@ -23,7 +23,7 @@ PACKAGES = (
 
 def versions() -> dict[str, str]:
     """Return the versions of what an evaluation rests on, by name."""
-    own = {"wbcclf": wbcclf.__version__, "Python": platform.python_version()}
+    own = {"wbcclf": __version__, "Python": platform.python_version()}
     return own | {name: version(name) for name in PACKAGES}
 
 
@@ -68,9 +68,7 @@ def licences(classifier: CNNClassifier) -> list[tuple[str, str]]:
     """Return the licences of weights that a network can have started from, as (tag, licence)."""
     backbone = classifier.backbone
     spec = get_backbone(backbone) if isinstance(backbone, str) else backbone.spec()
-    found = [(tag, source.licence) for tag, source in spec.weights.items()]
-    known = [(tag, licence) for tag, licence in found if tag == classifier.weights]
-    return known or found
+    return [(tag, source.licence) for tag, source in spec.weights.items()]
 
 
 def _one_line(step: Any) -> str:

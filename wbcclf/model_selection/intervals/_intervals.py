@@ -281,8 +281,9 @@ def interval_of_right(
     _, groups = np.unique(groups, return_inverse=True)
     if groups.max() == 0:  # one group tells nothing
         return float(is_right.mean()), 0.0, 1.0
-    matrices = np.zeros((groups.max() + 1, 2, 2), dtype=int)
-    np.add.at(matrices, (groups, 0, 1 - is_right.astype(int)), 1)
+    n_right, n_images = (np.bincount(groups, each) for each in (is_right, None))
+    matrices = np.zeros((len(n_images), 2, 2), dtype=int)  # one class, called it or another
+    matrices[:, 0, 0], matrices[:, 0, 1] = n_right, n_images - n_right
     resamples = Resamples(matrices, 1000, 0)
     low, high = resamples.interval("accuracy", confidence_level)
     return float(resamples.score("accuracy")), float(low), float(high)
