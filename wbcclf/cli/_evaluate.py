@@ -323,10 +323,7 @@ def print_classes(result: Bunch, classes: np.ndarray, unit: str) -> None:
         [
             label,
             result.support[place],
-            *(
-                with_interval(result, name, place) if result.support[place] else "-"
-                for name in ("precision", "recall", "f1")
-            ),
+            *(with_interval(result, name, place) for name in ("precision", "recall", "f1")),
         ]
         for place, label in enumerate(classes)
     ]

@@ -306,9 +306,12 @@ class Evaluation(Bunch):
 
 
 def with_interval(figures: Bunch, name: str, place: Any = ()) -> str:
-    """Return a score as text, such as 0.828 (0.69 to 0.93), or a dash where there is none."""
+    """Return a score as text, such as 0.828 (0.69 to 0.93), or a dash where there is none.
+
+    Of a class without images, there is none.
+    """
     value = np.asarray(figures[name])[place]
-    if np.isnan(value):
+    if np.isnan(value) or (place != () and figures["support"][place] == 0):
         return "-"
     low, high = np.asarray(figures[f"{name}_interval"])[place]
     return f"{value:.3f}" if np.isnan(low) else f"{value:.3f} ({low:.2f} to {high:.2f})"

@@ -114,11 +114,18 @@ def _licences(classifier: Any) -> list[str]:
 
 def escaped(value: Any) -> str:
     """Return text that Markdown shows as it is, on one line."""
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&$-])", r"\\\1", " ".join(str(value).split()))
+    return re.sub(r"([\\`*_\[\]<>|&])", r"\\\1", " ".join(str(value).split()))
 
 
 def _list(facts: list[tuple[str, str]]) -> str:
-    return "\n".join(f"- **{escaped(name)}**: {escaped(value)}" for name, value in facts)
+    return "\n".join(f"- {escaped(name)}: {_code(value)}" for name, value in facts)
+
+
+def _code(value: str) -> str:
+    """Return text as code, between more backticks than it has in a row."""
+    text = " ".join(value.split())
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence} {text} {fence}" if "`" in text else f"`{text}`"
 
 
 def _table(header: list[Any], rows: list[list[Any]]) -> str:

@@ -43,7 +43,7 @@ def write_comparison_page(result: Comparison, path: str | os.PathLike) -> None:
         scores=[
             (
                 OVERALL[name],
-                [with_interval(each, name).partition(" (") for each in evaluations.values()],
+                [in_parts(each, name) for each in evaluations.values()],
             )
             for name in names
         ],
