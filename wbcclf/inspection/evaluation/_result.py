@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -305,15 +306,17 @@ class Evaluation(Bunch):
             )
 
 
-def with_interval(figures: Bunch, name: str, place: Any = ()) -> str:
+def with_interval(figures: Mapping, name: str, place: int | None = None) -> str:
     """Return a score as text, such as 0.828 (0.69 to 0.93), or a dash where there is none.
 
-    Of a class without images, there is none.
+    `place` is that of a class; of one without images, there is none.
     """
-    value = np.asarray(figures[name])[place]
-    if np.isnan(value) or (place != () and figures["support"][place] == 0):
+    value, limits = figures[name], figures[f"{name}_interval"]
+    if place is not None:
+        value, limits = value[place], limits[place]
+    if np.isnan(value) or (place is not None and figures["support"][place] == 0):
         return "-"
-    low, high = np.asarray(figures[f"{name}_interval"])[place]
+    low, high = limits
     return f"{value:.3f}" if np.isnan(low) else f"{value:.3f} ({low:.2f} to {high:.2f})"
 
 

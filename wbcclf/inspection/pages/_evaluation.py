@@ -81,6 +81,13 @@ def answer(result: Evaluation) -> list[str]:
             f"its {result.support[worst]} images are found."
         )
     sentences.append(f"This rests on {result.counted()}.")
+    familiarity = result.get("familiarity")
+    if familiarity is not None and familiarity >= LEAST_FAMILIAR:
+        sentences.append(
+            "The images look like those that the model was trained on (mean familiarity "
+            f"{familiarity:.2f}; 0.50 at home). On slides of another laboratory scores can be far "
+            "lower."
+        )
     return sentences
 
 
@@ -91,9 +98,11 @@ def _worst_class(result: Evaluation) -> int | None:
     return int(np.where(is_true, result.recall, np.inf).argmin())
 
 
-def _percent(result: Evaluation, name: str, place: Any = ()) -> str:
-    value = np.asarray(result[name])[place]
-    low, high = np.asarray(result[f"{name}_interval"])[place]
+def _percent(result: Evaluation, name: str, place: int | None = None) -> str:
+    value, limits = result[name], result[f"{name}_interval"]
+    if place is not None:
+        value, limits = value[place], limits[place]
+    low, high = limits
     if np.isnan(low):
         return f"{100 * value:.1f}%"
     return f"{100 * value:.1f}% (95% interval {100 * low:.1f}% to {100 * high:.1f}%)"
@@ -162,7 +171,7 @@ def class_rows(result: Evaluation) -> list[Bunch]:
     ]
 
 
-def in_parts(result: Evaluation, name: str, place: Any = ()) -> tuple[str, str]:
+def in_parts(result: Evaluation, name: str, place: int | None = None) -> tuple[str, str]:
     """Return a score and its interval as texts; the second is empty where there is none."""
     value, _, interval = with_interval(result, name, place).partition(" (")
     return value, interval.rstrip(")")
@@ -227,17 +236,17 @@ def _drawings(result: Evaluation) -> dict[str, Markup]:
     model = result.get("model")
     history = [] if model is None else getattr(last_step(model), "history_", [])
     if len(history) > 1:
-        drawings["history"] = _draw(lambda ax: plot_history(model, ax=ax), "history")
+        drawings["history"] = _draw(lambda ax: plot_history(model, ax=ax), "history", (7, 4))
     return drawings
 
 
-def _draw(draw: Callable, name: str) -> Markup:
+def _draw(draw: Callable, name: str, size: tuple[float, float] = (5.2, 4.2)) -> Markup:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     # The page says what is drawn; a class may be called $x$.
     with mpl.rc_context({"text.parse_math": False, "legend.frameon": False}):
-        axes = Figure(figsize=(5.2, 4.2), layout="constrained").add_subplot()
+        axes = Figure(figsize=size, layout="constrained").add_subplot()
         draw(axes)
         axes.set_title("")
         return drawing(axes.figure, name)
