@@ -106,8 +106,8 @@ def explain(
     Warns
     -----
     UserWarning
-        If the network looks at the background, or the maps lie on the background though the network
-        goes by the cell: see `warning` of :class:`Explanation`. Also if maps are empty.
+        If the network may look at the background, or the maps lie there though the network goes by
+        the cell: see `warning` of :class:`Explanation`. Also if maps are empty.
 
     Notes
     -----
@@ -142,8 +142,6 @@ def explain(
     classifier, X, paths = _seen(getattr(model, "best_estimator_", model), X)
     settings, domain, net = Settings.of(classifier), classifier._domain(), classifier.net_
     check_built(settings, net.module_)
-    if len(domain.classes) < 2:
-        raise ValueError("model knows a single class, so nothing speaks for or against it.")
     images = classifier._check_images(X, domain)
     if min(images.shape[1:3]) < N_PATCHES:
         raise ValueError(
