@@ -17,6 +17,7 @@ from wbcclf.cli._console import err, one_line, out, warn
 from wbcclf.cli._count import count
 from wbcclf.cli._demo import demo
 from wbcclf.cli._evaluate import evaluate
+from wbcclf.cli._explain import explain
 from wbcclf.cli._explore import explore
 from wbcclf.cli._groups import groups
 from wbcclf.cli._predict import predict
@@ -53,7 +54,7 @@ def common(
 # In the order of the help: before training, training and after it, and the rest.
 COMMANDS: list[Callable[..., None]] = [
     *(explore, audit, groups, split),
-    *(train, evaluate, adapt, predict, count),
+    *(train, evaluate, explain, adapt, predict, count),
     *(demo, recipes, backbones),
 ]
 for command in COMMANDS:

@@ -14,6 +14,7 @@ from wbcclf.inspection.explaining._explain import explain
 from wbcclf.inspection.explaining._explanation import Explanation
 from wbcclf.inspection.exploring._explore import explore_images
 from wbcclf.inspection.pages._audit import write_audit_page
+from wbcclf.inspection.pages._explanation import write_explanation_page
 from wbcclf.inspection.pages._exploration import write_exploration_page
 
 __all__ = [
@@ -37,5 +38,6 @@ __all__ = [
     "plot_history",
     "predict_files",
     "write_audit_page",
+    "write_explanation_page",
     "write_exploration_page",
 ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -106,8 +105,8 @@ def explain(
     Warns
     -----
     UserWarning
-        If the network looks at the background, or the maps lie on the background though the network
-        goes by the cell: see `warning` of :class:`Explanation`. Also if maps are empty.
+        If the network may look at the background, or the maps lie there though the network goes by
+        the cell: see `warning` of :class:`Explanation`. Also if maps are empty.
 
     Notes
     -----
@@ -142,8 +141,6 @@ def explain(
     classifier, X, paths = _seen(getattr(model, "best_estimator_", model), X)
     settings, domain, net = Settings.of(classifier), classifier._domain(), classifier.net_
     check_built(settings, net.module_)
-    if len(domain.classes) < 2:
-        raise ValueError("model knows a single class, so nothing speaks for or against it.")
     images = classifier._check_images(X, domain)
     if min(images.shape[1:3]) < N_PATCHES:
         raise ValueError(
@@ -158,47 +155,41 @@ def explain(
         probabilities = classifier._predict(images).probabilities  # it moves the net to its device
         predicted = probabilities.argmax(axis=1)
         chosen = predicted if chosen is None else chosen
-        look: Callable[[Viewer], np.ndarray] = partial(
-            mirrored_grad_cam,
-            images=images,
-            target=chosen,
-            n_blocks=n_blocks,
-            plus_plus=method == "gradcam++",
-        )
-        if method == "occlusion":
-            look = partial(_occlusion_maps, images=images, target=chosen)
-        n_looks = N_RANDOM if method == "occlusion" else N_RANDOM + 1
+        look = _look(method, images, chosen, n_blocks)
         n_views = N_COVERED if method == "occlusion" else len(MIRRORED)
-        n_passes = len(images) * (N_COVERED + n_looks * n_views)
-        with keeping_freed_memory(), advancing(n_passes, verbose, "Explaining") as advance:
+        n_passes = N_COVERED + n_views * (N_RANDOM + (method != "occlusion"))
+        with (
+            keeping_freed_memory(),
+            advancing(len(images) * n_passes, verbose, "Explaining") as advance,
+        ):
             viewer = Viewer(net.module_, net.device, net.precision, settings.batch_size, advance)
             odds, falls = occlusion(viewer, images, chosen)
-            falls_only = falls.clip(min=0)
-            grid_maps = falls_only if method == "occlusion" else look(viewer)
-            by_random, by_chance = [], []
+            covered = falls.clip(min=0)
+            grid_maps = covered if method == "occlusion" else look(viewer)
+            randomisation, by_chance = [], []
             for seed in range(N_RANDOM):
                 network = build_network(settings, domain, None, seed)[0].eval().to(net.device)
-                maps = look(replace(viewer, network=network))
-                by_random.append(abs(correlations(grid_maps, maps)))
-                by_chance.append(abs(correlations(grid_maps, of_other_pictures(maps))))
-    maps, occlusion_maps = (enlarged(each, images.shape[1:3]) for each in (grid_maps, falls_only))
+                of_random = look(replace(viewer, network=network))
+                randomisation.append(abs(correlations(grid_maps, of_random)))
+                by_chance.append(abs(correlations(grid_maps, of_other_pictures(of_random))))
+    maps, occlusion_maps = (enlarged(each, images.shape[1:3]) for each in (grid_maps, covered))
     seen = np.broadcast_to(as_bytes(images, domain.value_range), (*images.shape[:3], 3))
     masks = cell_masks(seen)
     cell_share = masks.mean(axis=(1, 2))
     agreement = agreement_by_chance = np.full(len(maps), np.nan)
     if method != "occlusion":
-        agreement = correlations(shrunk(maps), falls_only)
-        agreement_by_chance = correlations(shrunk(maps), of_other_pictures(falls_only))
+        agreement = correlations(shrunk(maps), covered)
+        agreement_by_chance = correlations(shrunk(maps), of_other_pictures(covered))
     explanation = Explanation(
         images=seen,
         maps=maps,
         target=domain.classes[chosen],
         predicted=domain.classes[predicted],
         probability=probabilities[np.arange(len(chosen)), chosen],
-        drop=expit(odds) - expit(odds - falls_only.max(axis=(1, 2))),
+        drop=expit(odds) - expit(odds - covered.max(axis=(1, 2))),
         method=method,
         block=block,
-        randomisation=mean_of_known(by_random),
+        randomisation=mean_of_known(randomisation),
         randomisation_by_chance=mean_of_known(by_chance),
         inside=shares_inside(maps, masks),
         occlusion_inside=shares_inside(occlusion_maps, masks),
@@ -235,6 +226,17 @@ def _seen(model: Any, X: Any) -> tuple[CNNClassifier, Any, list[str] | None]:
     for step in transformers:
         X = step.transform(X)
     return classifier, X, paths
+
+
+def _look(
+    method: str, images: np.ndarray, target: np.ndarray, n_blocks: int
+) -> Callable[[Viewer], np.ndarray]:
+    """Return what makes maps of a network."""
+    if method == "occlusion":
+        return lambda viewer: occlusion(viewer, images, target)[1].clip(min=0)
+    return lambda viewer: mirrored_grad_cam(
+        viewer, images, target, n_blocks, plus_plus=method == "gradcam++"
+    )
 
 
 @contextmanager
@@ -290,7 +292,3 @@ def _find_block(network: CellNetwork, pooling: str, name: str | None) -> tuple[s
             f"{', '.join(have_maps)}."
         )
     return name, names.index(name) + 1
-
-
-def _occlusion_maps(viewer: Viewer, images: np.ndarray, target: np.ndarray) -> np.ndarray:
-    return occlusion(viewer, images, target)[1].clip(min=0)

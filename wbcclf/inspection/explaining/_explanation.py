@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from wbcclf.inspection._drawing import check_axes
-from wbcclf.inspection.explaining._scores import beside_the_cell
+from wbcclf.inspection.explaining._scores import FEWEST, beside_the_cell
 from wbcclf.inspection.pages._html import picture_source
 
 OPACITY = 0.7  # of a map where it is 1
@@ -71,15 +71,16 @@ class Explanation:
     paths : list of str or None
         The files, if files were given.
     warning : str or None
-        What is wrong, or None. The network looks at the background if what occlusion shows is not
-        clearly denser on the white cell than beside it. If only the maps are not, they are wrong.
-        Fewer than 10 pictures with a cell are too few to tell.
+        What is wrong, or None. The network may look at the background if what occlusion shows is
+        not clearly more on the white cell than an even map would be. If only the maps are not,
+        they are not to be trusted. Fewer than 10 pictures with a cell are too few to tell.
 
     Notes
     -----
-    Clearly denser is more than 1.5 times, by Wilcoxon's signed-rank test over pictures, one-sided
-    at 5%. Each class that is explained in 10 pictures or more is tested; if there is none, all
-    pictures together. The test takes every picture for another cell.
+    Clearly more is by Wilcoxon's signed-rank test of `inside` against `cell_share`, picture by
+    picture, one-sided at 5%. Each class that is explained in 10 pictures or more is tested, since a
+    network may go by a mark of one class alone; if there is none, all pictures together. The test
+    takes every picture for another cell. It says nothing of how much of the map is on the cell.
 
     References
     ----------
@@ -121,15 +122,15 @@ class Explanation:
         found = beside_the_cell(self.occlusion_inside, self.cell_share, self.target)
         if found:
             return (
-                "The network looks at the background. Share of what occlusion shows, in pictures "
-                f"{found}. Look at the maps for what it goes by instead, such as a "
-                "mark or the light of one class."
+                "The network may look at the background. Of what occlusion shows, in pictures "
+                f"{found}. Look at the maps for what it goes by instead, such as a mark or the "
+                "light of one class."
             )
         found = beside_the_cell(self.inside, self.cell_share, self.target)
         if found:
             return (
-                f"Do not trust the {self.method} maps: occlusion shows that the network goes by "
-                f"the cell, and they do not. Their share in pictures {found}. Use "
+                f"Do not trust these maps: occlusion shows that the network goes by the cell, but "
+                f"of the mass of the {self.method} maps, in pictures {found}. Use "
                 "method='occlusion', or another block."
             )
         return None
@@ -191,7 +192,7 @@ class Explanation:
             above.imshow(self.images[row])
             below.imshow(self.overlay(row))
             above.set_title(self.caption(row), fontsize=8, parse_math=False)
-            below.set_title(self.figures(row), fontsize=8)
+            below.set_title(self.figures(row).replace(", ", "\n"), fontsize=8)
             for each in (above, below):
                 each.set_axis_off()
         return figure
@@ -211,7 +212,22 @@ class Explanation:
         parts.append(f"random {self.randomisation[row]:.2f}")
         if self.method != "occlusion":
             parts.append(f"agreement {self.agreement[row]:.2f}")
-        return "\n".join(parts)
+        return ", ".join(parts)
+
+    def answer(self) -> str:
+        """Return whether the network looks at the cells, in a sentence or two."""
+        known = np.isfinite(self.occlusion_inside)
+        if self.warning:
+            return self.warning
+        if not known.any():
+            return "No white cell was found: whether the network looks at one is not known."
+        shares = (
+            f"{self.occlusion_inside[known].mean():.0%} of what occlusion shows is on the cell, "
+            f"which covers {self.cell_share[known].mean():.0%} of the picture"
+        )
+        if known.sum() < FEWEST:
+            return f"Too few pictures to tell ({known.sum()} with a cell): {shares}."
+        return f"The network looks at the cell: {shares} ({known.sum()} pictures with a cell)."
 
     def by_class(self) -> list[Bunch]:
         """Return the means of the scores over the pictures of each predicted class, and over all.
@@ -253,9 +269,9 @@ class Explanation:
     def _repr_html_(self) -> str:
         shown = "".join(
             f'<figure style="display:inline-block;margin:.3rem"><img src="{source}" alt="">'
-            f'<figcaption style="white-space:pre-line">{html.escape(text)}</figcaption></figure>'
+            f"<figcaption>{html.escape(text)}</figcaption></figure>"
             for source, text in (
-                (picture_source(self.overlay(row)), f"{self.caption(row)}\n{self.figures(row)}")
+                (picture_source(self.overlay(row)), f"{self.caption(row)}: {self.figures(row)}")
                 for row in range(min(N_SHOWN, len(self)))
             )
         )
