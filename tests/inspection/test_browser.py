@@ -4,16 +4,14 @@ import shutil
 
 import numpy as np
 import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import sync_playwright
 
 from wbcclf import SimpleCNNClassifier, make_blood_cells
 from wbcclf.inspection import compare, evaluate, explore_images, write_exploration_page
 
 CHROMIUM = shutil.which("chromium")
-if CHROMIUM is None:
-    pytest.skip("chromium is not installed", allow_module_level=True)
-
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import sync_playwright
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
 # Without the last three it looks up hosts at every start. Root has no sandbox.
 OPTIONS = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -86,7 +87,9 @@ def _explain(model: Any, images: Any, rows: list[int]) -> Any:
     classifier = None if model is None else last_step(getattr(model, "best_estimator_", model))
     if not rows or not isinstance(classifier, CNNClassifier) or not hasattr(classifier, "net_"):
         return None
-    return explain(model, [images[row] for row in rows])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the page says what is wrong with the maps
+        return explain(model, [images[row] for row in rows])
 
 
 def _card(result: Evaluation, pictures: Pictures, row: int, place: int, maps: Any) -> Bunch:
@@ -102,6 +105,12 @@ def _card(result: Evaluation, pictures: Pictures, row: int, place: int, maps: An
         card.familiarity = float(given.familiarity[row])
     if maps is not None:
         card.map = picture_source(maps.overlay(place))
-        names = ("inside", "cell_share", "randomisation", "randomisation_by_chance")
+        names = (
+            "inside",
+            "occlusion_inside",
+            "cell_share",
+            "randomisation",
+            "randomisation_by_chance",
+        )
         card |= {name: float(getattr(maps, name)[place]) for name in names}
     return card
