@@ -22,7 +22,7 @@ ESTIMATORS = [
 
 
 def shown(estimator):
-    """Return the text of an HTML repr, which links nowhere: scikit-learn's pages have none of it."""
+    """Return the text of an HTML repr, which has no links."""
     parser = Page()
     parser.feed(estimator_html_repr(estimator))
     parser.close()
