@@ -44,11 +44,12 @@ def draw_history(ax: Any, history: Sequence[dict], kept: int | None) -> None:
     ax.xaxis.get_major_locator().set_params(integer=True)
     if any(name in epoch for name, *_ in SHARES for epoch in history):
         right = ax.twinx()
-        right.set(ylim=(-0.05, 1.05), ylabel=" and ".join(label for _, label, _ in SHARES))
-        lines += _draw(right, history, SHARES, first_colour=len(LOSSES))
+        shares = _draw(right, history, SHARES, first_colour=len(LOSSES))
+        right.set(ylim=(-0.05, 1.05), ylabel=", ".join(line.get_label() for line in shares))
+        lines += shares
     if kept is not None:
         lines.append(ax.axvline(kept, color="grey", label=f"kept: epoch {kept}"))
-    ax.legend(handles=lines, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(lines))
+    ax.legend(handles=lines, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
 
 
 def _draw(

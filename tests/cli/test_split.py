@@ -121,7 +121,7 @@ def test_groups_need_no_classes_and_can_stop_at_broken_files(images, tmp_path, c
     assert code == 1 and "1 of " in err and "99-0.png" in err
     assert not table.exists()
     code, _, err = call("groups", folder, "-o", table, "--links", table)
-    assert code == 1 and "--links: it is also --output" in err
+    assert code == 1 and f"--links {table}: it is also --output" in err
     code, _, err = call("groups", folder, "-o", folder / "1-0.png")
     assert code == 1 and "would be overwritten" in err
 

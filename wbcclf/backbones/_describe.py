@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,7 @@ class BlockDescription:
 
 @dataclass(frozen=True)
 class BackboneDescription:
-    """What :func:`describe` returns; as a text (``print``) it is a table.
+    """What :func:`describe` returns; as a text (``print``), and in a notebook, it is a table.
 
     Attributes
     ----------
@@ -82,6 +83,9 @@ class BackboneDescription:
             first, *others = (f"{cell:>{n}}" for cell, n in zip(row, widths, strict=True))
             lines.append("  ".join([f"{first.strip():<{widths[0]}}", *others]))
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
 
 
 def describe(

@@ -176,7 +176,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         (:class:`BackboneSpec`). Any number of processes may share the folder; all of them must be
         able to write to it. It holds at most 20 GB; :class:`~wbcclf.Cache` sets another limit.
     verbose : int, default=0
-        1 shows a progress bar with the time left.
+        1 shows a progress bar with the time left, and in a notebook with matplotlib a curve of the
+        losses, which is drawn anew while the training goes on.
 
         **scikit-learn and skorch**
     callbacks : list or None, default=None

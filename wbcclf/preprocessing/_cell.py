@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -27,8 +27,8 @@ class Cell:
     """
 
     bbox: tuple[int, int, int, int]
-    cell: np.ndarray
-    nucleus: np.ndarray
+    cell: np.ndarray = field(repr=False)
+    nucleus: np.ndarray = field(repr=False)
     score: float
 
 

@@ -29,6 +29,7 @@ from wbcclf.classifiers.network._network import CellNetwork
 from wbcclf.classifiers.options._optimizer import Optimizer
 from wbcclf.classifiers.options._settings import Settings
 from wbcclf.classifiers.training._callbacks import ProgressBar
+from wbcclf.classifiers.training._live import LiveCurve, can_draw_live
 from wbcclf.classifiers.training._losses import Penalty, make_criterion
 from wbcclf.classifiers.training._mixing import Mixer
 from wbcclf.classifiers.training._schedules import Budget
@@ -259,6 +260,8 @@ def make_net(
         penalty = Penalty(network.trained_parts(), settings.loss.l1, settings.loss.l2)
     if settings.verbose:
         callbacks = [*callbacks, ("progress", ProgressBar(budget.n_steps))]
+        if can_draw_live():
+            callbacks.append(("curve", LiveCurve(settings.early_stopping)))
     device = resolve_device(settings.device, fitted=False)
     net = CellNet(
         module=network,
@@ -345,7 +348,7 @@ def train(net: CellNet, train_data: ImageData, valid_data: ImageData | None) -> 
         net.train_split = None
         net.frozen_digest = None
         for _, callback in net.callbacks_:
-            if isinstance(callback, ProgressBar):
+            if isinstance(callback, (ProgressBar, LiveCurve)):
                 callback.close()  # skorch calls on_train_end only where nothing went wrong
     return [
         {ours: kind(epoch[name]) for name, (ours, kind) in FIGURES.items() if name in epoch}
