@@ -15,10 +15,16 @@ import typer
 from sklearn.utils import Bunch
 
 from wbcclf._files import replacing
-from wbcclf._parts import file_digest
 from wbcclf.cli._classes import match_classes, parse_map
 from wbcclf.cli._console import out, print_table, warn
-from wbcclf.cli._output import JsonOption, check_not_read, check_output, require, save, save_figures
+from wbcclf.cli._output import (
+    JsonOption,
+    check_not_read,
+    check_outputs,
+    require,
+    save,
+    save_figures,
+)
 from wbcclf.cli._quick_audit import warn_of_conflicts, warn_of_test_data, warn_of_trained_on
 from wbcclf.cli._shared import (
     CHUNK,
@@ -26,6 +32,8 @@ from wbcclf.cli._shared import (
     OnError,
     OnErrorOption,
     Reject,
+    about_model,
+    by_reason,
     collect,
     read_model,
     set_rejection,
@@ -46,7 +54,7 @@ from wbcclf.inspection.evaluation._plots import confusion_size
 from wbcclf.inspection.evaluation._result import OVERALL as OVERALL_NAMES
 from wbcclf.inspection.evaluation._result import with_interval
 
-DIGEST = "model_sha256"  # in the file of figures, of the model's file
+DIGEST = "model_sha256"  # in the file of figures
 # The figures of the images of known classes that are printed and written beside those of all.
 OVERALL = (
     "n_samples",
@@ -130,9 +138,7 @@ def evaluate(
     Example: wbcclf evaluate model.wbcclf other/cells --map SNE=neutrophil --map BNE=neutrophil
     """
     outputs = [path for path in (report, card, json_, plot) if path is not None]
-    for path in outputs:
-        check_output(path)
-    require(len(set(outputs)) == len(outputs), "Two results have one name: give each its own file.")
+    check_outputs(report=report, card=card, plot=plot, json=json_)
     require(
         (plot or report) is None or find_spec("matplotlib") is not None,
         "--plot and --report need matplotlib: pip install 'wbcclf[plot]'.",
@@ -179,11 +185,9 @@ def evaluate(
     result.unfamiliar = found.is_unfamiliar
     if rejection is not None:
         result.rejection = score_calls(y_true, y_pred, cells, found.labels.astype(str) == y_pred)
-    result[DIGEST] = file_digest(model_file)
+    result |= about_model(model_file)
     result.images_sha256 = joint_digest(digests)
-    result.left_out = [
-        {"file": path, "reason": reason} for path, reason in broken + listing.skipped
-    ]
+    result.left_out = by_reason(broken + listing.skipped)
     if found.uncut is not None:
         result.no_cell_found = found.uncut
     print_evaluation(result)
@@ -191,7 +195,7 @@ def evaluate(
     if plot is not None:
         save(plot, lambda path: draw(path, result))
         out.print(f"Confusion matrix: {plot}")
-    result.model, result.images = model, found.paths
+    result.estimator, result.images = model, found.paths
     result.source = {
         "Model file": str(model_file),
         "Images": str(images),

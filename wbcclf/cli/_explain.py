@@ -12,9 +12,25 @@ import typer
 from sklearn.utils import Bunch
 
 from wbcclf.cli._console import out, print_table
-from wbcclf.cli._output import as_list, check_not_read, check_output, require, save, write_json
+from wbcclf.cli._output import (
+    JsonOption,
+    check_not_read,
+    check_outputs,
+    require,
+    save,
+    save_figures,
+)
 from wbcclf.cli._predict import list_images
-from wbcclf.cli._shared import CHUNK, ModelFile, OnError, OnErrorOption, collect, read_model
+from wbcclf.cli._shared import (
+    CHUNK,
+    ModelFile,
+    OnError,
+    OnErrorOption,
+    about_model,
+    by_reason,
+    collect,
+    read_model,
+)
 from wbcclf.cli._source import Part, PathColumn, Root, Source
 from wbcclf.inspection import Explanation, predict_files, write_explanation_page
 from wbcclf.inspection import explain as explain_pictures
@@ -45,10 +61,7 @@ def explain(
             "-o", "--output", metavar="PAGE.html", help="Write a page with pictures and maps."
         ),
     ] = None,
-    json_: Annotated[
-        Path | None,
-        typer.Option("--json", metavar="FILE", help="Write the figures to this JSON file."),
-    ] = None,
+    json_: JsonOption = None,
     method: Annotated[
         Method,
         typer.Option(
@@ -82,9 +95,7 @@ def explain(
 
     Example: wbcclf explain wbcclf:blood-cells cells --method occlusion
     """
-    for path in filter(None, (output, json_)):
-        check_output(path)
-    require(output is None or output != json_, f"--json {json_}: it is also --output.")
+    check_outputs(output=output, json=json_)
     model = read_model(model_file, images)
     listing = list_sources(images, path_column, root, part)
     for path in filter(None, (output, json_)):
@@ -103,10 +114,8 @@ def explain(
         warnings.filterwarnings("ignore", "No white cell was found")  # of which `collect` warned
         found = explain_pictures(model, paths, method=method.value, verbose=1)
     print_explanation(found)
-    if json_ is not None:
-        left_out = broken + listing.skipped
-        save(json_, lambda path: write_json(path, figures_of(found, left_out)))
-        out.print(f"Figures: {json_}")
+    left_out = broken + listing.skipped
+    save_figures(json_, lambda: about_model(model_file) | figures_of(found, left_out))
     if output is not None:
         save(output, lambda path: write_explanation_page(found, path))
         out.print(f"Page: {output}")
@@ -163,19 +172,16 @@ def print_explanation(found: Explanation) -> None:
 
 def figures_of(found: Explanation, left_out: list[tuple[str, str]]) -> dict[str, Any]:
     """Return what the JSON file holds: scores, and no map."""
-    columns = {name: getattr(found, name) for name in ("target", "predicted", "probability")}
-    columns |= {name: getattr(found, name) for name in SCORES}
-    values = zip(found.names(), *map(as_list, columns.values()), strict=True)
-    classes = [
-        {name: None if value != value else value for name, value in each.items()}
-        | {"label": None if each.label is None else str(each.label)}
-        for each in found.by_class()
-    ]
+    columns = {
+        name: getattr(found, name).tolist()
+        for name in ("target", "predicted", "probability", *SCORES)
+    }
+    values = zip(found.names(), *columns.values(), strict=True)
     return {
         "method": found.method,
         "block": found.block,
         "warning": found.warning,
-        "classes": classes,
-        "images": [dict(zip(("file", *columns), row, strict=True)) for row in values],
-        "left_out": [{"file": path, "reason": reason} for path, reason in left_out],
+        "classes": found.by_class(),
+        "files": [dict(zip(("file", *columns), row, strict=True)) for row in values],
+        "left_out": by_reason(left_out),
     }

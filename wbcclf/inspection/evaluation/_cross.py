@@ -105,7 +105,7 @@ def cross_evaluate(
     scores = {name: np.array([fold[name] for fold in result.folds]) for name in names}
     result.mean = Bunch(**{name: float(each.mean()) for name, each in scores.items()})
     result.sd = Bunch(**{name: float(each.std(ddof=1)) for name, each in scores.items()})
-    result.model, result.images = clone(model), X  # whatever `model` was fitted on before
+    result.estimator, result.images = clone(model), X  # whatever `model` was fitted on before
     return result
 
 

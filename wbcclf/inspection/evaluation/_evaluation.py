@@ -97,7 +97,7 @@ def evaluate(model: Any, X: Any, y: Any, groups: Any = None) -> Evaluation:
     result = evaluate_predictions(
         y, found.labels, groups, probabilities=found.probabilities, classes=known
     )
-    result.model, result.images = model, X
+    result.estimator, result.images = model, X
     if "digests" in found:
         result.images_sha256 = joint_digest(found.digests)
     return with_prediction(result, found)

@@ -34,7 +34,7 @@ OF_CLASSES = {
     "roc_auc": "ROC AUC",
     "average_precision": "average precision",
 }
-_NO_FIGURES = ("of_images", "model", "images")
+_NO_FIGURES = ("of_images", "estimator", "images")
 
 
 class Evaluation(Bunch):

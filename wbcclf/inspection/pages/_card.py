@@ -24,7 +24,7 @@ def write_card(result: Evaluation, path: str | os.PathLike) -> None:
     OSError
         If the card cannot be written; an existing one then stays as it is.
     """
-    if result.get("model") is None:
+    if result.get("estimator") is None:
         raise ValueError(
             "A model card needs the model: make the result with evaluate(model, X, y, groups)."
         )
@@ -34,7 +34,7 @@ def write_card(result: Evaluation, path: str | os.PathLike) -> None:
 
 
 def _parts(result: Evaluation) -> list[str]:
-    classifier = last_step(getattr(result.model, "best_estimator_", result.model))
+    classifier = last_step(getattr(result.estimator, "best_estimator_", result.estimator))
     known = classifier.classes_ if hasattr(classifier, "classes_") else result.classes
     labels = ", ".join(escaped(label) for label in known)
     scores = [name for name in OF_CLASSES if name in result]

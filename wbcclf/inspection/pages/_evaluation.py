@@ -233,7 +233,7 @@ def _drawings(result: Evaluation) -> dict[str, Markup]:
         drawings["familiarity"] = _draw(
             lambda ax: _draw_familiarity(familiarity, ax), "familiarity"
         )
-    model = result.get("model")
+    model = result.get("estimator")
     history = [] if model is None else getattr(last_step(model), "history_", [])
     if len(history) > 1:
         drawings["history"] = _draw(lambda ax: plot_history(model, ax=ax), "history", (7, 4))

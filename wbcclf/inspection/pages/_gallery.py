@@ -70,7 +70,7 @@ def find_cards(result: Evaluation) -> tuple[list[Bunch], list[Bunch], Any]:
         is_right = result.of_images.y_true == result.of_images.y_pred
         uncertain = pictures.kept(order[is_right[order]][:N_UNCERTAIN].tolist())
     rows = errors + uncertain
-    maps = _explain(result.get("model"), result.images, rows)
+    maps = _explain(result.get("estimator"), result.images, rows)
     cards = cards_that_fit(
         [_card(result, pictures, row, place, maps) for place, row in enumerate(rows)]
     )

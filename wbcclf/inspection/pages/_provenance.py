@@ -35,8 +35,8 @@ def about(result: Evaluation) -> list[tuple[str, str]]:
         facts.append(("SHA-256 of the model file", result.model_sha256))
     if result.get("images_sha256"):
         facts.append(("SHA-256 of the image files", result.images_sha256))
-    if result.get("model") is not None:
-        facts += about_model(result.model)
+    if result.get("estimator") is not None:
+        facts += about_model(result.estimator)
     return facts
 
 
