@@ -185,7 +185,7 @@ def evaluate(
     result.unfamiliar = found.is_unfamiliar
     if rejection is not None:
         result.rejection = score_calls(y_true, y_pred, cells, found.labels.astype(str) == y_pred)
-    result |= about_model(model_file)
+    result.update(about_model(model_file))
     result.images_sha256 = joint_digest(digests)
     result.left_out = by_reason(broken + listing.skipped)
     if found.uncut is not None:

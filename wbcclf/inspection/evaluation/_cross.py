@@ -126,7 +126,7 @@ def make_splits(
     if isinstance(cv, (int, np.integer)) and not isinstance(cv, bool):
         splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
         cv = splitter(cv, shuffle=True, random_state=0)
-    elif not hasattr(cv, "split") and not isinstance(cv, Iterable):
+    elif isinstance(cv, str) or not (hasattr(cv, "split") or isinstance(cv, Iterable)):
         raise TypeError(f"cv must be a number of folds, a splitter, or pairs of rows, got {cv!r}.")
     splits = list(check_cv(cv).split(X, y, groups))
     tested = np.bincount(np.concatenate([test for _, test in splits]), minlength=len(y))
@@ -174,7 +174,7 @@ def pooled(parts: list[Bunch], y: np.ndarray, groups: Any) -> CrossEvaluation:
         y, labels, groups, probabilities=shares, classes=None if shares is None else known
     )
     result = CrossEvaluation(**result)
-    result.familiarity = result.n_trained_on = None
+    result.familiarity = result.of_images.familiarity = result.n_trained_on = None
     if all(part.familiarity is not None for part in parts):
         result.of_images.familiarity = np.concatenate([part.familiarity for part in parts])[order]
         result.familiarity = float(result.of_images.familiarity.mean())
