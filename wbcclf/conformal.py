@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
-from sklearn.utils import check_consistent_length, check_random_state
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils import check_consistent_length, check_random_state, get_tags
+from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from wbcclf._images import HasMethods, Interval, _fit_context
 from wbcclf._labels import check_labels, check_same_classes
@@ -116,6 +116,11 @@ class ConformalClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         self.class_conditional = class_conditional
         self.random_state = random_state
 
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags = get_tags(self.estimator).input_tags
+        return tags
+
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y, groups=None):
         """Learn from held-out cells how probable their true labels are.
@@ -149,7 +154,7 @@ class ConformalClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self.estimator)
         check_consistent_length(X, y)
-        y = check_labels(y, "y")
+        y = check_labels(column_or_1d(y, warn=True), "y")
         classes = check_labels(self.estimator.classes_, "classes_")
         check_same_classes(y, classes, ("y", "the estimator"))
         unknown = np.setdiff1d(y, classes).tolist()
