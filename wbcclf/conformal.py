@@ -28,8 +28,8 @@ class ConformalClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    estimator : classifier with `predict_proba`
-        Fitted; it is not fitted again. A :class:`CNNClassifier`, a pipeline that ends in one, or
+    estimator : classifier
+        Fitted, with `predict_proba`; it is not fitted again. A :class:`CNNClassifier`, a pipeline that ends in one, or
         any other. To clone what holds it, as a search does, wrap it in
         :class:`sklearn.frozen.FrozenEstimator`.
     confidence_level : float, default=0.9
