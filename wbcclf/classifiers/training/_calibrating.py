@@ -14,7 +14,7 @@ from wbcclf.classifiers.training._describing import MOST_VALIDATED, evenly
 from wbcclf.classifiers.training._net import CellNet
 from wbcclf.classifiers.training._predict import eight_views, mean_of_views, predict_data
 
-FEWEST = 50  # validation images
+FEWEST = 50  # validation images; fewer cost more than they gain: benchmarks/calibrating.py
 _FARTHEST = 10  # logarithm of a temperature; scikit-learn's bounds
 
 
