@@ -29,8 +29,8 @@ class ConformalClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
     Parameters
     ----------
     estimator : classifier
-        Fitted, with `predict_proba`; it is not fitted again. A :class:`CNNClassifier`, a pipeline that ends in one, or
-        any other. To clone what holds it, as a search does, wrap it in
+        Fitted, with `predict_proba`; it is not fitted again. A :class:`CNNClassifier`, a pipeline
+        that ends in one, or any other. To clone what holds it, as a search does, wrap it in
         :class:`sklearn.frozen.FrozenEstimator`.
     confidence_level : float, default=0.9
         The share of cells, in (0, 1), whose set holds the true label. It has to be above the
