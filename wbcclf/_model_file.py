@@ -29,8 +29,8 @@ from wbcclf.exceptions import ModelFormatError
 # module of its own. 3: options of the classifiers are objects; `_older_models` translates the
 # parameters of lower numbers. 4: there may be transformers before the classifier, and a loader that
 # cuts. 5: there may be a description of the training images, and `rejection`. 6: there may be their
-# digests.
-FORMAT = 6
+# digests. 7: there may be a temperature.
+FORMAT = 7
 TRAINED_ON = "trained_on"  # the array of digests of the training images
 _DOCUMENT = "model.json"
 _LONGEST_DOCUMENT = 4 * 2**20  # bytes: the history of 20,000 epochs

@@ -133,6 +133,11 @@ LEARNT: dict[str, Check] = OF_IMAGES | {
     "n_iter_": _int,
 }
 
+# And what they learn with `calibrate`.
+OF_CALIBRATION: dict[str, Check] = {
+    "temperature_": lambda value: type(value) is float and 0 < value < math.inf,
+}
+
 # ---------------------------------------------------------------- estimators
 
 
@@ -327,7 +332,7 @@ def set_learnt(classifier: CNNClassifier, learnt: dict, classes: np.ndarray) -> 
     ValueError
         If that is anything that `fit` does not learn.
     """
-    known = _checked(learnt, LEARNT)
+    known = _checked(learnt, LEARNT | (OF_CALIBRATION if "temperature_" in learnt else {}))
     classes.tolist()  # fails for characters that there are not
     consistent = {
         "n_iter_": known["n_iter_"] == len(known["history_"]),

@@ -100,8 +100,9 @@ def adapt(
     -----
     Frozen blocks stay as they are (`unfrozen_layers`). The new pictures are the home of the new
     model: its `familiarity` compares with them, if they are 50 or more. It has no validation
-    images, so its `rejection` is None; another needs a new training. `history_` and
-    `train_indices_` are still those of the old model's training.
+    images, so its `rejection` is None and its probabilities are not calibrated (`calibrate`); both
+    need a new training. `history_` and `train_indices_` are still those of the old model's
+    training.
 
     References
     ----------
@@ -268,6 +269,7 @@ def _adapted(
         setattr(adapted, parameter, clone(value, safe=False))  # nothing in common with the old one
     adapted.net_ = net
     adapted._description = describe_images(net, images)
+    adapted.__dict__.pop("temperature_", None)  # its validation images were of the old laboratory
     if is_trained:
         adapted._trained_on = with_images(classifier._trained_on, images)
     adapted.adaptation_ = Bunch(**figures)

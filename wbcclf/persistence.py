@@ -104,13 +104,15 @@ def save_model(model: BaseEstimator, path: str | os.PathLike) -> None:
     check_built(Settings.of(classifier), classifier.net_.module_)
     transformers = [(name, step) for name, step in kept if isinstance(step, _saved.TRANSFORMERS)]
     name = backbones.get_backbone(classifier.backbone).name
+    is_calibrated = hasattr(classifier, "temperature_")
+    learnt = _saved.LEARNT | (_saved.OF_CALIBRATION if is_calibrated else {})
     document = {
         "version": __version__,
         "backbone": name,
         "package": backbone_package(name),
         "pipeline": hasattr(model, "steps"),
         "steps": [[name, _saved.encode(step)] for name, step in kept],
-        "learnt": _learnt(classifier, _saved.LEARNT),
+        "learnt": _learnt(classifier, learnt),
         "transformers": {name: _learnt(step, _saved.OF_IMAGES) for name, step in transformers},
     }
     arrays = {"classes": _plain(classifier.classes_, "classes_")}

@@ -138,9 +138,10 @@ def learnt(quick, cells):
 def test_all_parameters_but_the_machines_are_tried():
     names = CNNClassifier._parameter_constraints
     own = {name for name in names if not belongs_to(CNNClassifier, name, Machine)}
-    # These three need more than a value: see the tests after the next. For `rejection`, which
-    # changes what is predicted, see test_familiarity.py.
-    assert set(PARAMETERS) == own - {"weights", "image_shape", "warm_start", "rejection"}
+    # These three need more than a value: see the tests after the next. For `rejection` and
+    # `calibrate`, which need validation images, see test_familiarity.py and test_calibrating.py.
+    tried_elsewhere = {"weights", "image_shape", "warm_start", "rejection", "calibrate"}
+    assert set(PARAMETERS) == own - tried_elsewhere
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

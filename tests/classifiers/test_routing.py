@@ -15,6 +15,7 @@ from sklearn.utils.metadata_routing import get_routing_for_object
 
 import wbcclf
 from wbcclf import SMOTE, Augmenter, Cache, DeepFeatures, Head, ImageSampler, SimpleCNNClassifier
+from wbcclf.conformal import ConformalClassifier
 
 CONSUMED = {
     "fit": {"sample_weight", "X_val", "y_val"},
@@ -23,11 +24,15 @@ CONSUMED = {
 }
 ESTIMATORS = [
     cls
-    for name, cls in sorted(vars(wbcclf).items())
+    for name, cls in sorted((vars(wbcclf) | {"ConformalClassifier": ConformalClassifier}).items())
     if inspect.isclass(cls) and issubclass(cls, BaseEstimator)
 ]
 
-NEEDED = {ImageSampler: [RandomOverSampler()], Cache: ["folder"]}  # what has no default
+NEEDED = {  # what has no default
+    ImageSampler: [RandomOverSampler()],
+    Cache: ["folder"],
+    ConformalClassifier: [SimpleCNNClassifier()],
+}
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +63,8 @@ def test_estimators_request_what_they_take_and_nothing_else(cls):
     estimator = cls(*NEEDED.get(cls, ()))
     router = get_routing_for_object(estimator)
     takes = CONSUMED if issubclass(cls, wbcclf.CNNClassifier) else {}
+    if cls is ConformalClassifier:
+        takes = {"fit": {"groups"}, "score": {"sample_weight"}}
     for method in ("fit", "partial_fit", "predict", "transform", "fit_resample", "score"):
         offered = {"sample_weight", "X_val", "y_val", "classes", "groups"}
         if hasattr(router, method):  # a consumer; ImageSampler is a router

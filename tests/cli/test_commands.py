@@ -105,6 +105,27 @@ def test_groups_are_held_out_whole(given, n_held, trained, tmp_path, seen, held_
     assert len({path.stem[-1] for path in held_out()}) == n_held / 6
 
 
+def test_calibrate_needs_images_that_are_held_out(trained, tmp_path, call):
+    arguments = ("train", trained / "train", "-o", tmp_path / "m.wbcclf", "--calibrate")
+    code, _, err = call(*arguments)
+    assert code != 0 and "--calibrate needs" in err and "--early-stopping" in err
+    code, _, err = call(*arguments, "--early-stopping", "--image-size", 32, "--epochs", 1)
+    assert code != 0 and "at least 50 validation images, not 6" in err
+
+
+def test_calibrate_reaches_the_model(tmp_path, call):
+    cells = wbcclf.make_blood_cells(520, classes=2, image_size=32, random_state=0)
+    for number, (image, label) in enumerate(zip(cells.images, cells.target, strict=True)):
+        (tmp_path / "train" / label).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(tmp_path / "train" / label / f"{number}.png")
+    code, _, err = call(
+        *("train", tmp_path / "train", "-o", tmp_path / "m.wbcclf", "--image-size", 32),
+        *("--steps", 5, "--crop", "none", "--early-stopping", "--calibrate"),
+    )
+    assert code == 0, err
+    assert wbcclf.load_model(tmp_path / "m.wbcclf")["classifier"].temperature_ > 0
+
+
 def test_a_recipe_trains_its_own_network_at_its_own_size(trained, tmp_path, call):
     arguments = ("train", trained / "train", "-o", tmp_path / "m.wbcclf", "--recipe", "pbc-cnn8")
     code, out, err = call(*arguments, "--epochs", 1)

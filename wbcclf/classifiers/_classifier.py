@@ -145,6 +145,13 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         :class:`~wbcclf.ImageSampler`: alone, they do not record which rows are new, and only exact
         repetitions are found. Several pictures of one cell count as several originals: if you have
         such pictures, pass `X_val` with other cells.
+    calibrate : bool, default=False
+        Divide the logits by a temperature after training, so that probabilities say how often they
+        are right [1]_. It is the one with the least log loss on the validation images, 50 or more:
+        give `fit` `X_val` and `y_val`, or use `early_stopping`. Labels stay the same, as does the
+        order of an image's probabilities; with `test_time_augmentation` they may change where views
+        disagree. It holds for `test_time_augmentation` as it was in `fit`, and for images like the
+        validation images. :meth:`partial_fit` ignores it.
     checkpoint_dir : path or None, default=None
         Folder to which `fit` saves its state after every epoch. If it is killed, call the same
         `fit` again (same parameters, images and labels): it resumes there and ends with the model
@@ -212,6 +219,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         Scale of the training images' values: (0, 255) for uint8.
     weights_report_ : wbcclf.backbones.WeightsReport or None
         The tensors that were loaded from `weights`, those missing in it, and those not used.
+    temperature_ : float
+        What the logits were divided by, > 0. Only with `calibrate`.
     train_indices_, validation_indices_ : ndarray of int
         Rows of the `X` given to `fit` that were trained on, and that were split off to validate.
     n_features_in_ : int
@@ -239,6 +248,11 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     wbcclf.exceptions.UnfamiliarImagesWarning
         When 20 images or more are predicted that do not look like the training images: their mean
         :meth:`familiarity` is below 0.1.
+
+    References
+    ----------
+    .. [1] C. Guo et al., "On calibration of modern neural networks", 2017,
+       https://arxiv.org/abs/1706.04599
 
     See Also
     --------
@@ -282,6 +296,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         "augment": Training([HasMethods("augment"), None]),
         "mixing": Training([StrOptions({*MIXING}), Mixing, None]),
         "early_stopping": Training(["boolean", EarlyStopping]),
+        "calibrate": Training(["boolean"]),
         "checkpoint_dir": Machine([str, HasMethods("__fspath__"), None]),
         "device": Machine([str]),
         "precision": [StrOptions({"auto", "float32", "bfloat16"})],
@@ -318,6 +333,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         augment=None,
         mixing=None,
         early_stopping=False,
+        calibrate=False,
         checkpoint_dir=None,
         device="auto",
         precision="float32",
@@ -350,6 +366,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         self.augment = augment
         self.mixing = mixing
         self.early_stopping = early_stopping
+        self.calibrate = calibrate
         self.checkpoint_dir = checkpoint_dir
         self.device = device
         self.precision = precision
@@ -479,7 +496,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
 
         Returns
         -------
-        ndarray of shape (n_samples, n_classes), float32
+        ndarray of shape (n_samples, n_classes), float64
             Columns in the order of ``classes_``; rows sum to 1.
         """
         prediction = self._predict(X)

@@ -174,6 +174,14 @@ def train(
             "the best epoch.",
         ),
     ] = None,
+    calibrate: Annotated[
+        bool | None,
+        _option(
+            "no-calibrate",
+            "Scale the probabilities, so that they say how often they are right on the images that "
+            "--early-stopping held out: 50 or more. Labels stay the same.",
+        ),
+    ] = None,
     groups: Annotated[
         str | None,
         typer.Option(
@@ -234,6 +242,7 @@ def train(
         "batch_size": batch_size,
         "lr": lr,
         "early_stopping": early_stopping,
+        "calibrate": calibrate,
         "device": device,
         "precision": precision,
     }
@@ -263,6 +272,10 @@ def train(
         cropper = wbcclf.CellCropper(scale, background="normalise")
     loader = wbcclf.ImageLoader(image_size, crop=cropper)
     classifier = pipeline[-1]
+    require(
+        not calibrate or Settings.of(classifier).early_stopping is not None,
+        "--calibrate needs images to measure on: give --early-stopping, too.",
+    )
     out.print(start_text(classifier))
     listing = source.list()
     for result in filter(None, (output, json_)):

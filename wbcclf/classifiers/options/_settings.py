@@ -73,6 +73,7 @@ class Settings:
     augment: Any
     mixing: Mixing | None
     early_stopping: EarlyStopping | None
+    calibrate: bool
     checkpoint_dir: str | PathLike | None
     device: str
     precision: str

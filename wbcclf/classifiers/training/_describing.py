@@ -41,13 +41,13 @@ def describe_training(
         Images that the training has looked at, each as often as it has.
     """
     n_looked_at = min(MOST, max(_FEWEST, n_seen // _SHARE))
-    sample = _evenly(originals, n_looked_at)
+    sample = evenly(originals, n_looked_at)
     if not len(sample):
         return None
     (train_data, valid_data), (train_images, valid_images) = data, images
     validation = elsewhere = None
     if valid_data is not None and valid_images is not None:
-        places = _evenly(np.arange(len(valid_data)), MOST_VALIDATED)
+        places = evenly(np.arange(len(valid_data)), MOST_VALIDATED)
         target = valid_data.y[valid_data.rows[places]]
         validation = (*predict_data(net, valid_data, valid_images, places), target)
         # Activations were kept: images were not changed in training, so the usual weight holds,
@@ -65,7 +65,7 @@ def _predict_elsewhere(
 
     None for images that are not red, green and blue.
     """
-    rows = images.rows[_evenly(np.arange(len(images)), n_most)]
+    rows = images.rows[evenly(np.arange(len(images)), n_most)]
     if images.X.shape[3] != 3:
         return None
     shown = Augmenter(laboratory=1).augment(gather(images.X, rows), random_state=0)
@@ -76,11 +76,11 @@ def _predict_elsewhere(
 def describe_images(net: CellNet, images: np.ndarray) -> Description | None:
     """Return the description of images that a net was adapted to, None if they are too few."""
     data = ImageData(images, np.zeros(len(images), int))
-    logits, features = predict_data(net, data, data, _evenly(np.arange(len(images)), MOST))
+    logits, features = predict_data(net, data, data, evenly(np.arange(len(images)), MOST))
     return describe(len(net.classes), logits, features, None)
 
 
-def _evenly(places: np.ndarray, n_most: int) -> np.ndarray:
+def evenly(places: np.ndarray, n_most: int) -> np.ndarray:
     """Return at most so many of some places, from the first to the last, drawing nothing."""
     if len(places) <= n_most:
         return places

@@ -27,7 +27,7 @@ from wbcclf.classifiers.data._domain import Domain
 from wbcclf.classifiers.data._labels import encode_labels, total_weight
 from wbcclf.classifiers.data._samples import Samples, check_samples
 from wbcclf.classifiers.data._split import validation_split, warn_of_doubles
-from wbcclf.classifiers.familiarity._description import Description, fewest_calls, too_few_for
+from wbcclf.classifiers.familiarity._description import fewest_calls, too_few_for
 from wbcclf.classifiers.familiarity._prediction import uncertain_label
 from wbcclf.classifiers.familiarity._seen import trained_on_before, with_images
 from wbcclf.classifiers.network._building import (
@@ -38,10 +38,11 @@ from wbcclf.classifiers.network._building import (
 )
 from wbcclf.classifiers.network._network import CellNetwork
 from wbcclf.classifiers.options._settings import Settings
+from wbcclf.classifiers.training._calibrating import FEWEST, calibrate
 from wbcclf.classifiers.training._callbacks import make_callbacks, make_step_callbacks
 from wbcclf.classifiers.training._checkpoint import Checkpoint, checkpoint_file
 from wbcclf.classifiers.training._describing import describe_training
-from wbcclf.classifiers.training._kept import find_kept_fit
+from wbcclf.classifiers.training._kept import Outcome, find_kept_fit
 from wbcclf.classifiers.training._net import CellNet, make_net, train
 from wbcclf.classifiers.training._schedules import Budget
 
@@ -59,10 +60,9 @@ class Learnt:
     domain: Domain
     net: CellNet
     weights_report: WeightsReport | None
-    epochs: list[dict]  # their figures
+    outcome: Outcome
     train_rows: np.ndarray
     validation_rows: np.ndarray
-    description: Description | None
     trained_on: np.ndarray | None
 
 
@@ -86,7 +86,7 @@ def fit(
     samples = check_samples(classifier, X, y, sample_weight, known=known)
 
     split = _split(classifier, settings, samples, X, y, X_val, y_val, random_state)
-    _check_rejection(settings, split.valid_data, samples.domain.classes)
+    _check_validation(settings, split.valid_data, samples.domain.classes)
     train_data = _training_data(settings, samples, split.train_rows)
     valid_data = split.valid_data
 
@@ -114,25 +114,28 @@ def fit(
         images = train_data, valid_data
         data = _prepare(settings, net, *images, store)
         epochs = train(net, *data)
+        temperature = None
+        if settings.calibrate:  # before the description, which remembers how sure predictions are
+            assert data[1] is not None and valid_data is not None  # they were counted
+            temperature = calibrate(net, settings, data[1], valid_data)
         n_seen = settings.batch_size * sum(epoch["steps"] for epoch in epochs)
-        outcome = epochs, describe_training(net, data, images, originals, n_seen)
+        description = describe_training(net, data, images, originals, n_seen)
+        outcome = Outcome(epochs, temperature, description)
         if kept is not None and not net.interrupted:
-            kept.write(*outcome)
-    epochs, description = outcome
+            kept.write(outcome)
     if not net.interrupted:
         if checkpoint is not None:
             checkpoint.path.unlink(missing_ok=True)
-        _warn_if_nothing_was_learnt(settings, samples.domain, epochs)
+        _warn_if_nothing_was_learnt(settings, samples.domain, outcome.epochs)
     return _learn(
         classifier,
         Learnt(
             samples.domain,
             net,
             report,
-            epochs,
+            outcome,
             train_data.rows,
             split.validation_rows,
-            description,
             with_images(earlier, samples.images, train_data.rows[originals]),
         ),
         past=[] if is_new else classifier.history_,
@@ -170,10 +173,10 @@ def partial_fit(
             samples.domain,
             net,
             report,
-            epochs,
+            # Its images are a few of those that it was trained on: they describe nothing.
+            Outcome(epochs, temperature=None, description=None),
             train_data.rows,
             samples.used[:0],
-            None,  # Its images are a few of those that it was trained on: they describe nothing.
             with_images(earlier, samples.images, train_data.rows),
         ),
         past=[] if known is None else classifier.history_,
@@ -256,9 +259,19 @@ def _split(
     return _Split(train_rows, validation_rows, valid_data)
 
 
-def _check_rejection(settings: Settings, valid_data: ImageData | None, classes: np.ndarray) -> None:
-    """Fail before the training if `predict` could not leave an image uncertain after it."""
+def _check_validation(
+    settings: Settings, valid_data: ImageData | None, classes: np.ndarray
+) -> None:
+    """Fail before the training if validation images are too few for what is learnt from them.
+
+    Also if labels leave no room for what is uncertain.
+    """
     share, n_images = settings.rejection, 0 if valid_data is None else len(valid_data)
+    if settings.calibrate and n_images < FEWEST:
+        raise ValueError(
+            f"calibrate=True needs at least {FEWEST} validation images, not {n_images}. Fit with "
+            "X_val and y_val, or with early_stopping=True, on more images."
+        )
     if share is None:
         return
     uncertain_label(classes)  # raises if they leave no room for it
@@ -405,12 +418,18 @@ def _learn(classifier: CNNClassifier, learnt: Learnt, past: list[dict]) -> CNNCl
     classifier.weights_report_ = learnt.weights_report
     classifier.train_indices_ = learnt.train_rows
     classifier.validation_indices_ = learnt.validation_rows
-    classifier._description = learnt.description
+    classifier._description = learnt.outcome.description
     classifier._trained_on = learnt.trained_on
     classifier.history_ = [
         *past,
-        *(epoch | {"epoch": number} for number, epoch in enumerate(learnt.epochs, len(past) + 1)),
+        *(
+            epoch | {"epoch": number}
+            for number, epoch in enumerate(learnt.outcome.epochs, len(past) + 1)
+        ),
     ]
     classifier.n_iter_ = len(classifier.history_)
-    classifier.__dict__.pop("adaptation_", None)  # which `adapt` gave to the network before
+    for name in ("adaptation_", "temperature_"):  # of the network before
+        classifier.__dict__.pop(name, None)
+    if learnt.outcome.temperature is not None:
+        classifier.temperature_ = learnt.outcome.temperature
     return classifier

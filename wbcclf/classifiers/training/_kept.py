@@ -6,7 +6,7 @@ import hashlib
 import io
 import pickle
 from numbers import Integral
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -22,6 +22,14 @@ from wbcclf.classifiers.data._batches import ImageData
 from wbcclf.classifiers.familiarity._description import Description
 from wbcclf.classifiers.options._settings import Settings
 from wbcclf.classifiers.training._net import CellNet
+
+
+class Outcome(NamedTuple):
+    """What a training gives besides weights."""
+
+    epochs: list[dict]  # their figures
+    temperature: float | None  # that the logits were divided by
+    description: Description | None
 
 
 class KeptFit:
@@ -42,8 +50,8 @@ class KeptFit:
         text = f"{digest} {versions} {conditions(net.module_, net.device, net.precision)}"
         self.key = f"fits/{hashlib.sha256(text.encode()).hexdigest()[:40]}"
 
-    def read(self) -> tuple[list[dict], Description | None] | None:
-        """Give the net the weights that the fit ended with; return its figures and description.
+    def read(self) -> Outcome | None:
+        """Give the net the weights that the fit ended with; return what else it gave.
 
         None without an entry.
         """
@@ -59,15 +67,17 @@ class KeptFit:
         self.net.module_.load_state_dict(state["network"], strict=False)  # the frozen part is there
         self.net.history_ = History(state["history"])
         arrays = {name: tensor.cpu().numpy() for name, tensor in state["description"].items()}
-        return state["history"], Description(**arrays) if arrays else None
+        description = Description(**arrays) if arrays else None
+        return Outcome(state["history"], state["temperature"], description)
 
-    def write(self, epochs: list[dict], description: Description | None) -> None:
-        """Keep the trained weights, the figures of the epochs, and the images' description."""
+    def write(self, outcome: Outcome) -> None:
+        """Keep the trained weights, and what else the fit gave."""
         file = io.BytesIO()
-        arrays = {} if description is None else description.arrays()
+        arrays = {} if outcome.description is None else outcome.description.arrays()
         state = {
             "network": self.net.module_.trained_state(),
-            "history": epochs,
+            "history": outcome.epochs,
+            "temperature": outcome.temperature,
             "description": {name: torch.from_numpy(array) for name, array in arrays.items()},
         }
         torch.save(state, file)

@@ -43,12 +43,11 @@ def predict_images(
         if description is None:
             raise ValueError(NO_DESCRIPTION)
         threshold = description.threshold(rejection)
-    views = _eight_views(images) if settings.test_time_augmentation else [images]
+    views = eight_views(images) if settings.test_time_augmentation else [images]
     logits, features = _predict_views(net, settings, views, description is not None)
-    # Of the mean of the views' probabilities: views that disagree are a sign of doubt.
-    log_shares = logsumexp(log_softmax(logits.astype(np.float64), axis=2), axis=0)
-    log_shares -= np.log(len(logits))
-    shares = np.exp(log_shares).astype(np.float32)
+    log_shares = mean_of_views(logits)
+    # Not in float32: where others average such rows in float64, scikit-learn warns of their sums.
+    shares = np.exp(log_shares)
     is_uncertain = np.zeros(len(shares), bool)
     if description is None:
         return Prediction(shares, None, None, is_uncertain)
@@ -59,7 +58,16 @@ def predict_images(
     return Prediction(shares, description.familiarity(strangeness), certainty, is_uncertain)
 
 
-def _eight_views(images: np.ndarray) -> Iterator[np.ndarray]:
+def mean_of_views(logits: np.ndarray) -> np.ndarray:
+    """Return the logarithm of the probabilities (n, n_classes) of logits (n_views, n, n_classes).
+
+    Of the mean of the views' probabilities: views that disagree are a sign of doubt.
+    """
+    log_shares = logsumexp(log_softmax(logits.astype(np.float64), axis=2), axis=0)
+    return log_shares - np.log(len(logits))
+
+
+def eight_views(images: np.ndarray) -> Iterator[np.ndarray]:
     """Yield the batch under the symmetries of the square that keep its shape, as views.
 
     The microscope has no up and down: a cell is as likely to lie one way as another.
