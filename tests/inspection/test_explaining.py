@@ -19,7 +19,7 @@ from wbcclf import CNNClassifier, Head, ImageLoader, SimpleCNNClassifier, make_b
 from wbcclf.classifiers.network._building import build_network
 from wbcclf.classifiers.options._settings import Settings
 from wbcclf.inspection import explain, write_explanation_page
-from wbcclf.inspection.explaining import _explain
+from wbcclf.inspection.explaining import _looking
 from wbcclf.inspection.explaining._maps import Viewer, grad_cam, mirrored_grad_cam, occlusion
 from wbcclf.inspection.explaining._scores import (
     beside_the_cell,
@@ -185,7 +185,7 @@ def test_maps_are_between_0_and_1_and_the_same_again(honest, pictures):
 
 def test_a_network_at_random_weights_explains_nothing(honest, pictures, monkeypatch):
     """Its maps are those of the network with the same random weights: the score is 1."""
-    monkeypatch.setattr(_explain, "N_RANDOM", 1)
+    monkeypatch.setattr(_looking, "N_RANDOM", 1)
     random, _ = build_network(Settings.of(honest), honest._domain(), None, 0)
     learnt = {name: each.clone() for name, each in honest.net_.module_.state_dict().items()}
     honest.net_.module_.load_state_dict(random.state_dict())

@@ -2,52 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from scipy.special import expit
 from sklearn.pipeline import Pipeline
-from torch import nn
 
 from wbcclf._images import _holds_paths
-from wbcclf._threads import advancing
 from wbcclf._warnings import warn
 from wbcclf.classifiers import CNNClassifier
-from wbcclf.classifiers.network._building import build_network, check_built
-from wbcclf.classifiers.network._heap import keeping_freed_memory
-from wbcclf.classifiers.network._network import CellNetwork
-from wbcclf.classifiers.options._settings import Settings
 from wbcclf.inspection._checks import check_classifier
 from wbcclf.inspection._files import last_step, list_files, model_parts
 from wbcclf.inspection.explaining._explanation import Explanation
-from wbcclf.inspection.explaining._maps import (
-    MIRRORED,
-    N_COVERED,
-    N_PATCHES,
-    Viewer,
-    enlarged,
-    grids,
-    mirrored_grad_cam,
-    occlusion,
-    shrunk,
-)
-from wbcclf.inspection.explaining._scores import (
-    cell_masks,
-    correlations,
-    mean_of_known,
-    of_other_pictures,
-    shares_inside,
-)
+from wbcclf.inspection.explaining._scores import cell_masks, shares_inside
 from wbcclf.preprocessing._picture import as_bytes
 
 METHODS = ("gradcam", "gradcam++", "occlusion")
-# Along a side of the grid that gradients are taken at. A white cell that covers a fifth of the
-# picture is half as wide: a coarser grid does not tell it from what is around it.
-FEWEST_CELLS = 4
-N_RANDOM = 3  # networks with random weights that a map is compared with
 
 
 def explain(
@@ -139,68 +108,32 @@ def explain(
     if method == "occlusion" and block is not None:
         raise ValueError(f"block={block!r}: occlusion reads no block. Leave block out.")
     classifier, X, paths = _seen(getattr(model, "best_estimator_", model), X)
-    settings, domain, net = Settings.of(classifier), classifier._domain(), classifier.net_
-    check_built(settings, net.module_)
+    # torch is imported when it is needed, so that `import wbcclf` stays light.
+    from wbcclf.inspection.explaining._looking import look
+
+    domain = classifier._domain()
     images = classifier._check_images(X, domain)
-    if min(images.shape[1:3]) < N_PATCHES:
-        raise ValueError(
-            f"X holds pictures of {images.shape[1]}x{images.shape[2]} pixels, which cannot be "
-            f"covered in {N_PATCHES}x{N_PATCHES} patches."
-        )
     chosen = _class_numbers(target, domain.classes, len(images))
-    n_blocks = 0
-    with _evaluating(net.module_):
-        if method != "occlusion":
-            block, n_blocks = _find_block(net.module_, settings.head.pooling, block)
-        probabilities = classifier._predict(images).probabilities  # it moves the net to its device
-        predicted = probabilities.argmax(axis=1)
-        chosen = predicted if chosen is None else chosen
-        look = _look(method, images, chosen, n_blocks)
-        n_views = N_COVERED if method == "occlusion" else len(MIRRORED)
-        n_passes = N_COVERED + n_views * (N_RANDOM + (method != "occlusion"))
-        with (
-            keeping_freed_memory(),
-            advancing(len(images) * n_passes, verbose, "Explaining") as advance,
-        ):
-            viewer = Viewer(net.module_, net.device, net.precision, settings.batch_size, advance)
-            odds, falls = occlusion(viewer, images, chosen)
-            covered = falls.clip(min=0)
-            grid_maps = covered if method == "occlusion" else look(viewer)
-            randomisation, by_chance = [], []
-            for seed in range(N_RANDOM):
-                network = build_network(settings, domain, None, seed)[0].eval().to(net.device)
-                of_random = look(replace(viewer, network=network))
-                randomisation.append(abs(correlations(grid_maps, of_random)))
-                by_chance.append(abs(correlations(grid_maps, of_other_pictures(of_random))))
-    maps, occlusion_maps = (enlarged(each, images.shape[1:3]) for each in (grid_maps, covered))
+    looked = look(classifier, images, chosen, method, block, verbose)
     seen = np.broadcast_to(as_bytes(images, domain.value_range), (*images.shape[:3], 3))
     masks = cell_masks(seen)
     cell_share = masks.mean(axis=(1, 2))
-    agreement = agreement_by_chance = np.full(len(maps), np.nan)
-    if method != "occlusion":
-        agreement = correlations(shrunk(maps), covered)
-        agreement_by_chance = correlations(shrunk(maps), of_other_pictures(covered))
+    occlusion_maps = looked.pop("occlusion_maps")
     explanation = Explanation(
-        images=seen,
-        maps=maps,
-        target=domain.classes[chosen],
-        predicted=domain.classes[predicted],
-        probability=probabilities[np.arange(len(chosen)), chosen],
-        drop=expit(odds) - expit(odds - covered.max(axis=(1, 2))),
-        method=method,
-        block=block,
-        randomisation=mean_of_known(randomisation),
-        randomisation_by_chance=mean_of_known(by_chance),
-        inside=shares_inside(maps, masks),
-        occlusion_inside=shares_inside(occlusion_maps, masks),
-        cell_share=np.where(cell_share > 0, cell_share, np.nan),
-        agreement=agreement,
-        agreement_by_chance=agreement_by_chance,
-        paths=paths,
+        **looked
+        | {name: domain.classes[looked[name]] for name in ("target", "predicted")}
+        | {
+            "images": seen,
+            "method": method,
+            "inside": shares_inside(looked.maps, masks),
+            "occlusion_inside": shares_inside(occlusion_maps, masks),
+            "cell_share": np.where(cell_share > 0, cell_share, np.nan),
+            "paths": paths,
+        }
     )
-    n_empty = int((~maps.any(axis=(1, 2))).sum())
+    n_empty = int((~looked.maps.any(axis=(1, 2))).sum())
     if n_empty:
-        warn(f"{n_empty} of {len(maps)} maps are empty: nothing speaks for the class there.")
+        warn(f"{n_empty} of {len(seen)} maps are empty: nothing speaks for the class there.")
     if explanation.warning:
         warn(explanation.warning)
     return explanation
@@ -228,29 +161,6 @@ def _seen(model: Any, X: Any) -> tuple[CNNClassifier, Any, list[str] | None]:
     return classifier, X, paths
 
 
-def _look(
-    method: str, images: np.ndarray, target: np.ndarray, n_blocks: int
-) -> Callable[[Viewer], np.ndarray]:
-    """Return what makes maps of a network."""
-    if method == "occlusion":
-        return lambda viewer: occlusion(viewer, images, target)[1].clip(min=0)
-    return lambda viewer: mirrored_grad_cam(
-        viewer, images, target, n_blocks, plus_plus=method == "gradcam++"
-    )
-
-
-@contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Keep a network in eval mode inside the block, and restore the mode of each part after it."""
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
 def _class_numbers(target: Any, classes: np.ndarray, n_images: int) -> np.ndarray | None:
     """Return the number of the class to explain of each picture, or None for the predicted ones."""
     if target is None:
@@ -268,27 +178,3 @@ def _class_numbers(target: Any, classes: np.ndarray, n_images: int) -> np.ndarra
         raise ValueError(f"target: the model has no class {', '.join(unknown)}, but {known}.")
     given = np.array([numbers[label] for label in labels.ravel().tolist()])
     return np.broadcast_to(given, n_images).copy()
-
-
-def _find_block(network: CellNetwork, pooling: str, name: str | None) -> tuple[str, int]:
-    """Return the name of the block to look at, and how many blocks of the chain end with it."""
-    found = grids(network)
-    names = list(found)
-    # Of the last tokens, the head reads none but the class token.
-    n_read = len(names) - 1 if pooling == "token" else len(names)
-    have_maps = [each for each in names[:n_read] if found[each] not in (None, (1, 1))]
-    fine = [each for each in have_maps if min(found[each] or (0,)) >= FEWEST_CELLS]
-    if not have_maps:
-        raise ValueError(
-            "No block gives maps of more than one pixel at an input size of "
-            f"{network.preprocessing.input_size}. Use method='occlusion', or train with a larger "
-            "input_size."
-        )
-    if name is None:
-        name = (fine or have_maps)[-1]
-    if name not in have_maps:
-        raise ValueError(
-            f"block={name!r} is none that gives maps. From the bottom up these do: "
-            f"{', '.join(have_maps)}."
-        )
-    return name, names.index(name) + 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -70,17 +70,14 @@ class Explanation:
         The same with what occlusion shows of another picture.
     paths : list of str or None
         The files, if files were given.
-    warning : str or None
-        What is wrong, or None. The network may look at the background if what occlusion shows is
-        not clearly more on the white cell than an even map would be. If only the maps are not,
-        they are not to be trusted. Fewer than 10 pictures with a cell are too few to tell.
 
     Notes
     -----
-    Clearly more is by Wilcoxon's signed-rank test of `inside` against `cell_share`, picture by
-    picture, one-sided at 5%. Each class that is explained in 10 pictures or more is tested, since a
-    network may go by a mark of one class alone; if there is none, all pictures together. The test
-    takes every picture for another cell. It says nothing of how much of the map is on the cell.
+    `warning` compares `occlusion_inside`, and then `inside`, with `cell_share`, picture by picture:
+    by Wilcoxon's signed-rank test, one-sided at 5%. Each class that is explained in 10 pictures or
+    more is tested, since a network may go by a mark of one class alone; if there is none, all
+    pictures together. The test takes every picture for another cell. It says nothing of how much of
+    the map is on the cell.
 
     References
     ----------
@@ -94,7 +91,7 @@ class Explanation:
     >>> cells = make_blood_cells(40, classes=2, image_size=64, random_state=0)
     >>> clf = SimpleCNNClassifier(max_epochs=1, device="cpu", random_state=0)
     >>> explain(clf.fit(cells.images, cells.target), cells.images[:3])
-    Explanation(3 pictures, method='gradcam', block='conv5')
+    Explanation(3 pictures, method='gradcam', block='conv4')
     """
 
     images: np.ndarray
@@ -113,12 +110,15 @@ class Explanation:
     agreement: np.ndarray
     agreement_by_chance: np.ndarray
     paths: list[str] | None
-    warning: str | None = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "warning", self._warning())
+    @property
+    def warning(self) -> str | None:
+        """What is wrong, or None.
 
-    def _warning(self) -> str | None:
+        The network may look at the background if what occlusion shows is not clearly more on the
+        white cell than an even map would be. If only the maps are not, they are not to be trusted.
+        Fewer than 10 pictures with a cell are too few to tell.
+        """
         found = beside_the_cell(self.occlusion_inside, self.cell_share, self.target)
         if found:
             return (
