@@ -33,7 +33,7 @@ from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from wbcclf import load_model
-from wbcclf.conformal import ConformalClassifier
+from wbcclf import ConformalClassifier
 
 LEVEL, LARGEST = 0.9, 40
 COUNTS = ((250, 99, 42, 9), (50, 19, 12, 9))

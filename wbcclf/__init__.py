@@ -50,6 +50,7 @@ from wbcclf.classifiers import (
     WideDeepClassifier,
     XceptionClassifier,
 )
+from wbcclf.conformal import ConformalClassifier
 from wbcclf.datasets import (
     ImageLoader,
     list_image_folder,
@@ -82,6 +83,7 @@ __all__ = [
     "CellCropper",
     "CellFeatures",
     "CompactCNNClassifier",
+    "ConformalClassifier",
     "Constant",
     "ConvNeXtTinyClassifier",
     "ConvNet",

@@ -15,7 +15,7 @@ from sklearn.utils.metadata_routing import get_routing_for_object
 
 import wbcclf
 from wbcclf import SMOTE, Augmenter, Cache, DeepFeatures, Head, ImageSampler, SimpleCNNClassifier
-from wbcclf.conformal import ConformalClassifier
+from wbcclf import ConformalClassifier
 
 CONSUMED = {
     "fit": {"sample_weight", "X_val", "y_val"},

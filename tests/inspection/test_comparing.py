@@ -63,8 +63,8 @@ def test_folds_are_those_of_scikit_learn():
 
 def test_no_group_is_on_both_sides():
     result = cross_evaluate(MODEL, X, NAMES, GROUPS, cv=3)
-    splitter = StratifiedGroupKFold(3, shuffle=True, random_state=0)
-    expected = cross_val_predict(MODEL, X, NAMES, groups=GROUPS, cv=splitter)
+    splits = list(StratifiedGroupKFold(3, shuffle=True, random_state=0).split(X, NAMES, GROUPS))
+    expected = cross_val_predict(MODEL, X, NAMES, cv=splits)
     np.testing.assert_array_equal(result.of_images.y_pred, expected)
     assert result.n_groups == 150
     apart = StratifiedKFold(3, shuffle=True, random_state=0)
@@ -100,7 +100,7 @@ def test_a_network_is_trained_anew_in_every_fold():
     again = SimpleCNNClassifier(max_epochs=1, device="cpu", random_state=0)
     again.fit(cells.images[train], cells.target[train])
     np.testing.assert_array_equal(
-        again.predict_proba(cells.images[test]), result.of_images.probabilities[test].astype("f4")
+        again.predict_proba(cells.images[test]), result.of_images.probabilities[test]
     )
 
 
@@ -214,7 +214,8 @@ def test_models_are_compared_in_words():
     scores = [accuracy_score(NAMES[test], model.predict(X[test])) for model in models.values()]
     assert [each.accuracy for each in result.evaluations.values()] == pytest.approx(scores)
     figures = json.loads(result.to_json())
-    assert figures["pairs"][0]["verdict"] == "not told apart" and figures["n_groups"] == 50
+    assert figures["pairs"][0]["verdict"] == "not told apart"
+    assert figures["n_groups"] == len(set(GROUPS[test]))
     frame = result.to_frame()
     assert len(frame) == 6 and (frame.low <= frame.difference).all()
     assert (

@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from wbcclf import ImageLoader, SimpleCNNClassifier, make_blood_cells
 from wbcclf.inspection import compare, cross_evaluate, evaluate, evaluate_predictions
+from wbcclf.inspection.pages._gallery import N_ERRORS, N_MAPPED
 
 VOID = {"meta", "br", "img", "link", "input"}
 
@@ -100,9 +101,11 @@ def test_every_error_has_its_picture_and_its_map_with_scores(result, tmp_path):
     result.to_html(tmp_path / "page.html")
     page, text = read(tmp_path / "page.html")
     gallery = page[page.index('data-gallery="errors"') :].split("</ul>")[0]
-    assert gallery.count('<li class="card"') == len(result.errors) > 3
-    assert gallery.count("<img ") == 2 * len(result.errors)
-    assert gallery.count("on the cell: map") == gallery.count("random ") == len(result.errors)
+    n_errors = len(result.errors)
+    n_mapped = min(n_errors, N_MAPPED["errors"])
+    assert gallery.count('<li class="card"') == n_errors > 3
+    assert gallery.count("<img ") == n_errors + n_mapped
+    assert gallery.count("on the cell") == gallery.count("random ") == n_mapped
     names = re.findall(r"images\[(\d+)\]</div>", gallery)
     assert [int(name) for name in names] == [each.row for each in result.errors]
     assert "Right, but uncertain" in text
@@ -170,18 +173,19 @@ def test_what_makes_scores_worth_less_is_said(shown, tmp_path):
     assert "The images do not look like those" in read(tmp_path / "page.html")[1]
 
 
-def test_a_page_of_many_large_pictures_stays_below_two_megabytes(tmp_path):
+def test_a_page_of_many_large_pictures_stays_below_its_size(tmp_path, monkeypatch):
+    monkeypatch.setattr("wbcclf.inspection.pages._gallery.MOST_BYTES", 1_000_000)
     images = np.random.default_rng(0).integers(
-        0, 256, (260, 112, 112, 3), dtype=np.uint8
+        0, 256, (400, 112, 112, 3), dtype=np.uint8
     )  # of noise
-    y = np.repeat(["a", "b"], 130)
-    result = evaluate_predictions(y, np.where(np.arange(260) % 2, "a", "b"))
+    y = np.repeat(["a", "b"], 200)
+    result = evaluate_predictions(y, np.where(np.arange(400) % 2, "a", "b"))
     result.images = images
     result.to_html(tmp_path / "page.html")
     page, text = read(tmp_path / "page.html")
     n_shown = page.count('<li class="card"')
-    assert 60 < n_shown < 130 and len(page) < 2_000_000
-    assert f"130 images are called wrongly; {n_shown} are shown" in text
+    assert 60 < n_shown < N_ERRORS and len(page) < 1_200_000
+    assert f"200 images are called wrongly; {n_shown} are shown" in text
 
 
 def test_the_page_of_a_cross_validation_has_its_folds(shown, tmp_path):

@@ -94,7 +94,7 @@ def cross_evaluate(
     (2, 60, True)
     """
     y, codes = check_labelled(X, y, groups)
-    splits = make_splits(X, y, codes, cv)
+    splits = make_splits(X, y, groups, codes, cv)
     parts = list(out_of_fold(model, X, y, splits, verbose))
     result = pooled(parts, y, groups)
     result.folds = [
@@ -120,9 +120,12 @@ def check_labelled(X: Any, y: Any, groups: Any) -> tuple[np.ndarray, np.ndarray 
 
 
 def make_splits(
-    X: Any, y: np.ndarray, groups: np.ndarray | None, cv: Any
+    X: Any, y: np.ndarray, groups: Any, codes: np.ndarray | None, cv: Any
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return the rows of each fold's training and test part, which are checked."""
+    """Return the rows of each fold's training and test part, which are checked.
+
+    The splitter gets the `groups` themselves, since it goes by their order; `codes` number them.
+    """
     if isinstance(cv, (int, np.integer)) and not isinstance(cv, bool):
         splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
         cv = splitter(cv, shuffle=True, random_state=0)
@@ -137,7 +140,7 @@ def make_splits(
             "number of folds, or StratifiedGroupKFold(5)."
         )
     for train, test in splits:
-        shared = set() if groups is None else {*groups[train].tolist()} & {*groups[test].tolist()}
+        shared = set() if codes is None else {*codes[train].tolist()} & {*codes[test].tolist()}
         if shared:
             raise ValueError(
                 f"cv puts {len(shared)} groups into both parts of a fold: the model would be "

@@ -169,7 +169,7 @@ def learning_curve(
     """
     y, codes = check_labelled(X, y, groups)
     _check_shares(shares)
-    splits = make_splits(X, y, codes, cv)
+    splits = make_splits(X, y, groups, codes, cv)
     cells = np.arange(len(y)) if codes is None else codes
     steps, wrong = [], []
     for share in shares:

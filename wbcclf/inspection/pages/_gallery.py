@@ -18,6 +18,9 @@ from wbcclf.inspection.explaining._explain import explain
 from wbcclf.inspection.pages._html import MOST_BYTES, picture_source, short_name
 
 N_ERRORS, N_UNCERTAIN = 140, 60  # that a page shows at most
+# Of these, the first have maps: one takes as long as 200 predictions.
+N_MAPPED = {"errors": 30, "uncertain": 15}
+MAP_SCORES = ("inside", "cell_share", "randomisation", "randomisation_by_chance")
 
 
 class Pictures:
@@ -69,10 +72,11 @@ def find_cards(result: Evaluation) -> tuple[list[Bunch], list[Bunch], Any]:
         order = np.argsort(result.of_images.confidence, kind="stable")
         is_right = result.of_images.y_true == result.of_images.y_pred
         uncertain = pictures.kept(order[is_right[order]][:N_UNCERTAIN].tolist())
-    rows = errors + uncertain
-    maps = _explain(result.get("estimator"), result.images, rows)
+    mapped = errors[: N_MAPPED["errors"]] + uncertain[: N_MAPPED["uncertain"]]
+    maps = _explain(result.get("estimator"), result.images, mapped)
+    places = {} if maps is None else {row: place for place, row in enumerate(mapped)}
     cards = cards_that_fit(
-        [_card(result, pictures, row, place, maps) for place, row in enumerate(rows)]
+        [_card(result, pictures, row, maps, places.get(row)) for row in errors + uncertain]
     )
     return cards[: len(errors)], cards[len(errors) :], maps
 
@@ -89,10 +93,11 @@ def _explain(model: Any, images: Any, rows: list[int]) -> Any:
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the page says what is wrong with the maps
-        return explain(model, [images[row] for row in rows])
+        # Not Grad-CAM: it is cheaper, but says little of small networks (docs/explaining.md).
+        return explain(model, [images[row] for row in rows], method="occlusion")
 
 
-def _card(result: Evaluation, pictures: Pictures, row: int, place: int, maps: Any) -> Bunch:
+def _card(result: Evaluation, pictures: Pictures, row: int, maps: Any, place: int | None) -> Bunch:
     given = result.of_images
     card = pictures.card(row, str(given.y_true[row]), str(given.y_pred[row]))
     if "confidence" in given:
@@ -103,7 +108,7 @@ def _card(result: Evaluation, pictures: Pictures, row: int, place: int, maps: An
             card.second = (str(given.known_classes[second]), float(shares[second]))
     if given.get("familiarity") is not None:
         card.familiarity = float(given.familiarity[row])
-    if maps is not None:
+    if place is not None:
         card.map = picture_source(maps.overlay(place))
         names = (
             "inside",
