@@ -32,8 +32,7 @@ from pretrain import split_pbc
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from wbcclf import load_model
-from wbcclf import ConformalClassifier
+from wbcclf import ConformalClassifier, load_model
 
 LEVEL, LARGEST = 0.9, 40
 COUNTS = ((250, 99, 42, 9), (50, 19, 12, 9))

@@ -14,8 +14,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
-from wbcclf import ImageLoader, SimpleCNNClassifier, load_model, make_blood_cells
-from wbcclf import ConformalClassifier
+from wbcclf import (
+    ConformalClassifier,
+    ImageLoader,
+    SimpleCNNClassifier,
+    load_model,
+    make_blood_cells,
+)
 from wbcclf.exceptions import SmallClassWarning, UnfamiliarImagesWarning
 
 

@@ -14,8 +14,16 @@ from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold, cross_va
 from sklearn.utils.metadata_routing import get_routing_for_object
 
 import wbcclf
-from wbcclf import SMOTE, Augmenter, Cache, DeepFeatures, Head, ImageSampler, SimpleCNNClassifier
-from wbcclf import ConformalClassifier
+from wbcclf import (
+    SMOTE,
+    Augmenter,
+    Cache,
+    ConformalClassifier,
+    DeepFeatures,
+    Head,
+    ImageSampler,
+    SimpleCNNClassifier,
+)
 
 CONSUMED = {
     "fit": {"sample_weight", "X_val", "y_val"},

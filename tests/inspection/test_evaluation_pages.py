@@ -6,10 +6,17 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.datasets import make_classification
 from sklearn.linear_model import LogisticRegression
 
 from wbcclf import ImageLoader, SimpleCNNClassifier, make_blood_cells
-from wbcclf.inspection import compare, cross_evaluate, evaluate, evaluate_predictions
+from wbcclf.inspection import (
+    compare,
+    cross_evaluate,
+    evaluate,
+    evaluate_predictions,
+    learning_curve,
+)
 from wbcclf.inspection.pages._gallery import N_ERRORS, N_MAPPED
 
 VOID = {"meta", "br", "img", "link", "input"}
@@ -196,6 +203,15 @@ def test_the_page_of_a_cross_validation_has_its_folds(shown, tmp_path):
     assert "on cells it has not seen" in text and result.folds_text("accuracy") in text
     assert "Fold 2" in text
     assert page.count('data-gallery="errors"') == 1 and "Map of the call" not in page
+
+
+def test_a_learning_curve_is_shown_where_it_is_given(tmp_path):
+    X, y = make_classification(200, random_state=0)
+    curve = learning_curve(LogisticRegression(), X, y, shares=(0.3, 1), cv=2)
+    result = cross_evaluate(LogisticRegression(), X, y, cv=2)
+    result.to_html(tmp_path / "page.html", learning_curve=curve)
+    page, text = read(tmp_path / "page.html")
+    assert curve.sentence() in text and "cells trained on" in page
 
 
 def test_the_page_of_a_comparison_says_which_is_better_and_shows_where_they_disagree(

@@ -194,7 +194,7 @@ class Evaluation(Bunch):
         """Return all scores as JSON text. NaN is null."""
         return json.dumps(plain(self.figures()), indent=1, allow_nan=False)
 
-    def to_html(self, path: str | os.PathLike) -> None:
+    def to_html(self, path: str | os.PathLike, *, learning_curve: Any = None) -> None:
         """Write a page for people to read: scores, curves, errors with pictures, what was used.
 
         One file below 2 MB, which asks for nothing from a network, can be read without JavaScript
@@ -204,10 +204,12 @@ class Evaluation(Bunch):
         ----------
         path : str or path
             The file; one that is there stays as it is if writing fails.
+        learning_curve : LearningCurve or None, default=None
+            What :func:`learning_curve` returned of this model, to be shown, too.
         """
         from wbcclf.inspection.pages._evaluation import write_evaluation_page
 
-        write_evaluation_page(self, path)
+        write_evaluation_page(self, path, learning_curve)
 
     def to_card(self, path: str | os.PathLike) -> None:
         """Write a model card in Markdown: data, cells, figures, limits, licence of the weights.

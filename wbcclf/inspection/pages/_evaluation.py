@@ -14,6 +14,7 @@ from wbcclf.classifiers.familiarity._description import LEAST_FAMILIAR
 from wbcclf.inspection._drawing import check_axes
 from wbcclf.inspection._files import last_step
 from wbcclf.inspection._history import plot_history
+from wbcclf.inspection.evaluation._learning_curve import LearningCurve
 from wbcclf.inspection.evaluation._plots import COLOURS
 from wbcclf.inspection.evaluation._result import OF_CLASSES, OVERALL, Evaluation, with_interval
 from wbcclf.inspection.pages._gallery import find_cards
@@ -26,7 +27,9 @@ N_CONFUSIONS = 20  # that are listed
 FEW_CELLS = 50  # in all: a score of fewer says little
 
 
-def write_evaluation_page(result: Evaluation, path: str | os.PathLike) -> None:
+def write_evaluation_page(
+    result: Evaluation, path: str | os.PathLike, learning_curve: LearningCurve | None
+) -> None:
     """Write the page of an evaluation, or of a cross-validation.
 
     Raises
@@ -55,7 +58,8 @@ def write_evaluation_page(result: Evaluation, path: str | os.PathLike) -> None:
         confusion=confusion_rows(result),
         confusions=confusions(result),
         calibration=result.get("calibration"),
-        drawings=_drawings(result),
+        drawings=_drawings(result, learning_curve),
+        learning_curve=learning_curve,
         errors=errors,
         n_errors=len(result.errors),
         uncertain=uncertain,
@@ -222,7 +226,7 @@ def findings(result: Evaluation) -> list[Bunch]:
     return found
 
 
-def _drawings(result: Evaluation) -> dict[str, Markup]:
+def _drawings(result: Evaluation, learning_curve: LearningCurve | None) -> dict[str, Markup]:
     drawings = {}
     if "calibration" in result:
         for name in ("reliability", "risk_coverage", "roc", "precision_recall"):
@@ -237,6 +241,8 @@ def _drawings(result: Evaluation) -> dict[str, Markup]:
     history = [] if model is None else getattr(last_step(model), "history_", [])
     if len(history) > 1:
         drawings["history"] = _draw(lambda ax: plot_history(model, ax=ax), "history", (7, 4))
+    if learning_curve is not None:
+        drawings["more_cells"] = _draw(lambda ax: learning_curve.plot(ax=ax), "more-cells")
     return drawings
 
 
