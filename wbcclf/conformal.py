@@ -89,8 +89,7 @@ class ConformalClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
     --------
     Sixty cells to train on, eighty others to measure on, and two new ones.
 
-    >>> from wbcclf import SimpleCNNClassifier, make_blood_cells
-    >>> from wbcclf import ConformalClassifier
+    >>> from wbcclf import ConformalClassifier, SimpleCNNClassifier, make_blood_cells
     >>> cells = make_blood_cells(142, classes=2, image_size=32, random_state=0)
     >>> clf = SimpleCNNClassifier(max_epochs=5, device="cpu", random_state=0)
     >>> clf = clf.fit(cells.images[:60], cells.target[:60])

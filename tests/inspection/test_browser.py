@@ -105,6 +105,14 @@ def test_pictures_are_filtered_and_sorted(name, pages, chromium):
             "cards => cards.map(card => Number(card.dataset.familiarity))"
         )
         assert shown == sorted(shown) and len(set(shown)) > 1
+        form.locator("select[name=sort]").select_option("inside")
+        shown = page.locator("[data-gallery=errors] .card").evaluate_all(
+            "cards => cards.map(card => card.dataset.inside)"
+        )
+        with_map = [float(each) for each in shown if each not in (None, "nan")]
+        assert with_map == sorted(with_map) and with_map[0] == float(shown[0])
+    else:
+        assert form.locator("select[name=sort]").count() == 0
     page.close()
 
 

@@ -5,12 +5,17 @@
   if (!form) return;
   const cards = [...document.querySelectorAll(".card")];
   const places = new Map(cards.map((card, place) => [card, place]));
-  const value = (card, key) => (key in card.dataset ? Number(card.dataset[key]) : NaN);
+  // What to sort by, smallest first; pictures without it come last, and equal ones stay in order.
+  const keys = {
+    confidence: (card) => -card.dataset.confidence,
+    doubt: (card) => +card.dataset.confidence,
+    familiarity: (card) => +card.dataset.familiarity,
+    inside: (card) => +card.dataset.inside,
+  };
   const before = (one, other, key) => {
-    const [a, b] = [value(one, key), value(other, key)];
-    if (!key || (isNaN(a) && isNaN(b)) || a === b) return places.get(one) - places.get(other);
-    if (isNaN(a) || isNaN(b)) return isNaN(a) ? 1 : -1;
-    return key === "confidence" ? b - a : a - b;
+    const [a, b] = key ? [key(one), key(other)] : [NaN, NaN];
+    if (isNaN(a) && isNaN(b)) return places.get(one) - places.get(other);
+    return isNaN(a) - isNaN(b) || a - b || places.get(one) - places.get(other);
   };
   const show = () => {
     let shown = 0;
@@ -21,7 +26,7 @@
       shown += !card.hidden;
     }
     for (const list of document.querySelectorAll("[data-gallery]")) {
-      const own = [...list.children].sort((a, b) => before(a, b, form.elements.sort.value));
+      const own = [...list.children].sort((a, b) => before(a, b, keys[form.elements.sort?.value]));
       list.append(...own);
     }
     form.querySelector("output").textContent = `${shown} of ${cards.length} pictures`;
