@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.utils import Bunch, check_random_state
+from sklearn.utils import Bunch
 
 from wbcclf._images import _num_samples
 from wbcclf._labels import check_labels, check_same_classes
@@ -14,7 +14,11 @@ from wbcclf.inspection._checks import check_classifier
 from wbcclf.inspection._files import predict_all
 from wbcclf.inspection.evaluation._calibration import calibration, risk_coverage
 from wbcclf.inspection.evaluation._result import Evaluation
-from wbcclf.model_selection.intervals._intervals import check_groups, confusion_by_group
+from wbcclf.model_selection.intervals._intervals import (
+    check_groups,
+    confusion_by_group,
+    interval_of_right,
+)
 from wbcclf.model_selection.intervals._ranking import RANKINGS, mean_loss, rank
 from wbcclf.model_selection.intervals._resamples import Resamples
 from wbcclf.model_selection.intervals._scores import SCORES
@@ -231,35 +235,34 @@ def _add_scores_of_probabilities(
     result: Evaluation, shares: np.ndarray, known: np.ndarray, groups: np.ndarray
 ) -> None:
     """Add the scores that need probabilities: most are of images whose class the model knows."""
-    random = check_random_state(0)
+    random = np.random.default_rng(0)
     y_true, y_pred = result.of_images.y_true, result.of_images.y_pred
     confidence, is_right = shares.max(axis=1), y_true == y_pred
     result.of_images |= Bunch(probabilities=shares, known_classes=known, confidence=confidence)
     result.calibration = calibration(confidence, is_right, groups, random)
     result.risk_coverage = risk_coverage(confidence, is_right, groups)
+    for name in ("top_2_accuracy", "log_loss"):
+        result[name], result[f"{name}_interval"] = np.nan, (np.nan, np.nan)
+    for name in RANKINGS:
+        result[name] = np.full(len(result.classes), np.nan)
+        result[f"{name}_interval"] = np.full((len(result.classes), 2), np.nan)
     rows = np.flatnonzero(np.isin(y_true, known))
     if not len(rows):
         return
     shares, truth = shares[rows], np.searchsorted(known, y_true[rows])
     _, groups = np.unique(groups[rows], return_inverse=True)
-    # As labels: the true class, if it is one of the two most probable, else the one that is called.
     second = np.argpartition(-shares, min(1, len(known) - 1), axis=1)[:, :2]
-    among = np.where((second == truth[:, None]).any(axis=1), y_true[rows], "")
-    top_2 = np.where(among == y_true[rows], y_true[rows], y_pred[rows])
-    of_top_2 = _scores(confusion_by_group(y_true[rows], top_2, groups)[1], equal=False)
-    result.top_2_accuracy = of_top_2.accuracy
-    result.top_2_accuracy_interval = of_top_2.accuracy_interval
+    is_among = (second == truth[:, None]).any(axis=1)
+    result.top_2_accuracy, *limits = interval_of_right(is_among, groups)
+    result.top_2_accuracy_interval = tuple(limits)
     own = shares[np.arange(len(rows)), truth]
     losses = -np.log(np.maximum(own, np.finfo(np.float32).eps))
-    value, *limits = mean_loss(losses, groups, CONFIDENCE)
+    value, *limits = mean_loss(losses, groups, np.log(max(len(known), 2)), CONFIDENCE)
     result.log_loss, result.log_loss_interval = value, tuple(limits)
-    for name in RANKINGS:
-        result[name] = np.full(len(result.classes), np.nan)
-        result[f"{name}_interval"] = np.full((len(result.classes), 2), np.nan)
     for place, label in enumerate(result.classes):
         column = np.flatnonzero(known == label)
         is_positive = y_true[rows] == label
         if len(column) and 0 < is_positive.sum() < len(rows):
-            ranked = rank(shares[:, column[0]], is_positive, groups, CONFIDENCE, random)
+            ranked = rank(shares[:, column[0]], is_positive, groups, CONFIDENCE)
             for name, (value, *limits) in ranked.items():
                 result[name][place], result[f"{name}_interval"][place] = value, limits
