@@ -7,9 +7,9 @@ rarest ("mixed"). The table has the per cent of 95% intervals that hold the true
 mean width. Of 400 sets, a share of 95 has a standard deviation of 1.1, of 100 sets 2.2.
 
 The last table is of the scores that `evaluate` has besides: agreement beyond chance, and all that
-needs probabilities. There, an image of class k has the normal values (0, ..., s, ..., 0) + noise, of
-which a share (the correlation) is the cell's and the rest its own. The probabilities are those of
-Bayes's rule, or from logits twice as large ("too sure"). The true scores are those of 300,000
+needs probabilities. There, an image of class k has the values (0, ..., s, ..., 0) and normal noise,
+of which a share (the correlation) is the cell's and the rest its own. The probabilities are those
+of Bayes's rule, or from logits twice as large ("too sure"). The true scores are those of 300,000
 images of as many cells, with the same shares of classes; so is the true calibration error, in the
 same bins.
 
@@ -226,7 +226,7 @@ def simulate_evaluation(n_groups, n_sets):
                 evaluate(counts, random.integers(1, LARGEST + 1, n_groups), rho, setting, random)
                 for _ in range(n_sets)
             ]
-            values, low, high = np.array([figures(each) for each in sets]).T
+            low, high = np.array([figures(each)[:, 1:] for each in sets]).T
             hold = ((low.T <= expected) & (expected <= high.T)).mean(axis=0)
             cells = [
                 f"{100 * c:.1f} ({w:.3f})"

@@ -2,8 +2,11 @@
 
 from wbcclf.inspection._files import predict_files
 from wbcclf.inspection._learning_rate import LearningRateDisplay, find_learning_rate
-from wbcclf.inspection.evaluation._evaluation import evaluate, evaluate_predictions
-from wbcclf.inspection.evaluation._plots import plot_confusion
+from wbcclf.inspection.evaluation._evaluation import (
+    evaluate,
+    evaluate_predictions,
+    plot_confusion,
+)
 from wbcclf.inspection.evaluation._result import Evaluation
 from wbcclf.inspection.exploring._explore import explore_images
 from wbcclf.inspection.pages._audit import write_audit_page

@@ -97,8 +97,7 @@ def _simulate_calibrated(
     surplus = np.empty((N_SIMULATED, N_BINS))
     for each in surplus:
         of_group, own, which = (
-            random.random(count, dtype=np.float32)
-            for count in (n_groups, len(groups), len(groups))
+            random.random(count, dtype=np.float32) for count in (n_groups, len(groups), len(groups))
         )
         is_right = np.where(which < np.sqrt(together), of_group[groups], own) < confidence
         each[:] = (expected - np.bincount(bins[is_right], minlength=N_BINS)) / n_in_bin

@@ -30,6 +30,8 @@ def rank(
     scores of labels. The interval is Wilson's for as many independent observations as have that
     variance. One more group of the scarcer kind comes to them, which ranks in the middle, as
     Agresti and Coull (1998) add to counts: so a perfect ranking of few groups has an interval, too.
+    Student's quantile has as many degrees of freedom as there are groups of the scarcer kind, which
+    nearly all of the variance comes from.
     """
     shows = np.zeros((groups.max() + 1, 2), dtype=bool)
     shows[groups, is_positive.astype(int)] = True
@@ -37,15 +39,11 @@ def rank(
     _, places = np.unique(-scores, return_inverse=True)  # equal scores are one place
     positives, negatives = (np.bincount(places, each) for each in (is_positive, ~is_positive))
     figures = {}
-    # The precision of the first few images varies with the positives alone.
-    for ranking, freedom in (
-        (roc_auc, len(shows) - 1),
-        (average_precision, int(shows[:, 1].sum())),
-    ):
+    for ranking in (roc_auc, average_precision):
         value, of_positive, of_negative = ranking(positives, negatives)
         influence = np.where(is_positive, of_positive[places], of_negative[places])
         variance = _variance(np.bincount(groups, influence), strata)
-        limits = smoothed_wilson(value, variance, n_groups, freedom, confidence_level)
+        limits = smoothed_wilson(value, variance, n_groups, confidence_level)
         figures[ranking.__name__] = (float(value), *limits.tolist())
     return figures
 
@@ -102,11 +100,7 @@ def draw_weights(strata: np.ndarray, n_resamples: int, random: np.random.RandomS
 
 
 def smoothed_wilson(
-    value: float,
-    variance: float,
-    n_groups: int,
-    degrees_of_freedom: float,
-    confidence_level: float,
+    value: float, variance: float, n_groups: int, confidence_level: float
 ) -> np.ndarray:
     """Return limits (2,) of a mean in [0, 1] over groups, to which one of value 1/2 comes."""
     total = n_groups + 1
@@ -115,7 +109,7 @@ def smoothed_wilson(
     squares += (0.5 - middle) ** 2
     with np.errstate(divide="ignore"):  # where nothing varies, as of scores that are all equal
         n = np.divide(middle * (1 - middle) * total * n_groups, squares)
-    return wilson(np.asarray(value), n, degrees_of_freedom, confidence_level)
+    return wilson(np.asarray(value), n, n_groups, confidence_level)
 
 
 def mean_loss(
