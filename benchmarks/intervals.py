@@ -6,18 +6,28 @@ right or wrong. Recall is the same in all classes, or falls from 0.97 in the lar
 rarest ("mixed"). The table has the per cent of 95% intervals that hold the true score, and their
 mean width. Of 400 sets, a share of 95 has a standard deviation of 1.1, of 100 sets 2.2.
 
+The last table is of the scores that `evaluate` has besides: agreement beyond chance, and all that
+needs probabilities. There, an image of class k has the values (0, ..., s, ..., 0) and normal noise,
+of which a share (the correlation) is the cell's and the rest its own. The probabilities are those
+of Bayes's rule, or from logits twice as large ("too sure"). The true scores are those of 300,000
+images of as many cells, with the same shares of classes; so is the true calibration error, in the
+same bins.
+
     python benchmarks/intervals.py
     python benchmarks/intervals.py --sets 200 --groups 30
+    python benchmarks/intervals.py --sets 200 --only evaluate
 
-Half an hour on one core.
+Three quarters of an hour on one core.
 """
 
 import argparse
 import time
 
 import numpy as np
+from scipy.special import softmax
 from scipy.stats import norm
 
+from wbcclf.inspection import evaluate_predictions
 from wbcclf.model_selection import group_bootstrap
 from wbcclf.model_selection.intervals._resamples import Resamples, correlation, pseudo_heights
 from wbcclf.model_selection.intervals._scores import SCORES
@@ -26,6 +36,13 @@ COUNTS = {30: (16, 8, 4, 2), 70: (47, 13, 6, 4), 600: (420, 120, 40, 20)}
 LARGEST = 40  # images of a group
 CORRELATIONS = (0.0, 0.3, 1.0)
 RECALLS = {"0.70": [0.7] * 4, "0.90": [0.9] * 4, "0.97": [0.97] * 4, "mixed": [0.97, 0.9, 0.8, 0.7]}
+SETTINGS = {"2, true": (2, 1), "3, true": (3, 1), "2, too sure": (2, 2)}  # s, factor of logits
+POPULATION = 300_000
+# Of classes: those of the rarest one.
+EVALUATED = (
+    *("MCC", "kappa", "log loss", "specificity", "ROC AUC", "average precision"),
+    "calibration error",
+)
 NAMES = ("accuracy", "balanced_accuracy", "macro_f1")
 N_RESAMPLES = 1000
 IS_TRUE = np.ones(4, dtype=bool)
@@ -172,6 +189,52 @@ def summary(coverages):
     )
 
 
+def evaluate(counts, n_images, rho, setting, random):
+    """Return the evaluation of simulated probabilities; `n_images` of each group."""
+    strength, factor = SETTINGS[setting]
+    classes = np.repeat(np.arange(4), counts)
+    groups = np.repeat(np.arange(len(classes)), n_images)
+    y_true = classes[groups]
+    noise = np.sqrt(1 - rho) * random.standard_normal((len(groups), 4))
+    noise += (np.sqrt(rho) * random.standard_normal((len(classes), 4)))[groups]
+    logits = strength * (strength * np.eye(4)[y_true] + noise) + np.log(counts)
+    shares = softmax(factor * logits, axis=1)
+    is_grouped = len(groups) > len(classes)
+    return evaluate_predictions(
+        y_true, shares.argmax(axis=1), groups if is_grouped else None, probabilities=shares
+    )
+
+
+def figures(result):
+    """Return the scores of the last table, each with its limits (n_scores, 3)."""
+    of_class = ("specificity", "roc_auc", "average_precision")
+    rows = [(result[name], *result[f"{name}_interval"]) for name in ("mcc", "kappa", "log_loss")]
+    rows += [(result[name][3], *result[f"{name}_interval"][3]) for name in of_class]
+    return np.array([*rows, (result.calibration.error, *result.calibration.error_interval)])
+
+
+def simulate_evaluation(n_groups, n_sets):
+    """Print the coverage of the scores that `figures` returns."""
+    counts = np.array(COUNTS[n_groups])
+    for setting in SETTINGS:
+        n_population = counts * POPULATION // n_groups
+        population = evaluate(n_population, 1, 0, setting, np.random.default_rng(1))
+        expected = figures(population)[:, 0]
+        for rho in CORRELATIONS:
+            random = np.random.default_rng(0)
+            sets = [
+                evaluate(counts, random.integers(1, LARGEST + 1, n_groups), rho, setting, random)
+                for _ in range(n_sets)
+            ]
+            low, high = np.array([figures(each)[:, 1:] for each in sets]).T
+            hold = ((low.T <= expected) & (expected <= high.T)).mean(axis=0)
+            cells = [
+                f"{100 * c:.1f} ({w:.3f})"
+                for c, w in zip(hold, (high - low).mean(axis=1), strict=True)
+            ]
+            print(f"| {n_groups} | {rho:.1f} | {setting} | {' | '.join(cells)} |", flush=True)
+
+
 def speed():
     print("\ngroup_bootstrap, 1,000 resamples of 3,000 images, best of 5\n\n| | ms |\n|---|---|")
     random = np.random.default_rng(0)
@@ -191,24 +254,33 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--sets", type=int, default=400, help="simulated test sets a setting")
     parser.add_argument("--groups", type=int, nargs="+", default=list(COUNTS), choices=COUNTS)
+    parser.add_argument("--only", choices=["labels", "evaluate"], help="one of the two tables")
     arguments = parser.parse_args()
+    # A set of 600 groups takes several times as long.
+    n_sets = {n: arguments.sets if n < 600 else arguments.sets // 4 for n in arguments.groups}
+    if arguments.only != "evaluate":
+        tell_of_labels(n_sets)
+    if arguments.only != "labels":
+        print(f"\n| groups | correlation | s | {' | '.join(EVALUATED)} |")
+        print(f"|{'---|' * (3 + len(EVALUATED))}")
+        for n_groups in arguments.groups:
+            simulate_evaluation(n_groups, n_sets[n_groups])
+
+
+def tell_of_labels(n_sets):
     speed()
     print(
         "\n| groups | correlation | recall | way | accuracy | macro recall | macro-F1 | no width |"
     )
     print("|---|---|---|---|---|---|---|---|")
-    coverages = {}
-    for n_groups in arguments.groups:
-        # A set of 600 groups takes several times as long.
-        n_sets = arguments.sets if n_groups < 600 else arguments.sets // 4
-        coverages[n_groups] = simulate(n_groups, n_sets)
+    coverages = {n_groups: simulate(n_groups, n) for n_groups, n in n_sets.items()}
     print(
         "\nOver all settings: coverage, mean (lowest to highest), and how many are within 93-97\n"
     )
     print(f"| groups | way | {' | '.join(NAMES)} |\n|---|---|---|---|---|")
     for n_groups, of_ways in coverages.items():
-        for name, figures in of_ways.items():
-            print(f"| {n_groups} | {name} | {' | '.join(map(summary, np.transpose(figures)))} |")
+        for name, of_way in of_ways.items():
+            print(f"| {n_groups} | {name} | {' | '.join(map(summary, np.transpose(of_way)))} |")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ model = Pipeline(
 predicted = cross_val_predict(
     model, cells.images, cells.target, groups=cells.groups, cv=StratifiedGroupKFold(3)
 )
-result = evaluate_predictions(cells.target, predicted)
+result = evaluate_predictions(cells.target, predicted, groups=cells.groups)
 for name, recall, support in zip(result.classes, result.recall, result.support, strict=True):
     print(f"{name:12} {support:4} images, recall {recall:.2f}")
-print(f"accuracy {result.accuracy:.2f}, macro-F1 {result.macro_f1:.2f}")
+print(result)

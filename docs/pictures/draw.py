@@ -25,7 +25,7 @@ from wbcclf import (
     make_blood_cells,
 )
 from wbcclf.backbones import describe
-from wbcclf.inspection import EvaluationDisplay
+from wbcclf.inspection import plot_confusion
 
 HERE = Path(__file__).parent
 # Distinct for colour-blind readers: Wong 2011, https://doi.org/10.1038/nmeth.1618
@@ -166,9 +166,8 @@ def draw_training() -> None:
     save(figure, "training_curve")
 
     figure = Figure(figsize=(5.6, 5.4), layout="constrained")
-    EvaluationDisplay.from_estimator(
-        model, cells.images[test], cells.target[test], ax=figure.add_subplot()
-    )
+    predicted = model.predict(cells.images[test])
+    plot_confusion(cells.target[test], predicted, ax=figure.add_subplot())
     save(figure, "confusion_matrix")
 
 

@@ -23,6 +23,19 @@ def test_evaluate_writes_figures_that_agree_with_the_table(trained, call):
     result = json.loads(figures.read_text())
     assert np.trace(result["confusion"]) / 20 == pytest.approx(result["accuracy"])
     assert f"accuracy {result['accuracy']:.3f}" in out
+    found = result["calibration"]
+    low, high = found["error_interval"]
+    assert f"Calibration error {found['error']:.3f} ({low:.2f} to {high:.2f}); " in out
+    assert f"it would be {found['error_by_chance']:.3f} on so few cells" in out
+    for name, text in (
+        *(("mcc", "Matthews correlation"), ("kappa", "Cohen's kappa")),
+        *(("top_2_accuracy", "top-2 accuracy"), ("log_loss", "log loss")),
+    ):
+        low, high = result[f"{name}_interval"]
+        assert f"{text} {result[name]:.3f} ({low:.2f} to {high:.2f})" in out
+    [row] = [line for line in out.splitlines() if "lymphocyte" in line and " to " in line]
+    low, high = result["recall_interval"][0]
+    assert f"{result['recall'][0]:.3f} ({low:.2f} to {high:.2f})" in row
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 

@@ -337,7 +337,8 @@ def test_wrong_options(smear, tmp_path, call):
 def test_model_and_images_the_wrong_way_round(smear, tmp_path, call, command):
     fields, model = smear / "fields", smear / "m.wbcclf"
     for images in (fields, fields / "0.png"):
-        code, _, err = call(command, images, model, "-o", tmp_path / "result")
+        option = "--json" if command == "evaluate" else "-o"
+        code, _, err = call(command, images, model, option, tmp_path / "result")
         assert (
             code == 1 and f"{images} is not a model file, but {model} is. Give the model f" in err
         )

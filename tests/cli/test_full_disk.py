@@ -21,7 +21,8 @@ def arguments_of(command, trained):
     if command == "train":
         folder = trained / "train"
         return ("train", folder, "-o", "/dev/full", "--image-size", 32, "--epochs", 1)
-    return (command, trained / "m.wbcclf", trained / "test", "-o", "/dev/full")
+    option = "--json" if command == "evaluate" else "-o"
+    return (command, trained / "m.wbcclf", trained / "test", option, "/dev/full")
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "predict"])

@@ -28,7 +28,8 @@ def expect_all(paths, root):
 def arguments_of(command, trained, folder, output):
     if command == "train":
         return (command, folder, "-o", output, "--image-size", 32, "--epochs", 1)
-    return (command, trained / "m.wbcclf", folder, "-o", output)
+    option = "--json" if command == "evaluate" else "-o"
+    return (command, trained / "m.wbcclf", folder, option, output)
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "predict"])

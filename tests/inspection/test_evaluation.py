@@ -1,15 +1,20 @@
 """Evaluation figures against scikit-learn's own, and what is refused."""
 
+import json
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 from sklearn import metrics
 
 from wbcclf import SimpleCNNClassifier
 from wbcclf.inspection import evaluate_predictions
 from wbcclf.model_selection import group_bootstrap
+from wbcclf.model_selection.intervals._scores import SCORES
 
 labels = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("abcd")), min_size=1)
 
@@ -36,14 +41,47 @@ def test_figures_are_those_of_scikit_learn(pairs):
     assert 0 <= low <= result.accuracy <= high <= 1
 
 
-def test_the_interval_is_wilsons():
-    # 62 of 71 right. By the formula: z = 1.959964, centre (p + z^2/2n) / (1 + z^2/n), half width
-    # z sqrt(p(1-p)/n + z^2/4n^2) / (1 + z^2/n).
-    result = evaluate_predictions(["a"] * 71, ["a"] * 62 + ["b"] * 9)
-    n, p, z = 71, 62 / 71, 1.959964
-    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
-    assert result.accuracy_interval == pytest.approx((centre - half, centre + half), abs=1e-6)
+@settings(max_examples=25, deadline=None)
+@given(labels)
+def test_agreement_and_specificity_are_those_of_scikit_learn(pairs):
+    y_true, y_pred = map(np.array, zip(*pairs, strict=True))
+    result = evaluate_predictions(y_true, y_pred)
+    for place, label in enumerate(result.classes):
+        expected = metrics.recall_score(
+            y_true != label, y_pred != label, pos_label=True, zero_division=0.0
+        )
+        assert result.specificity[place] == pytest.approx(expected)
+    true = np.isin(result.classes, y_true)
+    assert result.macro_specificity == pytest.approx(result.specificity[true].mean())
+    assert result.macro_precision == pytest.approx(result.precision[true].mean())
+    if len(result.classes) > 1:  # scikit-learn warns about a single one
+        assert result.mcc == pytest.approx(metrics.matthews_corrcoef(y_true, y_pred), abs=1e-12)
+        assert result.kappa == pytest.approx(metrics.cohen_kappa_score(y_true, y_pred), abs=1e-12)
+    for name in ("mcc", "kappa"):
+        low, high = result[f"{name}_interval"]
+        assert np.isnan(low) == (true.sum() == 1)  # there is no agreement beyond chance to measure
+        assert np.isnan(low) or -1 <= low <= result[name] <= high <= 1
+
+
+@pytest.mark.parametrize("n_right", [62, 71])
+def test_without_groups_the_interval_is_nearly_wilsons(n_right):
+    n = 71
+    result = evaluate_predictions(["a"] * n, ["a"] * n_right + ["b"] * (n - n_right))
+    wilson = binomtest(n_right, n).proportion_ci(method="wilson")
+    # The variance is that of 1,000 resamples, and Student's quantile squared is 4% larger than the
+    # normal one. Where all are right, a resample has a Poisson number of wrong ones, of mean 1/2:
+    # the variance is then known to 6% (kurtosis 5), and the width is proportional to it.
+    width = wilson.high - wilson.low
+    assert result.accuracy_interval == pytest.approx((wilson.low, wilson.high), abs=0.15 * width)
+
+
+@pytest.mark.parametrize(("true", "called"), [("a", "a"), ("a", "b"), ("b", "a")])
+def test_one_image_tells_next_to_nothing(true, called):
+    result = evaluate_predictions([true], [called])
+    low, high = result.accuracy_interval
+    assert low <= result.accuracy <= high and high - low > 0.95
+    assert result.n_groups is None and "by_group" not in result
+    assert "1 images" in repr(result)
 
 
 GROUPS = np.repeat(np.arange(12), np.arange(1, 13))
@@ -53,8 +91,8 @@ CALLED = np.where((GROUPS == 4) | (np.arange(78) % 7 == 0), "b", TRUE)
 
 def test_with_groups_every_figure_has_their_interval():
     plain, result = evaluate_predictions(TRUE, CALLED), evaluate_predictions(TRUE, CALLED, GROUPS)
-    assert result.n_groups == 12 and "n_groups" not in plain
-    for name in ("accuracy", "balanced_accuracy", "macro_f1", "precision", "recall", "f1"):
+    assert result.n_groups == 12 and plain.n_groups is None and "by_group" not in plain
+    for name in SCORES:
         expected = group_bootstrap(name, TRUE, CALLED, GROUPS)
         np.testing.assert_array_equal(result[name], plain[name])
         limits = np.array(result[f"{name}_interval"])
@@ -167,3 +205,46 @@ def test_groups_that_are_none_are_refused():
     for groups, message in (([1], "groups holds 1 groups"), ([1, 1], "one group only")):
         with pytest.raises(ValueError, match=message):
             evaluate_predictions(["a", "b"], ["a", "b"], groups)
+
+
+def test_errors_come_in_the_order_of_the_images_without_probabilities():
+    result = evaluate_predictions([3, 1, 2, 1], [1, 1, 3, 2])
+    assert result.errors == [
+        {"row": 0, "true": 3, "predicted": 1, "confidence": None},
+        {"row": 2, "true": 2, "predicted": 3, "confidence": None},
+        {"row": 3, "true": 1, "predicted": 2, "confidence": None},
+    ]
+    assert type(result.errors[0].true) is int
+
+
+def test_the_result_as_a_table_and_as_json():
+    result = evaluate_predictions(TRUE, CALLED, GROUPS)
+    frame = result.to_frame().set_index(["score", "class"])
+    assert frame.loc[("recall", "b")].tolist() == [result.recall[1], *result.recall_interval[1]]
+    [row] = frame.loc["mcc"].to_numpy()
+    assert row.tolist() == [result.mcc, *result.mcc_interval]
+    assert len(frame) == 7 + 3 * 4  # scores of all, and four of each class
+    given = json.loads(result.to_json())
+    assert given.keys() == result.keys() - {"of_images"}
+    assert given["confusion"] == result.confusion.tolist()
+    assert given["by_group"]["accuracy_interval"] == list(result.by_group.accuracy_interval)
+    single = json.loads(evaluate_predictions(["a"], ["a"]).to_json())
+    assert single["precision_interval"] == [[None, None]]  # NaN is no JSON
+
+
+def test_a_table_needs_pandas(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match="pip install pandas"):
+        evaluate_predictions(["a"], ["a"]).to_frame()
+
+
+def test_what_a_notebook_shows_has_every_score_and_no_foreign_code():
+    names = ["<script>alert(1)</script>", "b"]
+    result = evaluate_predictions(names * 5, [*names * 4, "b", "b"], groups=np.arange(10))
+    page = result._repr_html_()
+    assert "<script>" not in page and "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "10 independent cells in 10 images" in page
+    low, high = result.mcc_interval
+    assert f"<td>{result.mcc:.3f} ({low:.2f} to {high:.2f})</td>" in page
+    assert page.count("<tr>") == page.count("</tr>") == 2 + 7 + 2
+    assert repr(result).startswith("<Evaluation of 10 independent cells in 10 images: accuracy 0.9")

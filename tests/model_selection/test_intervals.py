@@ -8,7 +8,12 @@ from scipy.stats import binomtest
 from sklearn import metrics
 
 from wbcclf.model_selection import group_bootstrap
-from wbcclf.model_selection.intervals._intervals import check_groups, confusion_by_group
+from wbcclf.model_selection.intervals._intervals import (
+    check_groups,
+    confusion_by_group,
+    interval_of_right,
+)
+from wbcclf.model_selection.intervals._ranking import mean_loss, rank
 from wbcclf.model_selection.intervals._resamples import Resamples, correlation
 
 SCALARS = ("accuracy", "balanced_accuracy", "macro_f1")
@@ -239,6 +244,98 @@ def test_what_is_refused(changed, error, message):
     }
     with pytest.raises(error, match=message):
         group_bootstrap(**(given | changed))
+
+
+@pytest.mark.parametrize("n_images", [1, 8])
+@pytest.mark.parametrize("n_wrong", [0, 4, 20])
+def test_the_share_of_right_has_the_interval_of_resamples(n_images, n_wrong):
+    groups = np.repeat(np.arange(60), np.arange(60) % n_images + 1)
+    is_right = groups >= n_wrong
+    labels = np.array(["a"] * len(groups))
+    expected = group_bootstrap(
+        "accuracy", labels, np.where(is_right, "a", "b"), groups, n_resamples=4000
+    )
+    value, low, high = interval_of_right(is_right, groups * 3)  # gaps do not matter
+    assert value == expected.value
+    # The variance of 4,000 resamples is known to 3%, ours is to first order only, and where all are
+    # right the width is proportional to the variance.
+    width = expected.high - expected.low
+    assert [low, high] == pytest.approx([expected.low, expected.high], abs=0.1 * width)
+
+
+def test_one_group_tells_next_to_nothing():
+    value, low, high = interval_of_right(np.array([True, True]), np.array([5, 5]))
+    assert value == high == 1 and 0 < low < 0.02
+
+
+def ranked(random, n_groups=60, n_images=5, share=0.3):
+    """Return scores, which are positive, and groups; the first groups alone hold positives."""
+    groups = np.repeat(np.arange(n_groups), n_images)
+    is_positive = groups < share * n_groups
+    of_groups = random.standard_normal(n_groups)[groups]
+    return is_positive * 1.5 + of_groups + random.standard_normal(len(groups)), is_positive, groups
+
+
+SKLEARN = {"roc_auc": metrics.roc_auc_score, "average_precision": metrics.average_precision_score}
+
+
+@pytest.mark.parametrize("digits", [0, 8])
+def test_rankings_are_scikit_learns_and_vary_as_resamples_do(digits):
+    random = np.random.default_rng(0)
+    scores, is_positive, groups = ranked(random)
+    scores = scores.round(digits)  # with many ties, or none
+    found = rank(scores, is_positive, groups, 0.95)
+    assert found.keys() == SKLEARN.keys()
+    resamples = {name: [] for name in SKLEARN}
+    rows = groups.reshape(60, 5) * 5 + np.arange(5)
+    for _ in range(1000):
+        taken = rows[np.r_[random.integers(0, 18, 18), random.integers(18, 60, 42)]].ravel()
+        for name, score in SKLEARN.items():
+            resamples[name].append(score(is_positive[taken], scores[taken]))
+    for name, score in SKLEARN.items():
+        value, low, high = found[name]
+        assert value == pytest.approx(score(is_positive, scores))
+        # 4 times the standard deviation is a 95% interval's width. Ours is wider, for 18 groups: by
+        # Student's quantile, Bessel's correction (3%), and the group that comes to them.
+        ratio = (high - low) / (4 * np.std(resamples[name]))
+        assert 0.95 < ratio < 1.3
+
+
+def test_copies_change_no_ranking_and_few_groups_of_a_kind_make_it_unsure():
+    scores, is_positive, groups = ranked(np.random.default_rng(0), n_images=1)
+    one = rank(scores, is_positive, groups, 0.95)
+    four = rank(*(np.repeat(each, 4) for each in (scores, is_positive, groups)), 0.95)
+    apart = rank(np.repeat(scores, 4), np.repeat(is_positive, 4), np.arange(240), 0.95)
+    for name in SKLEARN:
+        assert four[name] == pytest.approx(one[name])
+        assert np.ptp(apart[name][1:]) < 0.7 * np.ptp(one[name][1:])
+    perfect = {
+        n: rank(np.r_[np.ones(n), np.zeros(50)], np.arange(50 + n) < n, np.arange(50 + n), 0.95)
+        for n in (1, 4, 20)
+    }
+    for name in SKLEARN:
+        limits = [perfect[n][name][1] for n in (1, 4, 20)]
+        assert limits == sorted(limits) and limits[0] < 0.1 < limits[1] < 0.8 < limits[2] < 1
+
+
+def test_equal_scores_rank_nothing():
+    found = rank(np.ones(20), np.arange(20) < 5, np.arange(20), 0.95)
+    assert found["roc_auc"][0] == 0.5 and found["average_precision"][0] == 0.25
+
+
+def test_a_mean_loss_has_the_interval_of_its_groups():
+    random = np.random.default_rng(0)
+    of_groups = random.exponential(0.4, 2000)
+    value, low, high = mean_loss(of_groups, np.arange(2000), np.log(4), 0.95)
+    # The standard error of an exponential mean is the mean over the root of n.
+    assert value == of_groups.mean()
+    assert high - low == pytest.approx(2 * 1.96 * 0.4 / np.sqrt(2000), rel=0.1)
+    copies = np.repeat(of_groups[:50], 4), np.repeat(np.arange(50), 4)
+    one = mean_loss(of_groups[:50], np.arange(50), np.log(4), 0.95)
+    assert mean_loss(*copies, np.log(4), 0.95) == pytest.approx(one)
+    # Thirty cells without a loss: the limit is finite, and that of a few guesses among them.
+    value, low, high = mean_loss(np.zeros(30), np.arange(30), np.log(4), 0.95)
+    assert value == low == 0 and np.log(4) / 30 < high < 6 * np.log(4) / 30
 
 
 def test_groups_are_numbered_in_their_order():

@@ -6,9 +6,12 @@ from wbcclf.inspection._learning_rate import LearningRateDisplay, find_learning_
 from wbcclf.inspection._pictures import plot_augmented, plot_cells
 from wbcclf.inspection.evaluation._compare import Comparison, compare
 from wbcclf.inspection.evaluation._cross import CrossEvaluation, cross_evaluate
-from wbcclf.inspection.evaluation._evaluation import evaluate, evaluate_predictions
+from wbcclf.inspection.evaluation._evaluation import (
+    evaluate,
+    evaluate_predictions,
+    plot_confusion,
+)
 from wbcclf.inspection.evaluation._learning_curve import LearningCurve, learning_curve
-from wbcclf.inspection.evaluation._plots import plot_confusion
 from wbcclf.inspection.evaluation._result import Evaluation
 from wbcclf.inspection.explaining._explain import explain
 from wbcclf.inspection.explaining._explanation import Explanation

@@ -21,8 +21,8 @@ def check_axes(ax: Any) -> None:
         raise ImportError("Drawing needs matplotlib: pip install 'wbcclf[plot]'.") from error
     if ax is not None and not isinstance(ax, Axes):
         raise TypeError(
-            f"ax must be matplotlib axes or None, got {ax!r}. To write the picture to a file, call "
-            "figure_.savefig(path) of the display."
+            f"ax must be matplotlib axes or None, got {ax!r}. To write the picture to a file, draw "
+            "it, then call ax.figure.savefig(path)."
         )
 
 

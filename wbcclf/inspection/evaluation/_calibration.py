@@ -6,7 +6,6 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from wbcclf.model_selection.intervals._intervals import interval_of_right
-from wbcclf.model_selection.intervals._ranking import draw_weights
 from wbcclf.model_selection.intervals._resamples import correlation
 
 N_BINS = 15  # as Guo et al. 2017
@@ -15,7 +14,7 @@ N_SIMULATED = 1000
 
 
 def calibration(
-    confidence: np.ndarray, is_right: np.ndarray, groups: np.ndarray, random: np.random.RandomState
+    confidence: np.ndarray, is_right: np.ndarray, groups: np.ndarray, random: np.random.Generator
 ) -> Bunch:
     """Return the calibration error with its interval and its bias, and the reliability curve.
 
@@ -26,7 +25,7 @@ def calibration(
     is_right : ndarray of shape (n_samples,), bool
     groups : ndarray of shape (n_samples,), int
         From 0, without gaps.
-    random : RandomState
+    random : Generator
 
     Returns
     -------
@@ -34,16 +33,25 @@ def calibration(
         As :func:`evaluate` describes it.
     """
     bins = np.minimum((confidence * N_BINS).astype(int), N_BINS - 1)
-    n_groups = groups.max() + 1
+    n_samples, n_groups = len(confidence), groups.max() + 1
     surplus = confidence - is_right  # of confidence, over being right
     places = groups * N_BINS + bins
     sums = np.bincount(places, surplus, n_groups * N_BINS).reshape(n_groups, N_BINS)
-    counts = np.bincount(groups, minlength=n_groups)
-    error = _error(sums.sum(axis=0), len(confidence))
-    weights = draw_weights(np.zeros(n_groups, dtype=int), N_SIMULATED, random)
-    low, high = np.quantile(_error(weights @ sums, weights @ counts), [0.025, 0.975])
+    means = sums.sum(axis=0) / n_samples
+    error = _error(means)
+    # The sums over groups vary nearly normally, with the groups' size as well.
+    away = sums - np.bincount(groups)[:, None] * means
+    covariance = away.T @ away * n_groups / max(n_groups - 1, 1) / n_samples**2
+    resampled = _error(random.multivariate_normal(means, covariance, N_SIMULATED))
     calibrated = _simulate_calibrated(confidence, is_right, groups, bins, random)
-    by_chance = _error(calibrated * np.bincount(bins, minlength=N_BINS), len(confidence))
+    by_chance = _error(calibrated * np.bincount(bins, minlength=N_BINS) / n_samples)
+    highest_by_chance = np.quantile(by_chance, 0.95)
+    # Resampling adds noise as sampling did, so the interval is turned round the error.
+    low, high = 2 * error - np.quantile(resampled, [0.975, 0.025])
+    if error <= highest_by_chance:  # the probabilities may be true
+        low = 0
+    if n_groups == 1:  # which tells nothing
+        low, high = 0, 1
     used = np.unique(bins)
     mean_confidence = np.array([confidence[bins == each].mean() for each in used])
     accuracies = [interval_of_right(is_right[bins == each], groups[bins == each]) for each in used]
@@ -51,10 +59,9 @@ def calibration(
     consistent = mean_confidence - np.quantile(calibrated[:, used], [0.975, 0.025], axis=0)
     return Bunch(
         error=float(error),
-        # Resampling adds noise as sampling did, so the interval is turned round the error.
-        error_interval=(max(0.0, float(2 * error - high)), max(0.0, float(2 * error - low))),
+        error_interval=(max(0.0, float(low)), float(max(error, high))),
         error_by_chance=float(by_chance.mean()),
-        error_by_chance_high=float(np.quantile(by_chance, 0.95)),
+        error_by_chance_high=float(highest_by_chance),
         curve=Bunch(
             confidence=mean_confidence,
             accuracy=np.array([value for value, _, _ in accuracies]),
@@ -65,9 +72,9 @@ def calibration(
     )
 
 
-def _error(surplus: np.ndarray, n_samples: int | np.ndarray) -> np.ndarray:
-    """Return the calibration error of sums of surplus confidence (..., N_BINS)."""
-    return np.abs(surplus).sum(axis=-1) / n_samples
+def _error(means: np.ndarray) -> np.ndarray:
+    """Return the calibration error of the surplus in each bin (..., N_BINS) a sample."""
+    return np.abs(means).sum(axis=-1)
 
 
 def _simulate_calibrated(
@@ -75,7 +82,7 @@ def _simulate_calibrated(
     is_right: np.ndarray,
     groups: np.ndarray,
     bins: np.ndarray,
-    random: np.random.RandomState,
+    random: np.random.Generator,
 ) -> np.ndarray:
     """Return the mean surplus in each bin (N_SIMULATED, N_BINS) if the confidences were true.
 
@@ -86,12 +93,14 @@ def _simulate_calibrated(
     counts = np.bincount(groups)[:, None]
     together = correlation(counts, np.bincount(groups, is_right).astype(int)[:, None])
     n_in_bin = np.maximum(np.bincount(bins, minlength=N_BINS), 1)
+    expected = np.bincount(bins, confidence, N_BINS)
     surplus = np.empty((N_SIMULATED, N_BINS))
     for each in surplus:
-        of_group, own = random.random_sample(n_groups), random.random_sample(len(groups))
-        is_shared = random.random_sample(len(groups)) < np.sqrt(together)
-        is_right = np.where(is_shared, of_group[groups], own) < confidence
-        each[:] = np.bincount(bins, confidence - is_right, N_BINS) / n_in_bin
+        of_group, own, which = (
+            random.random(count, dtype=np.float32) for count in (n_groups, len(groups), len(groups))
+        )
+        is_right = np.where(which < np.sqrt(together), of_group[groups], own) < confidence
+        each[:] = (expected - np.bincount(bins[is_right], minlength=N_BINS)) / n_in_bin
     return surplus
 
 

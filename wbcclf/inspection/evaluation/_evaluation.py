@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.utils import Bunch, check_random_state
+from sklearn.utils import Bunch
 
 from wbcclf._images import _num_samples
 from wbcclf._labels import check_labels, check_same_classes
@@ -14,7 +14,11 @@ from wbcclf.inspection._checks import check_classifier
 from wbcclf.inspection._files import joint_digest, predict_all
 from wbcclf.inspection.evaluation._calibration import calibration, risk_coverage
 from wbcclf.inspection.evaluation._result import Evaluation
-from wbcclf.model_selection.intervals._intervals import check_groups, confusion_by_group
+from wbcclf.model_selection.intervals._intervals import (
+    check_groups,
+    confusion_by_group,
+    interval_of_right,
+)
 from wbcclf.model_selection.intervals._ranking import RANKINGS, mean_loss, rank
 from wbcclf.model_selection.intervals._resamples import Resamples
 from wbcclf.model_selection.intervals._scores import SCORES
@@ -140,7 +144,8 @@ def evaluate_predictions(
         If they are empty, of different lengths, hold anything but labels of one kind (None, NaN,
         probabilities), or spell a class in two ways (``"Neutrophil"``, ``"neutrophil"``); if
         `groups` has another length, holds None or NaN, or names one group only; or if
-        `probabilities` has another shape, or its rows do not sum to 1.
+        `probabilities` has another shape, or its rows do not sum to 1, or `y_pred` holds a class
+        that is not in `classes`.
 
     Examples
     --------
@@ -181,9 +186,47 @@ def evaluate_predictions(
         result.by_group = _scores(matrices, equal=True)
         result.by_group.support = np.count_nonzero(matrices.any(axis=2), axis=0)
     if probabilities is not None:
-        shares, known = _check_probabilities(probabilities, classes, labels, len(y_true))
+        shares, known = _check_probabilities(probabilities, classes, y_true, y_pred)
         _add_scores_of_probabilities(result, shares, known, codes)
     return result
+
+
+def plot_confusion(y_true: Any, y_pred: Any, *, errors_only: bool = False, ax: Any = None) -> Any:
+    """Draw a confusion matrix: counts, shaded by the share of the true class.
+
+    Parameters
+    ----------
+    y_true, y_pred : array-like of shape (n_samples,)
+        True and predicted labels: text, or whole numbers.
+    errors_only : bool, default=False
+        Leave out what is right, so that the shades show the errors.
+    ax : matplotlib Axes or None, default=None
+        None makes a pyplot figure that has room for every name and count.
+
+    Returns
+    -------
+    matplotlib Axes
+        ``ax.figure.savefig("confusion.png")`` writes a file.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed; the message says how to install it.
+    TypeError
+        As by :func:`evaluate_predictions`, or if `ax` is neither axes nor None.
+    ValueError
+        As by :func:`evaluate_predictions`.
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> from wbcclf.inspection import plot_confusion
+    >>> ax = plot_confusion(["mono", "lymph"], ["mono", "mono"])
+    >>> ax.get_title()
+    'accuracy 0.500, macro-F1 0.333'
+    >>> plt.close(ax.figure)
+    """
+    return evaluate_predictions(y_true, y_pred).plot_confusion(errors_only=errors_only, ax=ax)
 
 
 def _scores(matrices: np.ndarray, *, equal: bool) -> Bunch:
@@ -195,8 +238,6 @@ def _scores(matrices: np.ndarray, *, equal: bool) -> Bunch:
     equal : bool
         Whether each group counts the same, not each image.
     """
-    if len(matrices) == 1:  # one image, without groups: nothing is known but the scores
-        matrices = np.concatenate([matrices, np.zeros_like(matrices)])
     resamples = Resamples(matrices, N_RESAMPLES, 0, equal=equal)
     result = Bunch(support=resamples.total.sum(axis=1), confusion=resamples.total)
     for name in SCORES:
@@ -208,19 +249,25 @@ def _scores(matrices: np.ndarray, *, equal: bool) -> Bunch:
 
 
 def _check_probabilities(
-    probabilities: Any, classes: Any, labels: np.ndarray, n_samples: int
+    probabilities: Any, classes: Any, y_true: np.ndarray, y_pred: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    known = labels if classes is None else check_labels(classes, "classes")
-    check_same_classes(known, labels, ("classes", "y_true"))
+    known = np.union1d(y_true, y_pred) if classes is None else check_labels(classes, "classes")
+    check_same_classes(known, y_true, ("classes", "y_true"))
     shares = np.asarray(probabilities, dtype=float)
-    if shares.shape != (n_samples, len(known)):
+    if shares.shape != (len(y_true), len(known)):
         raise ValueError(
             f"probabilities has the shape {shares.shape}, but needs one row for each of the "
-            f"{n_samples} images and one column for each of the {len(known)} classes. Give classes="
-            "model.classes_ if these are not the labels."
+            f"{len(y_true)} images and one column for each of the {len(known)} classes. Give "
+            "classes=model.classes_ if these are not the labels."
         )
     if (known[:-1] >= known[1:]).any():
         raise ValueError(f"classes must be sorted, as classes_ is, got {known.tolist()}.")
+    is_known = np.isin(y_pred, known)
+    if not is_known.all():
+        raise ValueError(
+            f"y_pred holds {y_pred[~is_known][0].item()!r}, which is not in classes: it has no "
+            "probability."
+        )
     if not (np.abs(shares.sum(axis=1) - 1) < 1e-3).all() or shares.min() < 0:
         raise ValueError(
             "probabilities must lie between 0 and 1 and sum to 1 in each row. Logits are none yet: "
@@ -233,35 +280,37 @@ def _add_scores_of_probabilities(
     result: Evaluation, shares: np.ndarray, known: np.ndarray, groups: np.ndarray
 ) -> None:
     """Add the scores that need probabilities: most are of images whose class the model knows."""
-    random = check_random_state(0)
+    random = np.random.default_rng(0)
     y_true, y_pred = result.of_images.y_true, result.of_images.y_pred
-    confidence, is_right = shares.max(axis=1), y_true == y_pred
+    confidence, is_right = (
+        shares[np.arange(len(shares)), np.searchsorted(known, y_pred)],
+        y_true == y_pred,
+    )
     result.of_images |= Bunch(probabilities=shares, known_classes=known, confidence=confidence)
     result.calibration = calibration(confidence, is_right, groups, random)
     result.risk_coverage = risk_coverage(confidence, is_right, groups)
+    for name in ("top_2_accuracy", "log_loss"):
+        result[name], result[f"{name}_interval"] = np.nan, (np.nan, np.nan)
+    for name in RANKINGS:
+        result[name] = np.full(len(result.classes), np.nan)
+        result[f"{name}_interval"] = np.full((len(result.classes), 2), np.nan)
     rows = np.flatnonzero(np.isin(y_true, known))
     if not len(rows):
         return
     shares, truth = shares[rows], np.searchsorted(known, y_true[rows])
     _, groups = np.unique(groups[rows], return_inverse=True)
-    # As labels: the true class, if it is one of the two most probable, else the one that is called.
     second = np.argpartition(-shares, min(1, len(known) - 1), axis=1)[:, :2]
-    among = np.where((second == truth[:, None]).any(axis=1), y_true[rows], "")
-    top_2 = np.where(among == y_true[rows], y_true[rows], y_pred[rows])
-    of_top_2 = _scores(confusion_by_group(y_true[rows], top_2, groups)[1], equal=False)
-    result.top_2_accuracy = of_top_2.accuracy
-    result.top_2_accuracy_interval = of_top_2.accuracy_interval
+    is_among = (second == truth[:, None]).any(axis=1)
+    result.top_2_accuracy, *limits = interval_of_right(is_among, groups)
+    result.top_2_accuracy_interval = tuple(limits)
     own = shares[np.arange(len(rows)), truth]
     losses = -np.log(np.maximum(own, np.finfo(np.float32).eps))
-    value, *limits = mean_loss(losses, groups, CONFIDENCE)
+    value, *limits = mean_loss(losses, groups, np.log(max(len(known), 2)), CONFIDENCE)
     result.log_loss, result.log_loss_interval = value, tuple(limits)
-    for name in RANKINGS:
-        result[name] = np.full(len(result.classes), np.nan)
-        result[f"{name}_interval"] = np.full((len(result.classes), 2), np.nan)
     for place, label in enumerate(result.classes):
         column = np.flatnonzero(known == label)
         is_positive = y_true[rows] == label
         if len(column) and 0 < is_positive.sum() < len(rows):
-            ranked = rank(shares[:, column[0]], is_positive, groups, CONFIDENCE, random)
+            ranked = rank(shares[:, column[0]], is_positive, groups, CONFIDENCE)
             for name, (value, *limits) in ranked.items():
                 result[name][place], result[f"{name}_interval"][place] = value, limits

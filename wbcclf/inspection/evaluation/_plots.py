@@ -5,60 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import PrecisionRecallDisplay, RocCurveDisplay, confusion_matrix
+from sklearn.metrics import PrecisionRecallDisplay, RocCurveDisplay
 from sklearn.utils import Bunch
 
-from wbcclf._labels import check_labels, check_same_classes
 from wbcclf.inspection._drawing import get_axes
-from wbcclf.model_selection.intervals._scores import SCORES
 
 # Paul Tol's bright colours, which colour-blind people tell apart; with dashes, for 28 classes.
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#666666")
 DASHES = ("-", "--", ":", "-.")
-
-
-def plot_confusion(y_true: Any, y_pred: Any, *, errors_only: bool = False, ax: Any = None) -> Any:
-    """Draw a confusion matrix: counts, shaded by the share of the true class.
-
-    Parameters
-    ----------
-    y_true, y_pred : array-like of shape (n_samples,)
-        True and predicted labels: text, or whole numbers.
-    errors_only : bool, default=False
-        Leave out what is right, so that the shades show the errors.
-    ax : matplotlib Axes or None, default=None
-        None makes a pyplot figure that has room for every name and count.
-
-    Returns
-    -------
-    matplotlib Axes
-        ``ax.figure.savefig("confusion.png")`` writes a file.
-
-    Raises
-    ------
-    ImportError
-        If matplotlib is not installed; the message says how to install it.
-    TypeError
-        If `ax` is neither axes nor None, or labels are no array-likes.
-    ValueError
-        If labels are not of one kind, or of different lengths.
-
-    Examples
-    --------
-    >>> import matplotlib.pyplot as plt
-    >>> from wbcclf.inspection import plot_confusion
-    >>> ax = plot_confusion(["mono", "lymph"], ["mono", "mono"])
-    >>> ax.get_title()
-    'accuracy 0.500, macro-F1 0.333'
-    >>> plt.close(ax.figure)
-    """
-    y_true, y_pred = check_labels(y_true, "y_true"), check_labels(y_pred, "y_pred")
-    check_same_classes(y_true, y_pred, ("y_true", "y_pred"))
-    classes = np.union1d(y_true, y_pred)
-    confusion = confusion_matrix(y_true, y_pred, labels=classes)
-    is_true = confusion.sum(axis=1) > 0
-    scores = {name: SCORES[name](confusion, is_true) for name in ("accuracy", "macro_f1")}
-    return draw_confusion(Bunch(classes=classes, confusion=confusion, **scores), errors_only, ax)
 
 
 def confusion_size(figures: Bunch) -> tuple[float, float]:

@@ -73,9 +73,11 @@ class Evaluation(Bunch):
         the groups that show each class.
     top_2_accuracy : float
         Only with probabilities, as all below. How often the true class is among the two most
-        probable. This and the three below are of the images whose class the model knows.
+        probable. This and the three below are of the images whose class the model knows; NaN if
+        there are none.
     log_loss : float
-        Mean of minus the natural logarithm of the true class's probability.
+        Mean of minus the natural logarithm of the true class's probability, which counts as 1.2e-7
+        if it is lower (float32 tells no less apart).
     roc_auc, average_precision : ndarray of shape (n_classes,)
         Each class against the rest. NaN for classes that the model does not know or that are never
         true. The documentation says how often the intervals hold the truth.
@@ -84,7 +86,8 @@ class Evaluation(Bunch):
         https://arxiv.org/abs/1706.04599), the mean difference of probability and accuracy, and
         `error_interval`. Few cells make it look larger than it is: `error_by_chance` is its mean if
         the probabilities were true, from 1,000 simulations in which images of a cell are right
-        together as often as here, and `error_by_chance_high` what 95% of these stay below.
+        together as often as here, and `error_by_chance_high` what 95% of these stay below. Up to
+        there, the interval begins at 0.
         `curve`: of each bin with images, `confidence` (the mean probability), `accuracy`,
         `accuracy_interval`, `if_calibrated_interval` (where 95% of the accuracies would be if the
         probabilities were true; Broecker and Smith 2007, https://doi.org/10.1175/WAF993.1) and

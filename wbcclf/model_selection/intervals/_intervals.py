@@ -12,7 +12,7 @@ from sklearn.utils import Bunch, check_random_state
 
 from wbcclf._images import Interval
 from wbcclf._labels import check_labels, check_same_classes
-from wbcclf.model_selection.intervals._resamples import Resamples, strata_of
+from wbcclf.model_selection.intervals._resamples import Resamples, correlation, strata_of, wilson
 from wbcclf.model_selection.intervals._scores import SCORES
 
 
@@ -271,6 +271,9 @@ def interval_of_right(
 ) -> tuple[float, float, float]:
     """Return the share of images that are right, and its interval by group.
 
+    It is that of :func:`group_bootstrap` for one class, with the variance to first order in place
+    of that of resamples.
+
     Parameters
     ----------
     is_right : ndarray of shape (n_samples,), bool
@@ -279,14 +282,20 @@ def interval_of_right(
     confidence_level : float
     """
     _, groups = np.unique(groups, return_inverse=True)
-    if groups.max() == 0:  # one group tells nothing
-        return float(is_right.mean()), 0.0, 1.0
-    n_right, n_images = (np.bincount(groups, each) for each in (is_right, None))
-    matrices = np.zeros((len(n_images), 2, 2), dtype=int)  # one class, called it or another
-    matrices[:, 0, 0], matrices[:, 0, 1] = n_right, n_images - n_right
-    resamples = Resamples(matrices, 1000, 0)
-    low, high = resamples.interval("accuracy", confidence_level)
-    return float(resamples.score("accuracy")), float(low), float(high)
+    images, right = np.bincount(groups), np.bincount(groups, is_right)
+    share, n_groups = is_right.mean(), len(images)
+    together = correlation(images[:, None], right[:, None])
+    height = images @ (1 + (images - 1) * together) / images.sum()  # images of the pseudo-group
+    total = images.sum() + height
+    smoothed = (right.sum() + height / 2) / total
+    squares = ((right - smoothed * images) ** 2).sum()
+    squares += height**2 * (smoothed**2 + (1 - smoothed) ** 2) / 2
+    variance = squares / total**2 * (n_groups + 1) / n_groups
+    degrees_of_freedom = (images**2).sum() ** 2 / (images**4).sum()
+    limits = wilson(
+        share, smoothed * (1 - smoothed) / variance, degrees_of_freedom, confidence_level
+    )
+    return float(share), *limits.tolist()
 
 
 def confusion_by_group(

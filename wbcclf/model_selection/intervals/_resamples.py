@@ -78,8 +78,8 @@ class Resamples:
     def interval(self, name: str, confidence_level: float) -> tuple[np.ndarray, np.ndarray]:
         """Return the lower and the upper limit of a score.
 
-        NaN where nothing can be said: for a class that is never true, and for the precision of the
-        only one that is.
+        NaN where nothing can be said: for a class that is never true, and of a single class for all
+        that needs a second one.
         """
         lowest = LOWEST.get(name, 0.0)
         value, smoothed, resampled = (
@@ -87,7 +87,8 @@ class Resamples:
             for confusion in (self._weighted_sum, self._smoothed, self.drawn)
         )
         with np.errstate(divide="ignore", invalid="ignore"):  # where nothing can be said
-            n = smoothed * (1 - smoothed) / resampled.var(axis=0)
+            variance = resampled.var(axis=0)
+            n = np.where(variance > 0, smoothed * (1 - smoothed) / variance, np.nan)
             limits = wilson(value, n, self._degrees_of_freedom, confidence_level)
         if limits.ndim > 1:
             limits[:, ~self._is_true] = np.nan

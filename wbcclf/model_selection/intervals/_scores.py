@@ -63,6 +63,7 @@ def mcc(confusion: np.ndarray, is_true: np.ndarray) -> np.ndarray:
     n, true, called = _sums(confusion)
     both = n * _right(confusion).sum(axis=-1) - (true * called).sum(axis=-1)
     squares = (n**2 - (true**2).sum(axis=-1)) * (n**2 - (called**2).sum(axis=-1))
+    squares = np.maximum(squares, 0)  # rounding, of weights
     return np.divide(both, np.sqrt(squares), out=np.zeros(np.shape(n)), where=squares > 0)
 
 
