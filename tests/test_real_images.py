@@ -31,7 +31,7 @@ def test_a_training_from_the_shell_reaches_085_on_the_official_test_set(
         monkeypatch.setattr(sys, "argv", ["wbcclf", *map(str, arguments)])
         cli.main()
     result = json.loads(figures.read_text())
-    assert result["n_samples"] == 2487
+    assert result["n_images"] == 2487
     assert result["accuracy"] >= 0.85
 
 

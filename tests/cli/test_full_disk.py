@@ -39,7 +39,7 @@ def test_a_result_that_does_not_fit_on_the_disk_is_kept_in_the_current_folder(
     if command == "train":
         assert wbcclf.load_model(kept).classes_.tolist() == ["lymphocyte", "neutrophil"]
     elif command == "evaluate":
-        assert json.loads(kept.read_text())["n_samples"] == 20
+        assert json.loads(kept.read_text())["n_images"] == 20
     else:
         assert len(read_csv(kept)) == 20
 

@@ -97,7 +97,7 @@ def test_figures_are_of_all_images_where_no_image_of_a_known_class_can_be_read(f
     assert code == 0, err
     assert "blast: their 10 images count as wrong" in err
     assert "All images: accuracy 0.000" in out and "that the model knows" not in out
-    assert figures["n_samples"] == 10 and "known_classes_only" not in figures
+    assert figures["n_images"] == 10 and "known_classes_only" not in figures
     assert len(figures["left_out"]) == 10
 
 
@@ -131,7 +131,7 @@ def test_classes_that_the_model_does_not_know_count_as_wrong(folder, evaluate):
     assert code == 0, err
     assert "the model does not know blast: their 10 images count as wrong" in err
     assert figures["unknown_classes"] == ["blast"]
-    assert figures["n_samples"] == 30
+    assert figures["n_images"] == 30
     row = figures["classes"].index("blast")
     assert figures["recall"][row] == 0 and sum(figures["confusion"][row]) == 10
     assert figures["accuracy"] == pytest.approx(known["accuracy"] * 2 / 3)

@@ -88,7 +88,7 @@ def test_rejection_leaves_cells_uncertain(model, tmp_path, call, read_csv):
     )
     result = json.loads(figures.read_text())
     assert code == 0
-    assert result["n_samples"] == 60 and result["classes"] == ["lymphocyte", "neutrophil"]
+    assert result["n_images"] == 60 and result["classes"] == ["lymphocyte", "neutrophil"]
     assert result["rejection"]["n_called"] == 60 - n_uncertain
     assert result["rejection"]["declined"] == pytest.approx(n_uncertain / 60)
     n_right = sum(row["label"] == row["file"].partition("/")[0] for row in read_csv(output))

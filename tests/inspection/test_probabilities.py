@@ -151,8 +151,8 @@ def test_the_calibration_error_is_that_of_its_definition():
     found = evaluated(y_true, shares).calibration
     assert found.error == pytest.approx(expected)
     curve = found.curve
-    assert curve.n_samples.sum() == len(y_true)
-    gaps = np.abs(curve.confidence - curve.accuracy) @ curve.n_samples / len(y_true)
+    assert curve.n_images.sum() == len(y_true)
+    gaps = np.abs(curve.confidence - curve.accuracy) @ curve.n_images / len(y_true)
     assert gaps == pytest.approx(expected)
 
 
@@ -196,8 +196,8 @@ def test_the_bands_of_the_reliability_curve():
     low, high = curve.if_calibrated_interval.T
     assert (low <= curve.confidence).all() and (curve.confidence <= high).all()
     # Within a bin, the band of n images is that of a binomial share, here to 15%.
-    last = curve.n_samples.argmax()
-    p, n = curve.confidence[last], curve.n_samples[last]
+    last = curve.n_images.argmax()
+    p, n = curve.confidence[last], curve.n_images[last]
     assert high[last] - low[last] == pytest.approx(2 * 1.96 * np.sqrt(p * (1 - p) / n), rel=0.15)
     low, high = curve.accuracy_interval.T
     assert (low <= curve.accuracy).all() and (curve.accuracy <= high).all() and (low < high).all()

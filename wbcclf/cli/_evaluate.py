@@ -57,7 +57,7 @@ from wbcclf.inspection.evaluation._result import with_interval
 DIGEST = "model_sha256"  # in the file of figures
 # The figures of the images of known classes that are printed and written beside those of all.
 OVERALL = (
-    "n_samples",
+    "n_images",
     "n_groups",
     *(
         f"{name}{end}"
@@ -291,7 +291,7 @@ def draw(path: Path, result: Evaluation) -> None:
 
 def print_evaluation(result: Evaluation) -> None:
     if result.n_groups is not None:
-        out.print(f"Independent cells: {result.n_groups}, in {result.n_samples} images")
+        out.print(f"Independent cells: {result.n_groups}, in {result.n_images} images")
         out.print("Each image counts the same:")
     print_classes(result, result.classes, "images")
     if result.unknown_classes:
@@ -383,5 +383,5 @@ def print_overall(of: str, figures: dict[str, Any]) -> None:
     out.print(
         f"{of}accuracy {figures['accuracy']:.3f} (95% interval {low:.3f} to {high:.3f} if every "
         f"image shows a different cell), balanced accuracy {figures['balanced_accuracy']:.3f}, "
-        f"macro-F1 {figures['macro_f1']:.3f}, {figures['n_samples']} images"
+        f"macro-F1 {figures['macro_f1']:.3f}, {figures['n_images']} images"
     )

@@ -67,7 +67,7 @@ def calibration(
             accuracy=np.array([value for value, _, _ in accuracies]),
             accuracy_interval=np.array([limits for _, *limits in accuracies]),
             if_calibrated_interval=consistent.clip(0, 1).T,
-            n_samples=np.bincount(bins)[used],
+            n_images=np.bincount(bins)[used],
         ),
     )
 

@@ -40,7 +40,7 @@ class Comparison(Bunch):
         - p, p_adjusted : float, of no difference; adjusted for all pairs and scores (Holm 1979)
         - verdict : {"better", "worse", "not told apart"}, of `one` against `other`
         - n_only_one, n_only_other : int, images that only one of them calls rightly
-    n_samples : int
+    n_images : int
     n_groups : int or None
     """
 
@@ -194,7 +194,7 @@ def compare_evaluations(evaluations: dict[str, Evaluation]) -> Comparison:
             pair.verdict = "better" if pair.difference > 0 else "worse"
     first = next(iter(evaluations.values()))
     return Comparison(
-        evaluations=evaluations, pairs=pairs, n_samples=first.n_samples, n_groups=first.n_groups
+        evaluations=evaluations, pairs=pairs, n_images=first.n_images, n_groups=first.n_groups
     )
 
 

@@ -79,7 +79,7 @@ def evaluate(model: Any, X: Any, y: Any, groups: Any = None) -> Evaluation:
     >>> clf = SimpleCNNClassifier(max_epochs=5, device="cpu", random_state=0)
     >>> clf = clf.fit(cells.images[:80], cells.target[:80])
     >>> result = evaluate(clf, cells.images[80:], cells.target[80:])
-    >>> result.n_samples, result.accuracy > 0.5, result.accuracy_interval[0] < result.accuracy
+    >>> result.n_images, result.accuracy > 0.5, result.accuracy_interval[0] < result.accuracy
     (40, True, True)
     """
     check_classifier(model, "model")
@@ -176,7 +176,7 @@ def evaluate_predictions(
     codes = np.arange(len(y_true)) if groups is None else check_groups(groups, len(y_true))
     labels, matrices = confusion_by_group(y_true, y_pred, codes)
     result = Evaluation(
-        n_samples=len(y_true),
+        n_images=len(y_true),
         n_groups=None if groups is None else len(matrices),
         classes=labels,
         of_images=Bunch(y_true=y_true, y_pred=y_pred, groups=None if groups is None else codes),

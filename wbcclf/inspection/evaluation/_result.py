@@ -47,7 +47,7 @@ class Evaluation(Bunch):
 
     Attributes
     ----------
-    n_samples : int
+    n_images : int
     n_groups : int or None
         Independent cells; None if no groups were given.
     classes : ndarray of shape (n_classes,)
@@ -91,7 +91,7 @@ class Evaluation(Bunch):
         `curve`: of each bin with images, `confidence` (the mean probability), `accuracy`,
         `accuracy_interval`, `if_calibrated_interval` (where 95% of the accuracies would be if the
         probabilities were true; Broecker and Smith 2007, https://doi.org/10.1175/WAF993.1) and
-        `n_samples`.
+        `n_images`.
     risk_coverage : Bunch
         If only the surest images are called: `coverage` (their share), `risk` (which share of them
         is wrong), `risk_interval`, and `least_confidence`, the lowest probability among them
@@ -133,8 +133,8 @@ class Evaluation(Bunch):
     def counted(self) -> str:
         """Return on how much the scores rest."""
         if self.n_groups is None:
-            return f"{self.n_samples} images, each counted as a cell of its own"
-        return f"{self.n_groups} independent cells in {self.n_samples} images"
+            return f"{self.n_images} images, each counted as a cell of its own"
+        return f"{self.n_groups} independent cells in {self.n_images} images"
 
     @property
     def errors(self) -> list[Bunch]:

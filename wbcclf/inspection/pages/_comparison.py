@@ -78,7 +78,7 @@ def _cards(result: Comparison, rows: list[int]) -> list[Bunch]:
     first = next(iter(result.evaluations.values()))
     if first.get("images") is None:
         return []
-    pictures = Pictures(first.images, result.n_samples)
+    pictures = Pictures(first.images, result.n_images)
     cards = []
     for row in pictures.kept(rows):
         calls = [

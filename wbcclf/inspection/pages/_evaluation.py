@@ -125,7 +125,7 @@ def cautions(result: Evaluation) -> list[str]:
             "Nothing says which images show the same cell. If several do, all intervals are too "
             "narrow: give groups."
         )
-    n_cells = result.n_groups or result.n_samples
+    n_cells = result.n_groups or result.n_images
     if n_cells < FEW_CELLS:
         found.append(f"{n_cells} cells are few. Look at the intervals, not at the scores.")
     if result.get("unknown_classes"):

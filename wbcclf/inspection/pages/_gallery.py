@@ -65,7 +65,7 @@ def find_cards(result: Evaluation) -> tuple[list[Bunch], list[Bunch], Any]:
     """
     if result.get("images") is None:
         return [], [], None
-    pictures = Pictures(result.images, result.n_samples)
+    pictures = Pictures(result.images, result.n_images)
     errors = pictures.kept([each.row for each in result.errors][:N_ERRORS])
     uncertain = []
     if "confidence" in result.of_images:
