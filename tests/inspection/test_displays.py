@@ -70,7 +70,7 @@ def test_an_estimator_is_evaluated(wrap, fitted):
     expected = evaluate_predictions(Y, estimator.predict(X))
     np.testing.assert_array_equal(result.confusion, expected.confusion)
     np.testing.assert_array_equal(result.of_images.probabilities, estimator.predict_proba(X))
-    assert result.model is estimator and result.images is X
+    assert result.estimator is estimator and result.images is X
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])

@@ -165,7 +165,7 @@ def learning_curve(
     >>> X, y = make_classification(400, random_state=0, flip_y=0.05)
     >>> curve = learning_curve(LogisticRegression(), X, y, cv=3)
     >>> [step.n_cells for step in curve.steps], curve.forecast.n_cells
-    ([66, 133, 267], 534)
+    ([67, 133, 267], 534)
     """
     y, codes = check_labelled(X, y, groups)
     _check_shares(shares)
