@@ -2,7 +2,6 @@
 
 import copy
 import json
-import warnings
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -409,9 +408,3 @@ def test_a_file_that_cannot_be_read_is_named(model, others, paths, tmp_path):
     broken.write_bytes(b"no image")
     with pytest.raises(ImageReadError, match=r"broken\.png cannot be read.*Leave it and its label"):
         evaluate(model, [*paths[1:], broken], others.target)
-
-
-def test_a_well_known_model_warns_of_nothing(model, others):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        evaluate(model, others.images, others.target)

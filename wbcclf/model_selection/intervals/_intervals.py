@@ -63,8 +63,8 @@ def group_bootstrap(
         value : float, or ndarray of shape (n_classes,)
             The score of all images. Classes are sorted, as by :func:`evaluate_predictions`.
         low, high : float, or ndarray of shape (n_classes,)
-            The interval. NaN for a class that is not in `y_true`, and for the precision of the only
-            class in it.
+            The interval. NaN for a class that is not in `y_true`, and if `y_true` has one class
+            only, for what needs a second one: precision, specificity, MCC and kappa.
         n_groups : int
 
     Raises

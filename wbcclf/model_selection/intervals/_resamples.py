@@ -57,16 +57,16 @@ class Resamples:
     ) -> None:
         n_images = matrices.sum(axis=(1, 2))
         weights = 1 / n_images if equal else np.ones(len(matrices), dtype=int)
-        self.total = (matrices * weights[:, None, None]).sum(axis=0)
-        self._n_classes = len(self.total)
+        self._n_classes = matrices.shape[-1]
         if self._n_classes == 1:
             matrices = np.pad(matrices, ((0, 0), (0, 1), (0, 1)))
         sizes = (weights * n_images).astype(float)
         self._degrees_of_freedom = (sizes**2).sum() ** 2 / (sizes**4).sum()
-        weighted = matrices * weights[:, None, None]
+        weighted = matrices * weights[:, None, None] if equal else matrices
         heights = pseudo_heights(matrices, weights)
         self._is_true = heights > 0
         self._weighted_sum = weighted.sum(axis=0)
+        self.total = self._weighted_sum[: self._n_classes, : self._n_classes]
         self._smoothed = self._weighted_sum + _masses(len(heights)) * heights[:, None]
         random = check_random_state(random_state)
         self.drawn = _draw(weighted, heights, n_resamples, random)
