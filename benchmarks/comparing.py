@@ -49,8 +49,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sets", type=int, default=600)
     n_sets = parser.parse_args().sets
-    print("| cells | images a cell | correlation | accuracy | difference | told apart: accuracy |"
-          " macro recall | by image | without a test | holds: accuracy | macro recall |")  # fmt: skip
+    print(
+        "| cells | images a cell | correlation | accuracy | difference | told apart: accuracy "
+        "| macro recall | by image | without a test | holds: accuracy | macro recall |"
+    )
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     for setting in SETTINGS:
         counts = np.zeros(6)

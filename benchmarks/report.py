@@ -3,10 +3,10 @@
 Run: python benchmarks/report.py [--pictures N ...]
 
 The paths of 1,000 synthetic cells of 128x128 pixels are given again and again to the packaged
-model, each size in a process of its own; every two pictures count as one cell. "Predict" is
-`predict_files` alone, "scores" what `evaluate` takes besides, "page" what `to_html` takes. "Above"
-is the peak of the memory, less that of the first size. CPU seconds, so that a busy machine counts
-less; set OMP_NUM_THREADS=1.
+model, each size in a process of its own; every two pictures count as one cell. `evaluate` does
+"predict" and "scores"; "page" is what `to_html` takes, which shows 200 pictures, 45 of them with
+maps. "Above" is the peak of the memory, less that of the first size. Seconds are of the CPU, so
+that a busy machine counts less; set OMP_NUM_THREADS=1.
 """
 
 import argparse
@@ -22,7 +22,9 @@ import numpy as np
 from PIL import Image
 
 from wbcclf import list_image_folder, load_model, make_blood_cells
-from wbcclf.inspection import evaluate, predict_files
+from wbcclf.inspection import evaluate_predictions
+from wbcclf.inspection._files import predict_all
+from wbcclf.inspection.evaluation._evaluation import with_prediction
 
 FILES, SIDE = 1_000, 128
 
@@ -39,21 +41,27 @@ def one_size(folder, n_pictures):
     rows = np.arange(n_pictures) % len(listing.paths)
     model = load_model("wbcclf:blood-cells")
     times = [time.process_time()]
-    for _ in predict_files(model, listing.paths[rows]):
-        pass
-    times.append(time.process_time())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # drawn cells look like none that the model knows
-        result = evaluate(model, listing.paths[rows], listing.target[rows], rows // 2)
+        found = predict_all(model, listing.paths[rows])
+    times.append(time.process_time())
+    result = evaluate_predictions(
+        listing.target[rows],
+        found.labels,
+        rows // 2,
+        probabilities=found.probabilities,
+        classes=model.classes_,
+    )
+    with_prediction(result, found)
+    result.estimator, result.images = model, listing.paths[rows]
     times.append(time.process_time())
     with tempfile.TemporaryDirectory() as page:
         path = Path(page, "page.html")
         result.to_html(path)
         times.append(time.process_time())
         size = path.stat().st_size
-    predict, both, page = np.diff(times)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(predict, both - predict, page, size / 1e6, peak)
+    print(*np.diff(times), size / 1e6, peak)
 
 
 def main():
