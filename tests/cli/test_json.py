@@ -120,11 +120,15 @@ def check_train(ran, trained, tmp_path, **folders):
 
 
 def check_evaluate(ran, trained, tmp_path, **folders):
-    report, card = tmp_path / "page.html", tmp_path / "card.md"
+    report, card, audit = (tmp_path / name for name in ("page.html", "card.md", "audit.json"))
+    audit.write_text(
+        '{"findings": [{"kind": "k", "severity": "note", "what": "Seen.", "advice": "Look."}]}'
+    )
     out, found = ran(
         *("evaluate", trained / "m.wbcclf", trained / "test", "--groups", BY_TENS),
-        *("--report", report, "--card", card),
+        *("--report", report, "--card", card, "--audit", audit),
     )
+    assert "Seen." in report.read_text()
     assert f"Independent cells: {found['n_groups']}, in {found['n_images']} images" in out
     for name, text in (("kappa", "Cohen's kappa"), ("log_loss", "log loss")):
         low, high = found[f"{name}_interval"]

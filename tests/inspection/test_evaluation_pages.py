@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import make_classification
 from sklearn.linear_model import LogisticRegression
+from sklearn.utils import Bunch
 
 from wbcclf import ImageLoader, SimpleCNNClassifier, make_blood_cells
 from wbcclf.inspection import (
@@ -212,6 +213,19 @@ def test_a_learning_curve_is_shown_where_it_is_given(tmp_path):
     result.to_html(tmp_path / "page.html", learning_curve=curve)
     page, text = read(tmp_path / "page.html")
     assert curve.sentence() in text and "cells trained on" in page
+
+
+def test_an_audit_is_shown_where_it_is_given(tmp_path):
+    result = evaluate_predictions(["a", "b", "a"], ["a", "b", "b"], [1, 2, 3])
+    finding = Bunch(kind="cells in both sets", severity="leak", what="Two.", advice="Leave them.")
+    result.to_html(tmp_path / "page.html", audit=Bunch(findings=[finding]))
+    _, text = read(tmp_path / "page.html")
+    assert "leak Cells in both sets Two. What to do. Leave them." in text
+    assert "wbcclf audit" not in text and "small" not in text
+    result.to_html(tmp_path / "page.html", audit=Bunch(findings=[]))
+    assert "The audit of the images found nothing." in read(tmp_path / "page.html")[1]
+    with pytest.raises(TypeError, match="must be what check_data returned"):
+        result.to_html(tmp_path / "page.html", audit=Bunch(accuracy=1))
 
 
 def test_the_page_of_a_comparison_says_which_is_better_and_shows_where_they_disagree(

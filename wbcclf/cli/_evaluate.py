@@ -78,6 +78,14 @@ def evaluate(
             "confident errors and the most uncertain images in pictures, and what was used.",
         ),
     ] = None,
+    audit: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="AUDIT.json",
+            help="Show in the page what `wbcclf audit TRAIN TEST --json AUDIT.json` found. Without "
+            "it the page has what the quick checks find.",
+        ),
+    ] = None,
     card: Annotated[
         Path | None,
         typer.Option(
@@ -147,13 +155,20 @@ def evaluate(
         plot is None or plot.suffix.lower() in (".png", ".svg", ".pdf"),
         f"--plot {plot}: the suffix must be .png, .svg or .pdf.",
     )
+    require(
+        audit is None or report is not None, "--audit is shown in the page: give --report, too."
+    )
+    audited = None if audit is None else read_audit(audit)
     renamed = parse_map(map_ or [])
     model = read_model(model_file, [images])
     rejection = set_rejection(model, reject)
     source = Source(images, path_column, label_column, root, groups, group_column, part)
     listing = source.list()
     for path in outputs:
-        check_not_read(path, [model_file, images, *filter(None, [groups]), *listing.paths])
+        check_not_read(
+            path,
+            [model_file, images, *(str(each) for each in (groups, audit) if each), *listing.paths],
+        )
     warn_of_test_data(images, listing)
     known = [str(label) for label in model.classes_]  # names of folders are text
     class_of = match_classes(listing.target_names, known, renamed)
@@ -203,7 +218,7 @@ def evaluate(
         "Command": shlex.join(["wbcclf", *sys.argv[1:]]),
     }
     if report is not None:
-        save(report, result.to_html)
+        save(report, lambda path: result.to_html(path, audit=audited))
         out.print(f"Page: {report}")
     if card is not None:
         save(card, result.to_card)
@@ -244,6 +259,22 @@ def score_calls(
     if called is not None:
         figures |= {name: called[name] for name in ("accuracy", "accuracy_interval", "n_groups")}
     return figures
+
+
+def read_audit(path: Path) -> Bunch:
+    """Return what `wbcclf audit --json` has written."""
+    written = f"Write it with `wbcclf audit TRAIN TEST --json {path}`."
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"--audit {path} cannot be read as JSON ({error}). {written}") from error
+    names = {"severity", "kind", "what", "advice"}
+    is_audit = isinstance(found, dict) and isinstance(found.get("findings"), list)
+    require(
+        is_audit and all(isinstance(each, dict) and names <= {*each} for each in found["findings"]),
+        f"--audit {path} holds no findings of an audit. {written}",
+    )
+    return Bunch(**found)
 
 
 def read_figures(path: Path, model: str, digest: str) -> dict[str, Any]:

@@ -197,7 +197,9 @@ class Evaluation(Bunch):
         """Return all scores as JSON text. NaN is null."""
         return json.dumps(plain(self.figures()), indent=1, allow_nan=False)
 
-    def to_html(self, path: str | os.PathLike, *, learning_curve: Any = None) -> None:
+    def to_html(
+        self, path: str | os.PathLike, *, learning_curve: Any = None, audit: Any = None
+    ) -> None:
         """Write a page for people to read: scores, curves, errors with pictures, what was used.
 
         One file below 2 MB, which asks for nothing from a network, can be read without JavaScript
@@ -209,10 +211,13 @@ class Evaluation(Bunch):
             The file; one that is there stays as it is if writing fails.
         learning_curve : LearningCurve or None, default=None
             What :func:`learning_curve` returned of this model, to be shown, too.
+        audit : Bunch or None, default=None
+            What :func:`check_data` returned of the images, such as of training and test images
+            together. None shows what its quick part finds.
         """
         from wbcclf.inspection.pages._evaluation import write_evaluation_page
 
-        write_evaluation_page(self, path, learning_curve)
+        write_evaluation_page(self, path, learning_curve, audit)
 
     def to_card(self, path: str | os.PathLike) -> None:
         """Write a model card in Markdown: data, cells, figures, limits, licence of the weights.

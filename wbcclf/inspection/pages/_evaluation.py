@@ -18,7 +18,7 @@ from wbcclf.inspection.evaluation._learning_curve import LearningCurve
 from wbcclf.inspection.evaluation._plots import COLOURS
 from wbcclf.inspection.evaluation._result import OF_CLASSES, OVERALL, Evaluation, with_interval
 from wbcclf.inspection.pages._gallery import find_cards
-from wbcclf.inspection.pages._html import drawing, write_page
+from wbcclf.inspection.pages._html import check_made_by, drawing, write_page
 from wbcclf.inspection.pages._provenance import about, versions
 from wbcclf.model_selection.audit._findings import small_classes
 from wbcclf.model_selection.audit._quick_check import check_headers
@@ -28,7 +28,10 @@ FEW_CELLS = 50  # in all: a score of fewer says little
 
 
 def write_evaluation_page(
-    result: Evaluation, path: str | os.PathLike, learning_curve: LearningCurve | None
+    result: Evaluation,
+    path: str | os.PathLike,
+    learning_curve: LearningCurve | None,
+    audit: Bunch | None,
 ) -> None:
     """Write the page of an evaluation, or of a cross-validation.
 
@@ -40,6 +43,8 @@ def write_evaluation_page(
         If the page cannot be written; an existing one then stays as it is.
     """
     check_axes(None)
+    if audit is not None:
+        check_made_by(audit, "findings", "check_data")
     errors, uncertain, maps = find_cards(result)
     write_page(
         path,
@@ -65,7 +70,8 @@ def write_evaluation_page(
         uncertain=uncertain,
         labels=sorted({str(label) for label in result.classes}),
         maps=maps,
-        findings=findings(result),
+        findings=quick_findings(result) if audit is None else audit.findings,
+        audited=audit is not None,
         about=about(result),
         versions=versions(),
     )
@@ -216,7 +222,7 @@ def confusions(result: Evaluation) -> list[Bunch]:
     ]
 
 
-def findings(result: Evaluation) -> list[Bunch]:
+def quick_findings(result: Evaluation) -> list[Bunch]:
     """Return what the quick part of the audit finds in the images."""
     y, groups = result.of_images.y_true.astype(str), result.of_images.groups
     found = small_classes(y, groups)
