@@ -82,7 +82,7 @@ def main():
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             *seconds, size, peak = map(float, done.stdout.split())
             least = peak if least is None else least
-        X
+            figures = " | ".join(f"{each:.2f}" for each in seconds)
             print(
                 f"| {n_pictures} | {figures} | {size:.2f} | {peak:.0f} | {peak - least:.0f} |",
                 flush=True,
