@@ -21,10 +21,12 @@ from wbcclf.model_selection.intervals._intervals import check_groups
 class ConformalClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
     """Gives each image a set of labels, which holds the true one with a chosen probability.
 
-    A fitted classifier is measured on cells that it was not trained on. A label is in the set of an
-    image if its probability is not below that of most of these cells that are of this class
-    [1]_, [2]_. A set of one label is a call. A set of several says which ones to tell apart. An
-    empty set says that the image is like few cells of any class.
+    A fitted classifier is measured on cells that it was not trained on, the calibration set. A
+    label is in the set of an image if its probability reaches the threshold of the class: the
+    highest value that a share `confidence_level` of the calibration cells of that class reaches,
+    with a correction for few cells. This is class-conditional (Mondrian) split conformal
+    prediction [1]_, [2]_. A set of one label is a call. A set of several has the classes that the
+    model cannot separate. An empty set says that no class reaches its threshold.
 
     Parameters
     ----------
@@ -208,7 +210,7 @@ class ConformalClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         if self.class_conditional:
             labels, counts = self.classes_[small].tolist(), self.n_cells_[small].tolist()
             found = ", ".join(f"{n} of {label!r}" for label, n in zip(labels, counts, strict=True))
-            fault = f"{needed} cells of each class; there are {found}, which is now in every set"
+            fault = f"{needed} cells of each class; there are {found}. These are in every set now"
         else:
             fault = f"{needed} cells; there are {self.n_cells_[0]}, so all labels are in every set"
         warn(

@@ -91,7 +91,7 @@ def count(
             metavar="FILE",
             exists=True,
             dir_okay=False,
-            help="JSON file of `wbcclf evaluate MODEL IMAGES -o FILE`, on cells that the model was "
+            help="JSON file of `wbcclf evaluate MODEL IMAGES --json FILE`, on cells that the model was "
             "not trained on. The table then also has per cent corrected for the errors seen there.",
         ),
     ] = None,

@@ -48,7 +48,7 @@ from wbcclf.cli._source import (
     Source,
 )
 from wbcclf.inspection import Evaluation, evaluate_predictions, predict_files
-from wbcclf.inspection._files import joint_digest
+from wbcclf.inspection._files import facts_of_files
 from wbcclf.inspection.evaluation._evaluation import with_prediction
 from wbcclf.inspection.evaluation._plots import confusion_size
 from wbcclf.inspection.evaluation._result import OVERALL as OVERALL_NAMES
@@ -201,7 +201,7 @@ def evaluate(
     if rejection is not None:
         result.rejection = score_calls(y_true, y_pred, cells, found.labels.astype(str) == y_pred)
     result.update(about_model(model_file))
-    result.images_sha256 = joint_digest(digests)
+    result.update(facts_of_files(digests))
     result.left_out = by_reason(broken + listing.skipped)
     if found.uncut is not None:
         result.no_cell_found = found.uncut
@@ -347,7 +347,9 @@ def print_evaluation(result: Evaluation) -> None:
     print_table(["true \\ predicted", *result.classes], rows)
     print_more(result)
     if result.familiarity is not None:
-        out.print(f"Mean familiarity: {result.familiarity:.2f} (0.50 at home)")
+        out.print(
+            f"Mean familiarity: {result.familiarity:.2f} (0.50 for the laboratory of the training)"
+        )
     if "rejection" in result:
         print_calls(result.rejection)
 
@@ -372,8 +374,8 @@ def print_more(result: Evaluation) -> None:
     found = result.calibration
     low, high = found.error_interval
     out.print(
-        f"Calibration error {found.error:.3f} ({low:.2f} to {high:.2f}); with probabilities that "
-        f"are true it would be {found.error_by_chance:.3f} on so few cells."
+        f"Calibration error {found.error:.3f} ({low:.2f} to {high:.2f}); calibrated probabilities "
+        f"would show {found.error_by_chance:.3f} on average on as many cells."
     )
 
 
@@ -413,6 +415,7 @@ def print_overall(of: str, figures: dict[str, Any]) -> None:
     low, high = figures["accuracy_interval"]
     out.print(
         f"{of}accuracy {figures['accuracy']:.3f} (95% interval {low:.3f} to {high:.3f} if every "
-        f"image shows a different cell), balanced accuracy {figures['balanced_accuracy']:.3f}, "
-        f"macro-F1 {figures['macro_f1']:.3f}, {figures['n_images']} images"
+        f"image shows a different cell), balanced accuracy "
+        f"{with_interval(figures, 'balanced_accuracy')}, macro-F1 "
+        f"{with_interval(figures, 'macro_f1')}, {figures['n_images']} images"
     )

@@ -66,7 +66,7 @@ def explain(
         Method,
         typer.Option(
             help="gradcam, gradcam++: by the gradients of the network. occlusion: by covering the "
-            "image patch by patch, which is slower and needs no trust in gradients."
+            "image patch by patch, which is slower and measures the output itself."
         ),
     ] = Method.gradcam,
     most: Annotated[
@@ -88,8 +88,8 @@ def explain(
     cell, how much of the image the cell covers, and two checks of the maps:
     how alike those of networks with random weights are, and how well they
     agree with what covering parts of the image does to the prediction. In
-    brackets is what chance gives. A warning says if the model goes by the
-    background.
+    brackets is what chance gives. A warning says if what covering shows is
+    not clearly more on the cell than beside it.
 
     Example: wbcclf explain model.wbcclf cells/test -o page.html
 

@@ -178,8 +178,9 @@ def train(
         bool | None,
         _option(
             "no-calibrate",
-            "Scale the probabilities, so that they say how often they are right on the images that "
-            "--early-stopping held out: 50 or more. Labels stay the same.",
+            "Temperature scaling: rescale the probabilities to fit the images that "
+            "--early-stopping holds out, a tenth of all. It needs 50 of them, so 500 images; "
+            "better 1,000. Labels stay the same.",
         ),
     ] = None,
     groups: Annotated[

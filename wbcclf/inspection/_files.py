@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from numbers import Integral
 from typing import Any
@@ -187,9 +187,12 @@ def _predict_whole(model: Any, paths: Any) -> Bunch:
     return Bunch(**{name: joined(name) for name in names}, digests=digests)
 
 
-def joint_digest(digests: Iterable[bytes]) -> str:
-    """Return one SHA-256 of files, whatever their order."""
-    return sha256(b"".join(sorted(digests))).hexdigest()
+def facts_of_files(digests: Sequence[bytes]) -> Bunch:
+    """Return one SHA-256 of files, whatever their order, and how many are the same as another."""
+    return Bunch(
+        images_sha256=sha256(b"".join(sorted(digests))).hexdigest(),
+        n_repeated=len(digests) - len(set(digests)),
+    )
 
 
 def last_step(model: Any) -> Any:

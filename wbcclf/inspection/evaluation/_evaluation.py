@@ -11,7 +11,7 @@ from wbcclf._images import _num_samples
 from wbcclf._labels import check_labels, check_same_classes
 from wbcclf._warnings import warn
 from wbcclf.inspection._checks import check_classifier
-from wbcclf.inspection._files import joint_digest, predict_all
+from wbcclf.inspection._files import facts_of_files, predict_all
 from wbcclf.inspection.evaluation._calibration import calibration, risk_coverage
 from wbcclf.inspection.evaluation._result import Evaluation
 from wbcclf.model_selection.intervals._intervals import (
@@ -103,7 +103,7 @@ def evaluate(model: Any, X: Any, y: Any, groups: Any = None) -> Evaluation:
     )
     result.estimator, result.images = model, X
     if "digests" in found:
-        result.images_sha256 = joint_digest(found.digests)
+        result.update(facts_of_files(found.digests))
     return with_prediction(result, found)
 
 

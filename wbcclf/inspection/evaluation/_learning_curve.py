@@ -55,9 +55,10 @@ class LearningCurve(Bunch):
             None: "It cannot be told whether more cells would help",
         }[self.helps]
         return (
-            f"{verdict}: if the curve goes on as it has, twice as many cells ({found.n_cells}) "
-            f"change the macro recall from {now.balanced_accuracy:.3f} to {found.value:.3f}, by "
-            f"{100 * found.gain:+.1f} points (95% interval {100 * low:+.1f} to {100 * high:+.1f})."
+            f"{verdict}. On the fitted curve, the macro recall goes from "
+            f"{found.value - found.gain:.3f} with {now.n_cells} cells to {found.value:.3f} with "
+            f"{found.n_cells}: {100 * found.gain:+.1f} points (95% interval {100 * low:+.1f} to "
+            f"{100 * high:+.1f}). The curve cannot fall, so the gain is never below 0."
         )
 
     def _repr_html_(self) -> str:
@@ -153,9 +154,10 @@ def learning_curve(
     Notes
     -----
     The forecast continues the error rate as a power of the number of cells (Hestness et al. 2017,
-    https://arxiv.org/abs/1712.00409), fitted by least squares to the logarithms. The intervals come
-    from resampled groups: they hold what is not known since the test cells are few, and not the
-    chance of another training. Cells of another laboratory are not more of the same.
+    https://arxiv.org/abs/1712.00409), fitted by least squares to the logarithms; an error rate that
+    grows is taken as constant. The intervals come from resampled groups: they hold what is not
+    known since the test cells are few. They leave out the chance of another training, and a curve
+    that bends. Cells of another laboratory are not more of the same.
 
     Examples
     --------

@@ -59,9 +59,7 @@ def draw_reliability(evaluation: Bunch, ax: Any) -> Any:
     curve = evaluation.calibration.curve
     band = curve.if_calibrated_interval.T
     ax.plot([0, 1], [0, 1], color="#888888", linewidth=1)
-    ax.vlines(
-        curve.confidence, *band, color="#bbbbbb", linewidth=6, label="if the probability were true"
-    )
+    ax.vlines(curve.confidence, *band, color="#bbbbbb", linewidth=6, label="if calibrated")
     low, high = np.abs(curve.accuracy_interval.T - curve.accuracy)
     ax.errorbar(
         curve.confidence,

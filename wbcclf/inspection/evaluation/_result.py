@@ -85,8 +85,8 @@ class Evaluation(Bunch):
         `error`: the expected calibration error of 15 bins (Guo et al. 2017,
         https://arxiv.org/abs/1706.04599), the mean difference of probability and accuracy, and
         `error_interval`. Few cells make it look larger than it is: `error_by_chance` is its mean if
-        the probabilities were true, from 1,000 simulations in which images of a cell are right
-        together as often as here, and `error_by_chance_high` what 95% of these stay below. Up to
+        the probabilities were calibrated, from 1,000 simulations in which images of a cell are
+        right together as often as here, and `error_by_chance_high` what 95% of these stay below. Up to
         there, the interval begins at 0.
         `curve`: of each bin with images, `confidence` (the mean probability), `accuracy`,
         `accuracy_interval`, `if_calibrated_interval` (where 95% of the accuracies would be if the
@@ -100,6 +100,9 @@ class Evaluation(Bunch):
         Mean familiarity of the images (:meth:`CNNClassifier.familiarity`): 0.5 at home.
     n_trained_on : int or None
         Images that the model was trained on; the scores are too good if there are any.
+    images_sha256, n_repeated : str, int
+        Only of files. The SHA-256 of all of them, and how many are the same as another, byte for
+        byte.
     of_images : Bunch
         `y_true`, `y_pred`, `groups` (numbers from 0, or None) and with probabilities
         `probabilities`, `known_classes` (its columns), `confidence`; `familiarity` and

@@ -43,8 +43,8 @@ def explain(
     method : {"gradcam", "gradcam++", "occlusion"}, default="gradcam"
         ``"gradcam"`` weights the channels of a block by the mean gradient of the class [1]_,
         ``"gradcam++"`` by that of the pixels that speak for it [2]_. ``"occlusion"`` covers the
-        picture patch by patch, and shows where the class becomes less probable [3]_: slower, and
-        true of the network whatever its layers are.
+        picture patch by patch, and shows where the class becomes less probable [3]_: slower, but it
+        measures the output itself.
     block : str or None, default=None
         Name of the block of the chain whose output the gradients are taken at. None is the last one
         that gives maps, or tokens of patches, of 4 x 4 or more; if none does, the last one with

@@ -227,7 +227,10 @@ class Explanation:
         )
         if known.sum() < FEWEST:
             return f"Too few pictures to tell ({known.sum()} with a cell): {shares}."
-        return f"The network looks at the cell: {shares} ({known.sum()} pictures with a cell)."
+        return (
+            f"The network goes more by the cell than by what is around it: {shares} "
+            f"({known.sum()} pictures with a cell)."
+        )
 
     def by_class(self) -> list[Bunch]:
         """Return the means of the scores over the pictures of each predicted class, and over all.

@@ -45,10 +45,10 @@ def _parts(result: Evaluation) -> list[str]:
     return [
         "# Model card",
         "## What it is",
-        f"A classifier of pictures of single white blood cells. Classes: {labels}.",
+        f"A classifier of images of single blood cells. Classes: {labels}.",
         _list(about(result)),
         "## What it is for",
-        "Research. It is no medical device: whether its calls are safe to act on was not tested.",
+        "Research use only. It is not a medical device, and not validated for clinical use.",
         "## How good it is",
         " ".join(escaped(sentence) for sentence in answer(result)),
         _table(
@@ -71,23 +71,16 @@ def _calibration(result: Evaluation) -> list[str]:
     found = result.calibration
     low, high = found.error_interval
     return [
-        f"Calibration error (15 bins): {found.error:.3f} ({low:.2f} to {high:.2f}); with "
-        f"probabilities that are true it would be {found.error_by_chance:.3f} on so few cells."
+        f"Calibration error (15 bins): {found.error:.3f} ({low:.2f} to {high:.2f}); calibrated "
+        f"probabilities would show {found.error_by_chance:.3f} on average on as many cells."
     ]
 
 
 def _limits(result: Evaluation) -> list[str]:
-    familiarity = result.get("familiarity")
-    if familiarity is None:
-        where = "Nothing is known of how much these images are like those of the training."
-    else:
-        where = (
-            f"Mean familiarity of these images: {familiarity:.2f}; images of the laboratory of the "
-            "training have 0.50."
-        )
+    unknown = "Nothing is known of how much these images are like those of the training."
     return [
         *cautions(result),
-        where,
+        *([unknown] if result.get("familiarity") is None else []),
         "On slides of another laboratory (stain, microscope, camera, scale) it can be far worse. "
         "Evaluate it there before use.",
         "It always calls one of its classes, unless it has a rejection. Other cells, artefacts and "
@@ -102,13 +95,9 @@ def _licences(classifier: Any) -> list[str]:
     if not found:
         return ["## Licence of the weights", "The network has no weights that it starts from."]
     known = [(tag, licence) for tag, licence in found if tag == classifier.weights]
-    text = (
-        "Training started from these weights:"
-        if known
-        else (
-            "The model does not say which weights its training started from. Those of its network:"
-        )
-    )
+    text = "Its weights, or those that its training started from:"
+    if not known:
+        text = "The model does not say which weights it started from. Those of its network:"
     return ["## Licence of the weights", text, _list(known or found)]
 
 

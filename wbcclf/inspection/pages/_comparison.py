@@ -40,6 +40,7 @@ def write_comparison_page(result: Comparison, path: str | os.PathLike) -> None:
         result=result,
         cautions={name: cautions(each) for name, each in evaluations.items()},
         models=list(evaluations),
+        names=OVERALL,
         scores=[
             (
                 OVERALL[name],

@@ -25,6 +25,7 @@ from wbcclf.model_selection.audit._quick_check import check_headers
 
 N_CONFUSIONS = 20  # that are listed
 FEW_CELLS = 50  # in all: a score of fewer says little
+LIKE_HOME = 0.4  # mean familiarity; at home it is 0.5, elsewhere 0.00 to 0.03 (docs/familiarity.md)
 
 
 def write_evaluation_page(
@@ -80,23 +81,23 @@ def write_evaluation_page(
 def answer(result: Evaluation) -> list[str]:
     """Return in sentences how good the model is, how sure that is, and on what it rests."""
     sentences = [
-        f"{_percent(result, 'accuracy')} of the images are called rightly.",
+        f"{_percent(result, 'accuracy')} of the images are classified correctly.",
         f"Each class counting the same, it is {_percent(result, 'balanced_accuracy')} (the macro "
         "recall).",
     ]
     worst = _worst_class(result)
     if worst is not None:
         sentences.append(
-            f"The weakest class is {result.classes[worst]}: {_percent(result, 'recall', worst)} of "
-            f"its {result.support[worst]} images are found."
+            f"The class with the lowest recall here is {result.classes[worst]}: "
+            f"{_percent(result, 'recall', worst)} of its {result.support[worst]} images are found."
         )
     sentences.append(f"This rests on {result.counted()}.")
     familiarity = result.get("familiarity")
-    if familiarity is not None and familiarity >= LEAST_FAMILIAR:
+    if familiarity is not None and familiarity >= LIKE_HOME:
         sentences.append(
-            "The images look like those that the model was trained on (mean familiarity "
-            f"{familiarity:.2f}; 0.50 at home). On slides of another laboratory scores can be far "
-            "lower."
+            "The images look like those that the model was trained on: their mean familiarity is "
+            f"{familiarity:.2f}, and new images of the training laboratory have 0.50. On slides of "
+            "another laboratory scores can be far lower."
         )
     return sentences
 
@@ -131,6 +132,8 @@ def cautions(result: Evaluation) -> list[str]:
             "Nothing says which images show the same cell. If several do, all intervals are too "
             "narrow: give groups."
         )
+        if result.get("n_repeated"):
+            found.append(f"{result.n_repeated} files are the same as another, byte for byte.")
     n_cells = result.n_groups or result.n_images
     if n_cells < FEW_CELLS:
         found.append(f"{n_cells} cells are few. Look at the intervals, not at the scores.")
@@ -143,8 +146,14 @@ def cautions(result: Evaluation) -> list[str]:
     if mean < LEAST_FAMILIAR:
         found.append(
             "The images do not look like those that the model was trained on (stain, scale, "
-            f"focus): their mean familiarity is {mean:.2f}, and 0.50 at home. The scores hold for "
-            "this laboratory, not for the one of the training."
+            f"focus): their mean familiarity is {mean:.2f}, and new images of the training "
+            "laboratory have 0.50. The scores hold for these slides, not for those."
+        )
+    elif mean < LIKE_HOME:
+        found.append(
+            f"The mean familiarity of the images is {mean:.2f}: between that of new images of the "
+            "training laboratory (0.50) and of other laboratories (0.00 to 0.03). It cannot be "
+            "told whether they are like the training images."
         )
     return found
 

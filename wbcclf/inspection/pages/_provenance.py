@@ -50,10 +50,11 @@ def about_model(model: Any) -> list[tuple[str, str]]:
     facts.append(("Random seed of the training", str(classifier.random_state)))
     if hasattr(classifier, "net_"):
         height, width, _ = classifier.image_shape_
-        facts.append(("Images that it was given", f"{height} x {width} pixels"))
+        facts.append(("Size of its images", f"{height} x {width} pixels"))
         facts.append(("Steps of training", f"{sum(each['steps'] for each in classifier.history_)}"))
         if classifier._trained_on is not None:
-            facts.append(("Images that it was trained on", f"{len(classifier._trained_on)}"))
+            n_images = len(classifier._trained_on)
+            facts.append(("Training images", f"{n_images:,} (number of cells not recorded)"))
     return facts
 
 
