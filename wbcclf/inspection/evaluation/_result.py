@@ -86,8 +86,8 @@ class Evaluation(Bunch):
         https://arxiv.org/abs/1706.04599), the mean difference of probability and accuracy, and
         `error_interval`. Few cells make it look larger than it is: `error_by_chance` is its mean if
         the probabilities were calibrated, from 1,000 simulations in which images of a cell are
-        right together as often as here, and `error_by_chance_high` what 95% of these stay below. Up to
-        there, the interval begins at 0.
+        right together as often as here, and `error_by_chance_high` what 95% of these stay below.
+        Up to there, the interval begins at 0.
         `curve`: of each bin with images, `confidence` (the mean probability), `accuracy`,
         `accuracy_interval`, `if_calibrated_interval` (where 95% of the accuracies would be if the
         probabilities were true; Broecker and Smith 2007, https://doi.org/10.1175/WAF993.1) and
