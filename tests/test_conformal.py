@@ -157,7 +157,7 @@ def test_the_picture_is_drawn_by_the_seed():
 
 def test_a_class_with_too_few_cells_is_in_every_set_and_named():
     p, target, cells = draw((20, 8, 0), np.random.default_rng(0))
-    with pytest.warns(SmallClassWarning, match="9 cells of each class; there are 8 of 1, 0 of 2,"):
+    with pytest.warns(SmallClassWarning, match="9 cells of each class; there are 8 of 1, 0 of 2"):
         sets = sets_of(p).fit(p, target, cells)
     assert sets.n_cells_.tolist() == [20, 8, 0]
     assert sets.predict_set(p)[:, 1:].all() and not sets.predict_set(p)[:, 0].all()

@@ -26,7 +26,7 @@ def test_evaluate_writes_figures_that_agree_with_the_table(trained, call):
     found = result["calibration"]
     low, high = found["error_interval"]
     assert f"Calibration error {found['error']:.3f} ({low:.2f} to {high:.2f}); " in out
-    assert f"it would be {found['error_by_chance']:.3f} on so few cells" in out
+    assert f"would show {found['error_by_chance']:.3f} on average" in out
     for name, text in (
         *(("mcc", "Matthews correlation"), ("kappa", "Cohen's kappa")),
         *(("top_2_accuracy", "top-2 accuracy"), ("log_loss", "log loss")),

@@ -92,7 +92,8 @@ def count(
             exists=True,
             dir_okay=False,
             help="JSON file of `wbcclf evaluate MODEL IMAGES --json FILE`, on cells that the model "
-            "was not trained on. The table then also has per cent corrected for the errors seen there.",
+            "was not trained on. The table then also has per cent corrected for the errors seen "
+            "there.",
         ),
     ] = None,
     not_white: Annotated[
