@@ -134,7 +134,8 @@ def predict(
         out.print(f"Model: {DEFAULT_MODEL}. Classes: {', '.join(classes)}. {_defaults.LIMITS}")
     if found.familiarity is not None:
         out.print(
-            f"Mean familiarity: {found.familiarity.mean():.2f} (0.50 for the laboratory of the training)"
+            f"Mean familiarity: {found.familiarity.mean():.2f} (0.50 for the laboratory of the "
+            "training)"
         )
     counts = Counter(found.labels.tolist())
     out.print(f"Images predicted: {len(found.paths)} ({counts_text(counts)})")
