@@ -158,6 +158,8 @@ class ConformalClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         y = check_labels(column_or_1d(y, warn=True), "y")
         classes = check_labels(self.estimator.classes_, "classes_")
         check_same_classes(y, classes, ("y", "the estimator"))
+        if (classes[:-1] >= classes[1:]).any():
+            raise ValueError(f"The estimator's classes_ must be sorted, got {classes.tolist()}.")
         unknown = np.setdiff1d(y, classes).tolist()
         if unknown:
             raise ValueError(
@@ -187,12 +189,17 @@ class ConformalClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
 
     def _probabilities_of_new(self, X: Any) -> np.ndarray:
         """Return probabilities of images; fail if the estimator was trained on some of them."""
-        steps = getattr(self.estimator, "steps", [("", self.estimator)])
+        estimator = getattr(self.estimator, "best_estimator_", self.estimator)
+        steps = getattr(estimator, "steps", [("", estimator)])
         for _, step in steps[:-1]:  # samplers have no `transform`
             X = step.transform(X) if hasattr(step, "transform") else X
         classifier = steps[-1][1]
-        if getattr(classifier, "_trained_on", None) is not None:
-            n_known = np.count_nonzero(classifier.was_trained_on(X))
+        # Those inside scikit-learn's CalibratedClassifierCV, too.
+        inside = [each.estimator for each in getattr(classifier, "calibrated_classifiers_", [])]
+        for network in [classifier, *inside]:
+            if getattr(network, "_trained_on", None) is None:
+                continue
+            n_known = np.count_nonzero(network.was_trained_on(X))
             if n_known:
                 raise ValueError(
                     f"The estimator was trained on {n_known} of the {len(X)} images: it knows them "

@@ -178,6 +178,8 @@ def compare(models: Any, X: Any, y: Any, groups: Any = None) -> Comparison:
             "models must be a dict of two fitted models or more, by name, such as "
             f"{{'A': model_a, 'B': model_b}}, got {type(models).__name__}."
         )
+    if len({str(name) for name in models}) < len(models):
+        raise ValueError(f"models has names that are the same as text: {list(models)}.")
     evaluations = {str(name): evaluate(each, X, y, groups) for name, each in models.items()}
     return compare_evaluations(evaluations)
 

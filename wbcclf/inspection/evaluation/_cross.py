@@ -8,7 +8,12 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, check_cv
+from sklearn.model_selection import (
+    BaseSearchCV,
+    StratifiedGroupKFold,
+    StratifiedKFold,
+    check_cv,
+)
 from sklearn.utils import Bunch, _safe_indexing
 
 from wbcclf._images import _num_samples
@@ -95,7 +100,7 @@ def cross_evaluate(
     """
     y, codes = check_labelled(X, y, groups)
     splits = make_splits(X, y, groups, codes, cv)
-    parts = list(out_of_fold(model, X, y, splits, verbose))
+    parts = list(out_of_fold(model, X, y, groups, splits, verbose))
     result = pooled(parts, y, groups)
     result.folds = [
         _fold_scores(part, y, groups, len(train))
@@ -132,6 +137,8 @@ def make_splits(
     elif isinstance(cv, str) or not (hasattr(cv, "split") or isinstance(cv, Iterable)):
         raise TypeError(f"cv must be a number of folds, a splitter, or pairs of rows, got {cv!r}.")
     splits = list(check_cv(cv).split(X, y, groups))
+    if not splits:
+        raise ValueError("cv is empty: give a number of folds, or StratifiedGroupKFold(5).")
     tested = np.bincount(np.concatenate([test for _, test in splits]), minlength=len(y))
     if (tested != 1).any():
         row = int(np.flatnonzero(tested != 1)[0])
@@ -140,6 +147,11 @@ def make_splits(
             "number of folds, or StratifiedGroupKFold(5)."
         )
     for train, test in splits:
+        if np.intersect1d(train, test).size:
+            raise ValueError(
+                "cv puts images into both parts of a fold: the model would be tested on images "
+                "that it was trained on. Give a number of folds, or StratifiedGroupKFold(5)."
+            )
         shared = set() if codes is None else {*codes[train].tolist()} & {*codes[test].tolist()}
         if shared:
             raise ValueError(
@@ -150,13 +162,19 @@ def make_splits(
 
 
 def out_of_fold(
-    model: Any, X: Any, y: np.ndarray, splits: list, verbose: int = 0
+    model: Any, X: Any, y: np.ndarray, groups: Any, splits: list, verbose: int = 0
 ) -> Iterator[Bunch]:
-    """Train in every fold; yield `rows` of its test part and what is predicted of them."""
+    """Train in every fold; yield `rows` of its test part and what is predicted of them.
+
+    A search gets the groups of its training part, for its own splitter.
+    """
     with progress_bar() if verbose else nullcontext() as bar:
         folds = bar.track(splits, description="Cross-validating") if bar else splits
         for train, test in folds:
-            fitted = clone(model).fit(_safe_indexing(X, train), y[train])
+            params = {}
+            if groups is not None and isinstance(model, BaseSearchCV):
+                params["groups"] = _safe_indexing(groups, train)
+            fitted = clone(model).fit(_safe_indexing(X, train), y[train], **params)
             found = predict_all(fitted, _safe_indexing(X, test))
             yield Bunch(rows=test, classes=np.asarray(fitted.classes_), **found)
 
@@ -185,7 +203,9 @@ def pooled(parts: list[Bunch], y: np.ndarray, groups: Any) -> CrossEvaluation:
 
 
 def _fold_scores(part: Bunch, y: np.ndarray, groups: Any, n_train: int) -> Bunch:
-    given = None if groups is None else np.asarray(groups, dtype=object)[part.rows]
+    given = None if groups is None else _safe_indexing(groups, part.rows)
+    if given is not None and len(set(given)) == 1:  # one slide or patient left out
+        given = None
     found = evaluate_predictions(
         y[part.rows],
         part.labels,

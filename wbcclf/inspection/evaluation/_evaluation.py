@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,11 @@ def evaluate(model: Any, X: Any, y: Any, groups: Any = None) -> Evaluation:
     """
     check_classifier(model, "model")
     y = check_labels(y, "y")
+    if isinstance(X, (str, bytes, os.PathLike)):
+        raise TypeError(
+            f"X must be images or paths, one for each label, got {X!r}. list_image_folder(folder) "
+            "gives the paths and labels of a folder."
+        )
     if _num_samples(X) != len(y):
         raise ValueError(
             f"X holds {_num_samples(X)} images, y {len(y)} labels: y needs one for each image."

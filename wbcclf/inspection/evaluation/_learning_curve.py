@@ -176,7 +176,7 @@ def learning_curve(
     steps, wrong = [], []
     for share in shares:
         parts = [(_some_cells(train, y, cells, share), test) for train, test in splits]
-        found = pooled(list(out_of_fold(model, X, y, parts, verbose)), y, groups)
+        found = pooled(list(out_of_fold(model, X, y, groups, parts, verbose)), y, groups)
         wrong.append(found.of_images.y_pred != y)
         step = Bunch(
             share=float(share),
@@ -194,7 +194,7 @@ def learning_curve(
 
 def _check_shares(shares: Any) -> None:
     values = np.asarray(shares, dtype=float)
-    if values.ndim != 1 or len(values) < 2 or values[0] <= 0 or values[-1] > 1:
+    if values.ndim != 1 or len(values) < 2 or not (values > 0).all() or values[-1] > 1:
         raise ValueError(f"shares must be two numbers or more in (0, 1], got {shares!r}.")
     if (np.diff(values) <= 0).any():
         raise ValueError(f"shares must grow, got {shares!r}.")

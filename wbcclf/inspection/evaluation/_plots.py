@@ -13,6 +13,7 @@ from wbcclf.inspection._drawing import get_axes
 # Paul Tol's bright colours, which colour-blind people tell apart; with dashes, for 28 classes.
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#666666")
 DASHES = ("-", "--", ":", "-.")
+MOST_CURVES = 12  # that are told apart in one picture
 
 
 def confusion_size(figures: Bunch) -> tuple[float, float]:
@@ -94,9 +95,10 @@ def draw_curves(evaluation: Bunch, name: str, ax: Any) -> Any:
     display, xlabel, ylabel = CURVES[name]
     given = evaluation.of_images
     rows = np.isin(given.y_true, given.known_classes)
-    for place, label in enumerate(evaluation.classes):
-        if np.isnan(evaluation[name][place]):
-            continue
+    known = np.flatnonzero(np.isfinite(evaluation[name]))
+    worst = known[np.argsort(evaluation[name][known], kind="stable")[:MOST_CURVES]]
+    for place in np.sort(worst):
+        label = evaluation.classes[place]
         column = np.searchsorted(given.known_classes, label)
         number = len(ax.lines)
         display.from_predictions(
@@ -104,13 +106,14 @@ def draw_curves(evaluation: Bunch, name: str, ax: Any) -> Any:
             given.probabilities[rows, column],
             ax=ax,
             name="class",
+            drop_intermediate=True,
             curve_kwargs={
                 "color": COLOURS[number % len(COLOURS)],
                 "linestyle": DASHES[number // len(COLOURS) % len(DASHES)],
                 "linewidth": 1.3,
             },
         )
-        ax.lines[-1].set_label(f"{drawn(label)} {evaluation[name][place]:.3f}")
+        ax.lines[-1].set_label(f"{shortened(drawn(label))} {evaluation[name][place]:.3f}")
     ax.set(xlabel=xlabel, ylabel=ylabel)
     if ax.lines:
         legend = ax.legend(fontsize=8, loc="lower right" if name == "roc_auc" else "lower left")
@@ -132,6 +135,10 @@ def draw_risk_coverage(evaluation: Bunch, ax: Any) -> Any:
         ylabel="share of these that is wrong",
     )
     return ax
+
+
+def shortened(text: str) -> str:
+    return text if len(text) <= 24 else f"{text[:23]}…"
 
 
 def drawn(name: Any) -> str:

@@ -135,6 +135,8 @@ class Evaluation(Bunch):
 
     def counted(self) -> str:
         """Return on how much the scores rest."""
+        if self.n_images == 1:
+            return "one image"
         if self.n_groups is None:
             return f"{self.n_images} images, each counted as a cell of its own"
         return f"{self.n_groups} independent cells in {self.n_images} images"
@@ -270,7 +272,7 @@ class Evaluation(Bunch):
         return _plots.draw_reliability(self, ax)
 
     def plot_roc(self, *, ax: Any = None) -> Any:
-        """Draw the ROC curve of each class against the rest.
+        """Draw the ROC curve of each class against the rest; of many, the 12 smallest areas.
 
         Parameters
         ----------
@@ -284,7 +286,7 @@ class Evaluation(Bunch):
         return _plots.draw_curves(self, "roc_auc", ax)
 
     def plot_precision_recall(self, *, ax: Any = None) -> Any:
-        """Draw precision against recall of each class.
+        """Draw precision against recall of each class; of many, the 12 smallest areas.
 
         Parameters
         ----------

@@ -94,7 +94,11 @@ def _licences(classifier: Any) -> list[str]:
     found = licences(classifier)
     if not found:
         return ["## Licence of the weights", "The network has no weights that it starts from."]
-    known = [(tag, licence) for tag, licence in found if tag == classifier.weights]
+    # "default" is ImageNet's if there is one, else the first.
+    tags = [tag for tag, _ in found]
+    default = "imagenet" if "imagenet" in tags else tags[0]
+    started = default if classifier.weights == "default" else classifier.weights
+    known = [(tag, licence) for tag, licence in found if tag == started]
     text = "Its weights, or those that its training started from:"
     if not known:
         text = "The model does not say which weights it started from. Those of its network:"
@@ -103,7 +107,7 @@ def _licences(classifier: Any) -> list[str]:
 
 def escaped(value: Any) -> str:
     """Return text that Markdown shows as it is, on one line."""
-    return re.sub(r"([\\`*_\[\]<>|&])", r"\\\1", " ".join(str(value).split()))
+    return re.sub(r"([\\`*_\[\]<>|&$])", r"\\\1", " ".join(str(value).split()))
 
 
 def _list(facts: list[tuple[str, str]]) -> str:

@@ -12,7 +12,7 @@ from wbcclf.inspection.evaluation._compare import Comparison
 from wbcclf.inspection.evaluation._result import OVERALL
 from wbcclf.inspection.pages._evaluation import cautions, in_parts
 from wbcclf.inspection.pages._gallery import Pictures, cards_that_fit
-from wbcclf.inspection.pages._html import write_page
+from wbcclf.inspection.pages._html import MOST_BYTES, write_page
 from wbcclf.inspection.pages._provenance import about, versions
 
 N_SHOWN = 200  # pictures at most
@@ -93,4 +93,4 @@ def _cards(result: Comparison, rows: list[int]) -> list[Bunch]:
         truth = str(first.of_images.y_true[row])
         wrong = next(call.called for call in calls if not call.right)
         cards.append(pictures.card(row, truth, wrong, calls=calls))
-    return cards_that_fit(cards)
+    return cards_that_fit(cards, MOST_BYTES)

@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import Markup
 from sklearn.utils import Bunch
 
+from wbcclf._files import some
 from wbcclf.classifiers.familiarity._description import LEAST_FAMILIAR
 from wbcclf.inspection._drawing import check_axes
 from wbcclf.inspection._files import last_step
@@ -17,8 +18,8 @@ from wbcclf.inspection._history import plot_history
 from wbcclf.inspection.evaluation._learning_curve import LearningCurve
 from wbcclf.inspection.evaluation._plots import COLOURS
 from wbcclf.inspection.evaluation._result import OF_CLASSES, OVERALL, Evaluation, with_interval
-from wbcclf.inspection.pages._gallery import find_cards
-from wbcclf.inspection.pages._html import check_made_by, drawing, write_page
+from wbcclf.inspection.pages._gallery import Pictures, find_cards
+from wbcclf.inspection.pages._html import MOST_BYTES, check_made_by, drawing, write_page
 from wbcclf.inspection.pages._provenance import about, versions
 from wbcclf.model_selection.audit._findings import small_classes
 from wbcclf.model_selection.audit._quick_check import check_headers
@@ -46,7 +47,11 @@ def write_evaluation_page(
     check_axes(None)
     if audit is not None:
         check_made_by(audit, "findings", "check_data")
-    errors, uncertain, maps = find_cards(result)
+    if learning_curve is not None:
+        check_made_by(learning_curve, "forecast", "learning_curve")
+    drawings = _drawings(result, learning_curve)
+    room = MOST_BYTES - sum(map(len, drawings.values()))
+    errors, uncertain, maps = find_cards(result, room)
     write_page(
         path,
         "evaluation.html",
@@ -64,7 +69,10 @@ def write_evaluation_page(
         confusion=confusion_rows(result),
         confusions=confusions(result),
         calibration=result.get("calibration"),
-        drawings=_drawings(result, learning_curve),
+        n_curves=int(np.isfinite(result.get("roc_auc", [])).sum()),
+        drawings=drawings,
+        sorts=_sorts(errors + uncertain),
+        has_images=result.get("images") is not None,
         learning_curve=learning_curve,
         errors=errors,
         n_errors=len(result.errors),
@@ -91,7 +99,8 @@ def answer(result: Evaluation) -> list[str]:
             f"The class with the lowest recall here is {result.classes[worst]}: "
             f"{_percent(result, 'recall', worst)} of its {result.support[worst]} images are found."
         )
-    sentences.append(f"This rests on {result.counted()}.")
+    source = f", in {result.source['Images']}" if "source" in result else ""
+    sentences.append(f"This rests on {result.counted()}{source}.")
     familiarity = result.get("familiarity")
     if familiarity is not None and familiarity >= LIKE_HOME:
         sentences.append(
@@ -134,6 +143,9 @@ def cautions(result: Evaluation) -> list[str]:
         )
         if result.get("n_repeated"):
             found.append(f"{result.n_repeated} files are the same as another, byte for byte.")
+    if result.get("left_out"):
+        names = some([each["file"] for each in result.left_out], 5)
+        found.append(f"{len(result.left_out)} files were left out: {names}.")
     n_cells = result.n_groups or result.n_images
     if n_cells < FEW_CELLS:
         found.append(f"{n_cells} cells are few. Look at the intervals, not at the scores.")
@@ -235,10 +247,25 @@ def quick_findings(result: Evaluation) -> list[Bunch]:
     """Return what the quick part of the audit finds in the images."""
     y, groups = result.of_images.y_true.astype(str), result.of_images.groups
     found = small_classes(y, groups)
-    images = result.get("images")
-    if images is not None and isinstance(images[0], (str, os.PathLike)):
-        found += check_headers([os.fspath(path) for path in images], y, groups)
+    if result.get("images") is not None:
+        paths = Pictures(result.images, result.n_images).paths
+        if paths is not None:
+            found += check_headers(paths, y, groups)
     return found
+
+
+def _sorts(cards: list[Bunch]) -> list[tuple[str, str]]:
+    """Return what pictures can be sorted by: key and text."""
+    sorts = {
+        "confidence": [
+            ("confidence", "probability, from high"),
+            ("doubt", "probability, from low"),
+        ],
+        "familiarity": [("familiarity", "familiarity, from low")],
+        "inside": [("inside", "map on the cell, from low")],
+    }
+    known = [name for name in sorts if any(card[name] is not None for card in cards)]
+    return [("", "as listed"), *(each for name in known for each in sorts[name])]
 
 
 def _drawings(result: Evaluation, learning_curve: LearningCurve | None) -> dict[str, Markup]:
@@ -252,7 +279,7 @@ def _drawings(result: Evaluation, learning_curve: LearningCurve | None) -> dict[
         drawings["familiarity"] = _draw(
             lambda ax: _draw_familiarity(familiarity, ax), "familiarity"
         )
-    model = result.get("estimator")
+    model = getattr(result.get("estimator"), "best_estimator_", result.get("estimator"))
     history = [] if model is None else getattr(last_step(model), "history_", [])
     if len(history) > 1:
         drawings["history"] = _draw(lambda ax: plot_history(model, ax=ax), "history", (7, 4))

@@ -15,7 +15,7 @@ from wbcclf.exceptions import ImageReadError
 from wbcclf.inspection._files import last_step
 from wbcclf.inspection.evaluation._result import Evaluation
 from wbcclf.inspection.explaining._explain import explain
-from wbcclf.inspection.pages._html import MOST_BYTES, picture_source, short_name
+from wbcclf.inspection.pages._html import picture_source, short_name
 
 N_ERRORS, N_UNCERTAIN = 140, 60  # that a page shows at most
 # Of these, the first have maps: one takes as long as 200 predictions.
@@ -58,10 +58,10 @@ class Pictures:
         return card
 
 
-def find_cards(result: Evaluation) -> tuple[list[Bunch], list[Bunch], Any]:
+def find_cards(result: Evaluation, room: int) -> tuple[list[Bunch], list[Bunch], Any]:
     """Return the errors and the uncertain images that a page shows, and the maps of both.
 
-    The maps are None if the result has no fitted network.
+    The maps are None if the result has no fitted network. `room` is in bytes.
     """
     if result.get("images") is None:
         return [], [], None
@@ -73,27 +73,34 @@ def find_cards(result: Evaluation) -> tuple[list[Bunch], list[Bunch], Any]:
         is_right = result.of_images.y_true == result.of_images.y_pred
         uncertain = pictures.kept(order[is_right[order]][:N_UNCERTAIN].tolist())
     mapped = errors[: N_MAPPED["errors"]] + uncertain[: N_MAPPED["uncertain"]]
-    maps = _explain(result.get("estimator"), result.images, mapped)
+    maps = _explain(result.get("estimator"), pictures, mapped)
     places = {} if maps is None else {row: place for place, row in enumerate(mapped)}
     cards = cards_that_fit(
-        [_card(result, pictures, row, maps, places.get(row)) for row in errors + uncertain]
+        [_card(result, pictures, row, maps, places.get(row)) for row in errors + uncertain], room
     )
     return cards[: len(errors)], cards[len(errors) :], maps
 
 
-def cards_that_fit(cards: list[Bunch]) -> list[Bunch]:
-    """Return the first cards, as many as a page has room for."""
-    sizes = [sum(len(card[name] or "") for name in ("source", "map", "name")) for card in cards]
-    return cards[: int(np.searchsorted(np.cumsum(sizes), MOST_BYTES, side="right"))]
+def cards_that_fit(cards: list[Bunch], room: int) -> list[Bunch]:
+    """Return the first cards, as many as a page has room for, in bytes."""
+    names = (
+        "source",
+        "map",
+        "name",
+        *(("true", "called") * 3),
+    )  # the classes are there three times
+    sizes = [600 + sum(len(card[name] or "") for name in names) for card in cards]
+    return cards[: int(np.searchsorted(np.cumsum(sizes), room, side="right"))]
 
 
-def _explain(model: Any, images: Any, rows: list[int]) -> Any:
+def _explain(model: Any, pictures: Pictures, rows: list[int]) -> Any:
     classifier = None if model is None else last_step(getattr(model, "best_estimator_", model))
     if not rows or not isinstance(classifier, CNNClassifier) or not hasattr(classifier, "net_"):
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the page says what is wrong with the maps
         # Not Grad-CAM: it is cheaper, but says little of small networks (docs/explaining.md).
+        images = pictures.paths or pictures.arrays or []
         return explain(model, [images[row] for row in rows], method="occlusion")
 
 
