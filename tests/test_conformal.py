@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
@@ -192,7 +194,14 @@ def trained(cells):
 
 def test_images_that_were_trained_on_are_an_error(trained, cells):
     message = "trained on 10 of the 60 images"
-    for estimator in (trained, Pipeline([("clf", trained)]), FrozenEstimator(trained)):
+    calibrated = CalibratedClassifierCV(FrozenEstimator(trained), method="temperature")
+    calibrated.fit(cells.images[50:], cells.target[50:])
+    search = GridSearchCV(trained, {"max_epochs": [1]}, cv=2)
+    search.fit(cells.images[:50], cells.target[:50])
+    for estimator in (
+        *(trained, Pipeline([("clf", trained)]), FrozenEstimator(trained)),
+        *(calibrated, search),
+    ):
         with pytest.raises(ValueError, match=message):
             ConformalClassifier(estimator).fit(cells.images[40:], cells.target[40:])
 

@@ -13,7 +13,11 @@ from sklearn.utils import estimator_html_repr
 import wbcclf
 from wbcclf.backbones import describe
 
-NEEDED = {"Cache": ("folder",), "ImageSampler": (wbcclf.SMOTE(),)}
+NEEDED = {
+    "Cache": ("folder",),
+    "ConformalClassifier": (wbcclf.SimpleCNNClassifier(),),
+    "ImageSampler": (wbcclf.SMOTE(),),
+}
 ESTIMATORS = [
     name
     for name in wbcclf.__all__

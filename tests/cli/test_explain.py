@@ -18,8 +18,8 @@ def test_a_folder_is_explained(trained, run, tmp_path):
     assert "Explained: 6 of 20 images" in done.stdout and "map on the cell" in done.stdout
     assert page.read_text().count("<img") == 12
     found = json.loads(figures.read_text(), parse_constant=lambda name: 1 / 0)  # no NaN
-    assert found["method"] == "gradcam" and len(found["images"]) == 6
-    assert found["images"][0]["file"].startswith(str(trained / "test"))
+    assert found["method"] == "gradcam" and len(found["files"]) == 6
+    assert found["files"][0]["file"].startswith(str(trained / "test"))
     assert found["classes"][-1]["label"] is None and found["classes"][-1]["n_images"] == 6
 
 

@@ -140,7 +140,8 @@ def test_a_file_is_an_image_by_its_name(call, read_csv, tmp_path):
 def test_a_model_that_there_is_not(call, tmp_path, command):
     missing, output = tmp_path / "missing.wbcclf", tmp_path / "result"
     (tmp_path / "images").mkdir()
-    code, _, err = call(command, missing, tmp_path / "images", "-o", output)
+    option = "--json" if command == "evaluate" else "-o"
+    code, _, err = call(command, missing, tmp_path / "images", option, output)
     assert code == 1
     assert f"The model file {missing} does not exist. Give one that `wbcclf train`" in err
     assert NAME in err
@@ -150,7 +151,8 @@ def test_a_model_that_there_is_not(call, tmp_path, command):
 def test_a_folder_is_no_model(call, tmp_path, command):
     folder = tmp_path / "images"
     folder.mkdir()
-    code, _, err = call(command, folder, folder, "-o", tmp_path / "result")
+    option = "--json" if command == "evaluate" else "-o"
+    code, _, err = call(command, folder, folder, option, tmp_path / "result")
     assert code == 1
     assert f"{folder} is a folder, not a model file. Give one that `wbcclf train`" in err
 

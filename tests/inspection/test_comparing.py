@@ -11,6 +11,8 @@ from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, recall_score
 from sklearn.model_selection import (
+    GridSearchCV,
+    LeaveOneGroupOut,
     RepeatedKFold,
     ShuffleSplit,
     StratifiedGroupKFold,
@@ -117,6 +119,26 @@ def test_a_network_is_trained_anew_in_every_fold():
 def test_wrong_folds_are_refused(cv, error, message):
     with pytest.raises(error, match=message):
         cross_evaluate(MODEL, X, NAMES, cv=cv)
+
+
+def test_images_on_both_sides_of_a_fold_are_refused():
+    rows = np.arange(300)
+    with pytest.raises(ValueError, match="cv puts images into both parts of a fold"):
+        cross_evaluate(MODEL, X, NAMES, cv=[(rows, rows[:150]), (rows, rows[150:])])
+    with pytest.raises(ValueError, match="cv is empty"):
+        cross_evaluate(MODEL, X, NAMES, cv=[])
+
+
+def test_one_slide_may_be_left_out():
+    slides = np.arange(300) // 60
+    result = cross_evaluate(MODEL, X, NAMES, slides, cv=LeaveOneGroupOut())
+    assert len(result.folds) == 5 and result.n_groups == 5
+
+
+def test_a_search_gets_the_groups_of_its_part():
+    search = GridSearchCV(MODEL, {"C": [0.1, 1]}, cv=StratifiedGroupKFold(2))
+    result = cross_evaluate(search, X, NAMES, GROUPS, cv=2)
+    assert result.accuracy > 0.5
 
 
 # --- compare ---
@@ -232,6 +254,11 @@ def test_what_cannot_be_compared_is_refused(models):
         compare(models, X, NAMES)
 
 
+def test_names_that_are_the_same_as_text_are_refused():
+    with pytest.raises(ValueError, match="names that are the same"):
+        compare({1: MODEL, "1": MODEL}, X, NAMES)
+
+
 # --- learning_curve ---
 
 
@@ -307,6 +334,7 @@ def test_the_curve_is_drawn():
         ((1,), "two numbers or more"),
         ((0, 1), "two numbers or more"),
         ((0.5, 1.5), "two numbers or more"),
+        ((float("nan"), 1), "two numbers or more"),
         ((1, 0.5), "shares must grow"),
         ((0.001, 1), "fewer than two. Begin with a larger share"),
     ],

@@ -4,6 +4,7 @@ import re
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from sklearn.datasets import make_classification
@@ -134,6 +135,19 @@ def test_files_are_shown_by_name_and_are_read_when_the_page_is_made(shown, tmp_p
     _, text = read(tmp_path / "page.html")
     assert f"{tmp_path.name}/{result.errors[0].row}.png" in text
     assert f"SHA-256 of the image files {result.images_sha256}" in text
+
+
+def test_pictures_and_maps_go_by_position_whatever_the_index(shown, tmp_path):
+    model, images, y, _ = shown
+    paths = []
+    for row, image in enumerate(images[:30]):
+        paths.append(str(tmp_path / f"{row}.png"))
+        Image.fromarray(image).save(paths[-1])
+    pages = []
+    for files in (paths, pd.Series(paths, index=np.arange(30)[::-1] + 7)):
+        evaluate(model, files, y[:30]).to_html(tmp_path / "page.html")
+        pages.append((tmp_path / "page.html").read_text())
+    assert pages[0] == pages[1] and "Map of the call" in pages[0]
 
 
 def test_names_are_harmless(shown, tmp_path):

@@ -85,7 +85,7 @@ def test_the_same_network_without_marks_is_not_accused(honest, pictures):
     assert total.label is None and total.n_images == 24
     assert total.occlusion_inside > 2 * total.cell_share
     assert total.inside > 1.5 * total.cell_share
-    assert "looks at the cell" in found.answer()
+    assert "goes more by the cell" in found.answer()
 
 
 def test_gradcam_of_a_linear_head_on_average_pooling_is_the_class_activation_map(honest, pictures):
