@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from sklearn.base import clone
 from sklearn.model_selection import (
-    BaseSearchCV,
     StratifiedGroupKFold,
     StratifiedKFold,
     check_cv,
@@ -172,7 +171,7 @@ def out_of_fold(
         folds = bar.track(splits, description="Cross-validating") if bar else splits
         for train, test in folds:
             params = {}
-            if groups is not None and isinstance(model, BaseSearchCV):
+            if groups is not None and hasattr(model, "refit") and hasattr(model, "cv"):  # a search
                 params["groups"] = _safe_indexing(groups, train)
             fitted = clone(model).fit(_safe_indexing(X, train), y[train], **params)
             found = predict_all(fitted, _safe_indexing(X, test))
