@@ -1,6 +1,7 @@
 """The pages in a real browser: Debian's Chromium, without a screen."""
 
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -8,7 +9,14 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
 from wbcclf import SimpleCNNClassifier, make_blood_cells
-from wbcclf.inspection import compare, evaluate, explore_images, write_exploration_page
+from wbcclf.inspection import (
+    compare,
+    evaluate,
+    explain,
+    explore_images,
+    write_explanation_page,
+    write_exploration_page,
+)
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
@@ -18,6 +26,7 @@ OPTIONS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
+PAGES = ["evaluation", "comparison", "explanation", "exploration"]
 WIDTHS = (375, 800, 1280)  # a telephone, a tablet, a screen
 EVIL = {"lymphocyte": "<script>alert(1)</script>", "monocyte": '"><img onerror=alert(1) src=x>'}
 
@@ -45,6 +54,10 @@ def pages(tmp_path_factory):
     test = cells.images[~train], y[~train], cells.groups[~train]
     evaluate(models["<b>longer</b>"], *test).to_html(folder / "evaluation.html")
     compare(models, *test).to_html(folder / "comparison.html")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of maps of drawn cells; the page has it
+        maps = explain(models["shorter"], test[0][:12])
+    write_explanation_page(maps, folder / "explanation.html")
     found = explore_images(test[0], test[1])
     write_exploration_page(found, test[0], folder / "exploration.html")
     return folder
@@ -62,7 +75,7 @@ def open_page(chromium, path, width=1280, **options):
     return page, [each for each in heard if not each.startswith(("data:", path.as_uri()))]
 
 
-@pytest.mark.parametrize("name", ["evaluation", "comparison", "exploration"])
+@pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_page_asks_for_nothing_says_nothing_and_fits(name, width, pages, chromium):
     page, heard = open_page(chromium, pages / f"{name}.html", width)
@@ -72,10 +85,10 @@ def test_a_page_asks_for_nothing_says_nothing_and_fits(name, width, pages, chrom
     page.close()
 
 
-@pytest.mark.parametrize("name", ["evaluation", "comparison", "exploration"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_page_is_accessible_by_axe(name, scheme, pages, chromium):
-    page, _ = open_page(chromium, pages / f"{name}.html", color_scheme=scheme)
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize(("scheme", "width"), [("light", 375), ("dark", 1280)])
+def test_a_page_is_accessible_by_axe(name, scheme, width, pages, chromium):
+    page, _ = open_page(chromium, pages / f"{name}.html", width, color_scheme=scheme)
     found = Axe().run(page).response["violations"]
     assert [(each["id"], each["nodes"][0]["html"]) for each in found] == []
     page.close()

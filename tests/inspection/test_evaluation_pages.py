@@ -196,7 +196,7 @@ def test_what_makes_scores_worth_less_is_said(shown, tmp_path):
 
 
 def test_a_page_of_many_large_pictures_stays_below_its_size(tmp_path, monkeypatch):
-    monkeypatch.setattr("wbcclf.inspection.pages._gallery.MOST_BYTES", 1_000_000)
+    monkeypatch.setattr("wbcclf.inspection.pages._evaluation.MOST_BYTES", 1_000_000)
     images = np.random.default_rng(0).integers(
         0, 256, (400, 112, 112, 3), dtype=np.uint8
     )  # of noise
