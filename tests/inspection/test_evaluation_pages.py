@@ -254,6 +254,7 @@ def test_the_page_of_a_comparison_says_which_is_better_and_shows_where_they_disa
     result.to_html(tmp_path / "page.html")
     page, text = read(tmp_path / "page.html")
     assert "<b>trained</b> is better than hardly in accuracy" in text and "<b>trained" not in page
+    assert text.count("Are they calibrated?") == 2 and page.count('class="confusion"') == 2
     calls = [each.of_images.y_pred == y for each in result.evaluations.values()]
     n_differ = int((calls[0] != calls[1]).sum())
     assert f"another wrongly: {n_differ}" in text and page.count('<li class="card"') == n_differ

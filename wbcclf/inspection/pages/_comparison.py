@@ -10,10 +10,11 @@ from sklearn.utils import Bunch
 from wbcclf.inspection._drawing import check_axes
 from wbcclf.inspection.evaluation._compare import Comparison
 from wbcclf.inspection.evaluation._result import OVERALL
-from wbcclf.inspection.pages._evaluation import cautions, in_parts
+from wbcclf.inspection.pages._evaluation import cautions
 from wbcclf.inspection.pages._gallery import Pictures, cards_that_fit
 from wbcclf.inspection.pages._html import MOST_BYTES, write_page
 from wbcclf.inspection.pages._provenance import about, versions
+from wbcclf.inspection.pages._sections import in_parts, sections
 
 N_SHOWN = 200  # pictures at most
 
@@ -33,6 +34,11 @@ def write_comparison_page(result: Comparison, path: str | os.PathLike) -> None:
     first = next(iter(evaluations.values()))
     names = [name for name in OVERALL if all(name in each for each in evaluations.values())]
     disagreements = _disagreements(result)
+    parts = {
+        name: sections(each, f"model-{number}-", f" of {name}")
+        for number, (name, each) in enumerate(evaluations.items(), 1)
+    }
+    room = MOST_BYTES - sum(len(text) for part in parts.values() for text in part.drawings.values())
     write_page(
         path,
         "comparison.html",
@@ -51,7 +57,8 @@ def write_comparison_page(result: Comparison, path: str | os.PathLike) -> None:
         recalls=[
             (str(label), _recalls(result, label)) for label in np.unique(first.of_images.y_true)
         ],
-        cards=_cards(result, disagreements[:N_SHOWN]),
+        parts=parts,
+        cards=_cards(result, disagreements[:N_SHOWN], room),
         n_disagreements=len(disagreements),
         labels=sorted({str(label) for each in evaluations.values() for label in each.classes}),
         about={name: about(each) for name, each in evaluations.items()},
@@ -75,7 +82,7 @@ def _disagreements(result: Comparison) -> list[int]:
     return np.flatnonzero((n_right > 0) & (n_right < len(given))).tolist()
 
 
-def _cards(result: Comparison, rows: list[int]) -> list[Bunch]:
+def _cards(result: Comparison, rows: list[int], room: int) -> list[Bunch]:
     first = next(iter(result.evaluations.values()))
     if first.get("images") is None:
         return []
@@ -93,4 +100,4 @@ def _cards(result: Comparison, rows: list[int]) -> list[Bunch]:
         truth = str(first.of_images.y_true[row])
         wrong = next(call.called for call in calls if not call.right)
         cards.append(pictures.card(row, truth, wrong, calls=calls))
-    return cards_that_fit(cards, MOST_BYTES)
+    return cards_that_fit(cards, room)

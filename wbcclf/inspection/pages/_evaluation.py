@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,14 +16,14 @@ from wbcclf.inspection._files import last_step
 from wbcclf.inspection._history import plot_history
 from wbcclf.inspection.evaluation._learning_curve import LearningCurve
 from wbcclf.inspection.evaluation._plots import COLOURS
-from wbcclf.inspection.evaluation._result import OF_CLASSES, OVERALL, Evaluation, with_interval
+from wbcclf.inspection.evaluation._result import OVERALL, Evaluation, with_interval
 from wbcclf.inspection.pages._gallery import Pictures, find_cards
-from wbcclf.inspection.pages._html import MOST_BYTES, check_made_by, drawing, write_page
+from wbcclf.inspection.pages._html import MOST_BYTES, check_made_by, write_page
 from wbcclf.inspection.pages._provenance import about, versions
+from wbcclf.inspection.pages._sections import draw, sections
 from wbcclf.model_selection.audit._findings import small_classes
 from wbcclf.model_selection.audit._quick_check import check_headers
 
-N_CONFUSIONS = 20  # that are listed
 FEW_CELLS = 50  # in all: a score of fewer says little
 LIKE_HOME = 0.4  # mean familiarity; at home it is 0.5, elsewhere 0.00 to 0.03 (docs/familiarity.md)
 
@@ -50,7 +49,8 @@ def write_evaluation_page(
     if learning_curve is not None:
         check_made_by(learning_curve, "forecast", "learning_curve")
     drawings = _drawings(result, learning_curve)
-    room = MOST_BYTES - sum(map(len, drawings.values()))
+    part = sections(result)
+    room = MOST_BYTES - sum(map(len, [*drawings.values(), *part.drawings.values()]))
     errors, uncertain, maps = find_cards(result, room)
     write_page(
         path,
@@ -64,12 +64,7 @@ def write_evaluation_page(
         ],
         by_cell=_by_cell(result),
         folds=_folds(result),
-        class_scores=[OF_CLASSES[name] for name in OF_CLASSES if name in result],
-        classes=class_rows(result),
-        confusion=confusion_rows(result),
-        confusions=confusions(result),
-        calibration=result.get("calibration"),
-        n_curves=int(np.isfinite(result.get("roc_auc", [])).sum()),
+        part=part,
         drawings=drawings,
         sorts=_sorts(errors + uncertain),
         has_images=result.get("images") is not None,
@@ -187,62 +182,6 @@ def _folds(result: Evaluation) -> list[tuple[str, str, list[str]]]:
     ]
 
 
-def class_rows(result: Evaluation) -> list[Bunch]:
-    """Return a row of scores for each class."""
-    names = [name for name in OF_CLASSES if name in result]
-    cells = result.by_group.support.tolist() if "by_group" in result else None
-    return [
-        Bunch(
-            label=str(label),
-            n_images=int(result.support[place]),
-            n_cells=None if cells is None else cells[place],
-            scores=[in_parts(result, name, place) for name in names],
-        )
-        for place, label in enumerate(result.classes)
-    ]
-
-
-def in_parts(result: Evaluation, name: str, place: int | None = None) -> tuple[str, str]:
-    """Return a score and its interval as texts; the second is empty where there is none."""
-    value, _, interval = with_interval(result, name, place).partition(" (")
-    return value, interval.rstrip(")")
-
-
-def confusion_rows(result: Evaluation) -> list[Bunch]:
-    """Return the confusion matrix: of each true class, counts and shares of what it is called."""
-    shares = result.confusion / np.maximum(result.support[:, None], 1)
-    return [
-        Bunch(
-            label=str(label),
-            cells=[
-                Bunch(count=int(count), share=float(share), is_right=row == column)
-                for column, (count, share) in enumerate(
-                    zip(result.confusion[row], shares[row], strict=True)
-                )
-            ],
-        )
-        for row, label in enumerate(result.classes)
-    ]
-
-
-def confusions(result: Evaluation) -> list[Bunch]:
-    """Return the most frequent confusions, the most frequent first."""
-    wrong = result.confusion.copy()
-    np.fill_diagonal(wrong, 0)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:N_CONFUSIONS]
-    places = [np.unravel_index(place, wrong.shape) for place in order]
-    return [
-        Bunch(
-            true=str(result.classes[row]),
-            called=str(result.classes[column]),
-            count=int(wrong[row, column]),
-            share=float(wrong[row, column] / result.support[row]),
-        )
-        for row, column in places
-        if wrong[row, column]
-    ]
-
-
 def quick_findings(result: Evaluation) -> list[Bunch]:
     """Return what the quick part of the audit finds in the images."""
     y, groups = result.of_images.y_true.astype(str), result.of_images.groups
@@ -270,34 +209,16 @@ def _sorts(cards: list[Bunch]) -> list[tuple[str, str]]:
 
 def _drawings(result: Evaluation, learning_curve: LearningCurve | None) -> dict[str, Markup]:
     drawings = {}
-    if "calibration" in result:
-        for name in ("reliability", "risk_coverage", "roc", "precision_recall"):
-            draw: Callable = getattr(result, f"plot_{name}")
-            drawings[name] = _draw(lambda ax, draw=draw: draw(ax=ax), name)
     familiarity = result.of_images.get("familiarity")
     if familiarity is not None:
-        drawings["familiarity"] = _draw(
-            lambda ax: _draw_familiarity(familiarity, ax), "familiarity"
-        )
+        drawings["familiarity"] = draw(lambda ax: _draw_familiarity(familiarity, ax), "familiarity")
     model = getattr(result.get("estimator"), "best_estimator_", result.get("estimator"))
     history = [] if model is None else getattr(last_step(model), "history_", [])
     if len(history) > 1:
-        drawings["history"] = _draw(lambda ax: plot_history(model, ax=ax), "history", (7, 4))
+        drawings["history"] = draw(lambda ax: plot_history(model, ax=ax), "history", (7, 4))
     if learning_curve is not None:
-        drawings["more_cells"] = _draw(lambda ax: learning_curve.plot(ax=ax), "more-cells")
+        drawings["more_cells"] = draw(lambda ax: learning_curve.plot(ax=ax), "more-cells")
     return drawings
-
-
-def _draw(draw: Callable, name: str, size: tuple[float, float] = (5.2, 4.2)) -> Markup:
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    # The page says what is drawn; a class may be called $x$.
-    with mpl.rc_context({"text.parse_math": False, "legend.frameon": False}):
-        axes = Figure(figsize=size, layout="constrained").add_subplot()
-        draw(axes)
-        axes.set_title("")
-        return drawing(axes.figure, name)
 
 
 def _draw_familiarity(familiarity: np.ndarray, ax: Any) -> None:
