@@ -18,6 +18,7 @@ from wbcclf import (
     SMOTE,
     CellCropper,
     CNNClassifier,
+    ConformalClassifier,
     Head,
     SimpleCNNClassifier,
     adapt,
@@ -26,6 +27,7 @@ from wbcclf import (
     save_model,
 )
 from wbcclf.backbones import get_backbone, list_backbones
+from wbcclf.inspection import evaluate, explain
 from wbcclf.model_selection import train_test_split_cells
 
 PACKAGE = Path(wbcclf.__file__).parent
@@ -122,6 +124,31 @@ def splitting_a_class_of_one_cell():
     train_test_split_cells(["a", "a", "b"], [0, 1, 2])  # the caller
 
 
+def evaluating_on_what_was_trained_on():
+    clf = SimpleCNNClassifier(max_epochs=1, device="cpu").fit(CELLS.images, CELLS.target)
+    evaluate(clf, CELLS.images, CELLS.target)  # the caller
+
+
+def evaluating_on_unfamiliar_images():
+    cells = make_blood_cells(100, classes=2, image_size=32, random_state=0)
+    clf = SimpleCNNClassifier(max_epochs=3, device="cpu", random_state=0)
+    clf.fit(cells.images, cells.target)
+    evaluate(clf, 255 - cells.images, cells.target)  # the caller
+
+
+def explaining_a_network_that_knows_nothing():
+    clf = SimpleCNNClassifier(max_epochs=1, device="cpu").fit(CELLS.images, CELLS.target)
+    with torch.no_grad():
+        clf.net_.module_.head[-1].weight.zero_()
+    explain(clf, CELLS.images[:2], method="occlusion")  # the caller
+
+
+def learning_sets_from_few_cells():
+    clf = SimpleCNNClassifier(max_epochs=1, device="cpu").fit(CELLS.images, CELLS.target)
+    cells = make_blood_cells(4, classes=2, image_size=16, random_state=1)
+    ConformalClassifier(clf).fit(cells.images, cells.target)  # the caller
+
+
 # File and function of every call of warn, what it says, and how it comes to that.
 WARNINGS = [
     ("sampling/_smote.py", "_neighbours", "has 3 images", smote_of_a_small_class),
@@ -144,6 +171,20 @@ WARNINGS = [
     ("adapting.py", "_adapt_to_pictures", "1.0 of its 2", adapting_to_pictures_of_one_class),
     ("adapting.py", "_adapt_to_cells", "recall of", adapting_to_cells_with_the_wrong_labels),
     ("adapting.py", "_adapted", "rejection=0.2", adapting_a_model_that_leaves_cells_uncertain),
+    (
+        "inspection/evaluation/_evaluation.py",
+        "evaluate",
+        "too good",
+        evaluating_on_what_was_trained_on,
+    ),
+    ("inspection/_files.py", "predict_all", "do not look", evaluating_on_unfamiliar_images),
+    (
+        "inspection/explaining/_explain.py",
+        "explain",
+        "maps are empty",
+        explaining_a_network_that_knows_nothing,
+    ),
+    ("conformal.py", "_warn_of_small_classes", "needs 9 cells", learning_sets_from_few_cells),
     ("_saved.py", "_encode_parameters", "optimizer=.*default", saving_what_no_file_can_hold),
 ]
 

@@ -19,7 +19,7 @@ from wbcclf.classifiers.options._settings import Settings
 NAMED = [
     getattr(wbcclf, name)
     for name in wbcclf.__all__
-    if name.endswith("Classifier") and name != "CNNClassifier"
+    if name.endswith("Classifier") and name not in ("CNNClassifier", "ConformalClassifier")
 ]
 # Networks for which nobody has published ImageNet weights.
 FROM_SCRATCH = {

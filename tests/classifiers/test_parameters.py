@@ -58,7 +58,7 @@ OBJECTS = [type(option) for _, option in OPTIONS]
 TRAINING = {
     *("weights", "image_shape", "max_epochs", "max_steps", "lr", "lr_schedule", "optimizer"),
     *("averaging", "loss", "class_weight", "balanced_batches", "augment", "mixing"),
-    *("early_stopping", "callbacks", "random_state", "warm_start"),
+    *("early_stopping", "calibrate", "callbacks", "random_state", "warm_start"),
 }
 MACHINE = {"checkpoint_dir", "device", "compile", "cache_gb", "memory", "verbose"}
 MODEL = {
@@ -82,7 +82,7 @@ def documented(cls):
 
 
 def test_the_constructor_fits_on_a_screen():
-    assert len(inspect.signature(CNNClassifier).parameters) <= 31
+    assert len(inspect.signature(CNNClassifier).parameters) <= 32
 
 
 def test_every_object_with_options_is_known_here():

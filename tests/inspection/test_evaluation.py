@@ -81,7 +81,7 @@ def test_one_image_tells_next_to_nothing(true, called):
     low, high = result.accuracy_interval
     assert low <= result.accuracy <= high and high - low > 0.95
     assert result.n_groups is None and "by_group" not in result
-    assert "1 images" in repr(result)
+    assert "one image" in repr(result)
 
 
 GROUPS = np.repeat(np.arange(12), np.arange(1, 13))

@@ -348,8 +348,9 @@ def paths(others, tmp_path_factory):
 
 
 def scores_of(result):
-    """Return the scores as text, without the digest that only files have."""
-    result.pop("images_sha256", None)
+    """Return the scores as text, without what only files have."""
+    for name in ("images_sha256", "n_repeated"):
+        result.pop(name, None)
     return result.to_json()
 
 
@@ -362,6 +363,7 @@ def test_a_network_is_evaluated_on_images_and_on_files(model, others, paths):
     assert result.familiarity == pytest.approx(model.familiarity(others.images).mean())
     of_files = evaluate(model, paths, others.target)
     assert len(of_files.images_sha256) == 64 and "images_sha256" not in result
+    assert of_files.n_repeated == 0
     assert of_files.images is paths and scores_of(of_files) == scores_of(result)
     by_group = evaluate(model, others.images, others.target, groups=np.arange(60) // 2)
     assert by_group.n_groups == 30 and by_group.accuracy == result.accuracy

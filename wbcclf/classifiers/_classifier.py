@@ -496,7 +496,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
 
         Returns
         -------
-        ndarray of shape (n_samples, n_classes), float64
+        ndarray of shape (n_samples, n_classes), float32
             Columns in the order of ``classes_``; rows sum to 1.
         """
         prediction = self._predict(X)

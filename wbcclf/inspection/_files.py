@@ -286,7 +286,7 @@ def predict_images(
         remembers = is_network and classifier._trained_on is not None
         return Bunch(
             labels=classes[:0],
-            probabilities=np.empty((0, len(classes))),
+            probabilities=np.empty((0, len(classes)), dtype=np.float32),
             familiarity=np.empty(0) if is_described else None,
             trained_on=np.empty(0, dtype=bool) if remembers else None,
         )

@@ -23,7 +23,7 @@ class Prediction:
 
     Attributes
     ----------
-    probabilities : ndarray of shape (n, n_classes), float64
+    probabilities : ndarray of shape (n, n_classes), float32
     familiarity : ndarray of shape (n,), float, or None
         None without a description.
     certainty : ndarray of shape (n,), float, or None

@@ -46,8 +46,7 @@ def predict_images(
     views = eight_views(images) if settings.test_time_augmentation else [images]
     logits, features = _predict_views(net, settings, views, description is not None)
     log_shares = mean_of_views(logits)
-    # Not in float32: where others average such rows in float64, scikit-learn warns of their sums.
-    shares = np.exp(log_shares)
+    shares = np.exp(log_shares).astype(np.float32)
     is_uncertain = np.zeros(len(shares), bool)
     if description is None:
         return Prediction(shares, None, None, is_uncertain)
