@@ -15,6 +15,7 @@ from scipy.signal import fftconvolve
 from sklearn.utils import Bunch
 
 from wbcclf._files import plain
+from wbcclf.inspection._frames import import_pandas
 from wbcclf.inspection.evaluation._evaluation import CONFIDENCE, evaluate
 from wbcclf.inspection.evaluation._result import OVERALL, Evaluation, table, with_interval
 
@@ -79,10 +80,7 @@ class Comparison(Bunch):
         ImportError
             If pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise ImportError("to_frame needs pandas: pip install pandas.") from error
+        pd = import_pandas()
         rows = [
             {**pair, "low": pair.difference_interval[0], "high": pair.difference_interval[1]}
             for pair in self.pairs

@@ -12,6 +12,7 @@ from markupsafe import escape
 from sklearn.utils import Bunch
 
 from wbcclf._files import plain
+from wbcclf.inspection._frames import import_pandas
 from wbcclf.inspection.evaluation import _plots
 
 # What is shown first, and how it is called.
@@ -180,10 +181,7 @@ class Evaluation(Bunch):
         ImportError
             If pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise ImportError("to_frame needs pandas: pip install pandas.") from error
+        pd = import_pandas()
         rows: list[tuple] = [
             (name, None, self[name], *self[f"{name}_interval"]) for name in OVERALL if name in self
         ]

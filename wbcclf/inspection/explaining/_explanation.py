@@ -12,6 +12,7 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from wbcclf.inspection._drawing import check_axes
+from wbcclf.inspection._frames import import_pandas
 from wbcclf.inspection.explaining._scores import FEWEST, beside_the_cell
 from wbcclf.inspection.pages._html import picture_source
 
@@ -260,10 +261,7 @@ class Explanation:
         ImportError
             If pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise ImportError("to_frame needs pandas: pip install pandas.") from error
+        pd = import_pandas()
         columns = ("target", "predicted", "probability", *SCORES)
         return pd.DataFrame(
             {"picture": self.names(), **{name: getattr(self, name) for name in columns}}
