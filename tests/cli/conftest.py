@@ -1,9 +1,12 @@
 """The shell's commands, called as a shell calls them, and a model trained by one."""
 
 import csv
+import json
+import os
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,16 +18,39 @@ from wbcclf import cli
 
 
 @pytest.fixture(scope="session")
-def run():
-    """Return a function that runs `wbcclf` in a process of its own."""
+def start():
+    """Return a function that runs `wbcclf` in a new process, as a shell does."""
 
-    def run(*arguments, **options):
+    def start(*arguments, **options):
         return subprocess.run(
             [sys.executable, "-c", "from wbcclf.cli import main; main()", *map(str, arguments)],
             **({"capture_output": True, "text": True, "timeout": 300, "check": False} | options),
         )
 
-    return run
+    return start
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory):
+    """Return a function that runs `wbcclf` in a process of its own, forked after the imports."""
+    folder = tmp_path_factory.mktemp("run")
+    server = [sys.executable, Path(__file__).with_name("forking.py")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+
+    with subprocess.Popen(server, **pipes) as process:
+
+        def run(*arguments, cwd=folder):
+            files = {name: folder / f"{name}.txt" for name in ("stdout", "stderr")}
+            call = {"arguments": arguments, "cwd": cwd, "stdin": os.devnull, **files}
+            print(json.dumps(call, default=str), file=process.stdin, flush=True)
+            code = int(process.stdout.readline())
+            printed = {name: file.read_text() for name, file in files.items()}
+            for file in files.values():
+                file.unlink()
+            return subprocess.CompletedProcess(arguments, code, **printed)
+
+        yield run
+        process.stdin.close()
 
 
 @pytest.fixture

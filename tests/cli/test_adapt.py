@@ -36,6 +36,12 @@ def in_a_hurry(monkeypatch):
 
 
 @pytest.fixture
+def in_less_time(monkeypatch):
+    """Train for as many steps as two clearly different classes need."""
+    monkeypatch.setattr(_adapt, "STEPS", 20)
+
+
+@pytest.fixture
 def away(trained, tmp_path):
     """Return a folder with the cells of test/ in other colours; classes are spelt otherwise."""
     for path in sorted((trained / "test").rglob("*.png")):
@@ -50,7 +56,9 @@ def away(trained, tmp_path):
     return tmp_path / "away"
 
 
-def test_it_writes_the_better_model_and_says_by_how_much(model, trained, away, call, tmp_path):
+def test_it_writes_the_better_model_and_says_by_how_much(
+    model, trained, away, call, in_less_time, tmp_path
+):
     output = tmp_path / "new.wbcclf"
     before = model.read_bytes()
     figures = tmp_path / "figures.json"

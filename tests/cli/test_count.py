@@ -345,8 +345,8 @@ def test_model_and_images_the_wrong_way_round(smear, tmp_path, call, command):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_table_goes_to_a_pipe(smear, tmp_path, run):
-    done = run("count", smear / "m.wbcclf", smear / "fields" / "0.png", "-o", "/dev/stdout")
+def test_the_table_goes_to_a_pipe(smear, start):
+    done = start("count", smear / "m.wbcclf", smear / "fields" / "0.png", "-o", "/dev/stdout")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("class,cells,percent,low,high,low_all,high_all\n")
 

@@ -56,7 +56,7 @@ def test_or_in_the_folder_for_temporary_files(trained, tmp_path, monkeypatch, ca
 
 
 def test_where_nothing_can_be_written_the_error_names_the_file_and_nothing_is_half_written(
-    trained, tmp_path, run
+    trained, tmp_path, start
 ):
     def limit():  # no file may grow beyond so many bytes
         resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
@@ -65,7 +65,7 @@ def test_where_nothing_can_be_written_the_error_names_the_file_and_nothing_is_ha
     output.write_text("what was there before")
     arguments = ("train", trained / "train", "-o", output, "--image-size", 32, "--epochs", 1)
     environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = run(*arguments, cwd=tmp_path, env=environment, preexec_fn=limit)
+    done = start(*arguments, cwd=tmp_path, env=environment, preexec_fn=limit)
     assert done.returncode == 1
     assert f"wbcclf: error: {output} could not be written (File too large), and neither" in (
         done.stderr

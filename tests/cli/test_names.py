@@ -12,7 +12,7 @@ CLASSES = [*STRANGE, *(f"a long name for a class of cells {number:02}" for numbe
 
 
 @pytest.fixture(scope="module")
-def twenty(tmp_path_factory, run):
+def twenty(tmp_path_factory, start):
     """Train on twenty classes where stdout takes ASCII alone; return the folder and the run."""
     root = tmp_path_factory.mktemp("twenty")
     for number, name in enumerate(CLASSES):
@@ -21,7 +21,7 @@ def twenty(tmp_path_factory, run):
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (16, 16), (number * 12, 0, 0)).save(path)
     arguments = ("train", root / "cells", "-o", root / "m", "--image-size", 16, "--epochs", 1)
-    done = run(*arguments, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    done = start(*arguments, env=os.environ | {"PYTHONIOENCODING": "ascii"})
     assert done.returncode == 0, done.stderr
     return root, done
 

@@ -16,6 +16,8 @@ from wbcclf.cli._output import JsonOption, check_outputs, require, save_figures
 from wbcclf.cli._predict import predict
 from wbcclf.cli._train import train
 
+CELLS = {"train": 600, "test": 200, "unlabelled": 20}
+
 
 def demo(
     output: Annotated[
@@ -32,7 +34,7 @@ def demo(
     import cv2
 
     check_outputs(json=json_)
-    for name, n_samples, seed in (("train", 600, 0), ("test", 200, 1), ("unlabelled", 20, 2)):
+    for seed, (name, n_samples) in enumerate(CELLS.items()):
         cells = wbcclf.make_blood_cells(n_samples, image_size=64, random_state=seed)
         for number, (image, label) in enumerate(zip(cells.images, cells.target, strict=True)):
             path = output / name / ("" if name == "unlabelled" else label) / f"{number}.png"
