@@ -1,0 +1,1 @@
+"""Predict with exported models, without PyTorch."""
