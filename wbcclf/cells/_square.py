@@ -10,6 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from wbcclf._files import some
+from wbcclf._warnings import warn
 from wbcclf.cells._cell import Cell
 from wbcclf.cells._cells import cells_of
 from wbcclf.cells._picture import (
@@ -141,3 +143,13 @@ def _red_cell_diameter(picture: Picture, cell: Cell, cells: Sequence[Cell]) -> f
     if radius and NARROWEST <= width / (2 * radius) <= WIDEST:
         return 2 * radius
     return width / USUAL
+
+
+def warn_of_missing_cells(names: Sequence[str], found: np.ndarray) -> None:
+    """Warn once of all pictures in which no white cell was found."""
+    missing = [name for name, is_found in zip(names, found, strict=True) if not is_found]
+    if missing:
+        warn(
+            f"No white cell was found in {len(missing)} of {len(names)} images; they are cut "
+            f"to their central square:\n  {some(missing, 5, chr(10) + '  ')}"
+        )
