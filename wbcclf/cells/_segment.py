@@ -147,7 +147,7 @@ def _cells(scene: _Scene) -> list[Cell]:
     return [cell for cell in found.values() if cell.score >= 0.5]
 
 
-def _boxes(nuclei: np.ndarray) -> dict[int, tuple[slice, slice]]:
+def _boxes(nuclei: np.ndarray) -> dict[int, tuple[slice, ...]]:
     """Return the rows and columns of each nucleus by its number."""
     rows, columns = np.nonzero(nuclei)
     numbers = nuclei[rows, columns]
@@ -168,7 +168,7 @@ def _outlined(
     scene: _Scene,
     nuclei: np.ndarray,
     number: int,
-    box: tuple[slice, slice],
+    box: tuple[slice, ...],
     outside: np.ndarray,
     radius: float,
 ) -> Cell:

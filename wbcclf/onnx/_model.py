@@ -296,9 +296,10 @@ class OnnxModel:
         ValueError
             If the model has no description of its training images.
         """
-        if FAMILIARITY not in self._outputs:
+        familiarity = self.answer(pictures).familiarity
+        if familiarity is None:
             raise ValueError(NO_DESCRIPTION)
-        return self.answer(pictures).familiarity
+        return familiarity
 
     def answer(self, pictures: Any, *, on_error: str = "raise") -> Answers:
         """Return all that the model says of each picture: labels, probabilities and the rest.
