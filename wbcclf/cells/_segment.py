@@ -159,9 +159,8 @@ def _boxes(nuclei: np.ndarray) -> dict[int, tuple[slice, ...]]:
         np.maximum.at(stops, numbers, places + 1)
         return [slice(*side) for side in zip(starts.tolist(), stops.tolist(), strict=True)]
 
-    boxes = dict(enumerate(zip(sides(rows), sides(columns), strict=True)))
-    del boxes[0]  # no nucleus
-    return boxes
+    every = enumerate(zip(sides(rows), sides(columns), strict=True))
+    return {number: box for number, box in every if number}  # 0 is no nucleus
 
 
 def _outlined(
