@@ -35,7 +35,7 @@ class _Nodes:
         self.constants.append(numpy_helper.from_array(np.asarray(value), name))
         return name
 
-    def cast(self, value: str, dtype: int) -> str:
+    def cast(self, value: Any, dtype: int) -> str:
         """Add a conversion to a type of TensorProto."""
         return self("Cast", value, to=dtype)
 
@@ -103,12 +103,24 @@ def _block(nodes: _Nodes, old: str, small: str) -> str:
 def _interpolate(nodes: _Nodes, pixels: str, old: Sequence[Any], new: Sequence[Any]) -> str:
     """Add cv2.resize with INTER_LINEAR: along rows, then along columns, which is less precise."""
     columns = [
-        nodes("Mul", nodes("Gather", pixels, place, axis=_WIDTH), nodes("Unsqueeze", weight, [0, 1, 3]))
+        nodes(
+            "Mul",
+            nodes("Gather", pixels, place, axis=_WIDTH),
+            nodes("Unsqueeze", weight, [0, 1, 3]),
+        )
         for place, weight in _neighbours(nodes, old[1], new[1], is_clipped=True)
     ]
     pixels = nodes("Div", nodes("Add", *columns), np.int32(16))
     rows = [
-        nodes("Div", nodes("Mul", nodes("Gather", pixels, place, axis=_HEIGHT), nodes("Unsqueeze", weight, [0, 2, 3])), np.int32(65536))
+        nodes(
+            "Div",
+            nodes(
+                "Mul",
+                nodes("Gather", pixels, place, axis=_HEIGHT),
+                nodes("Unsqueeze", weight, [0, 2, 3]),
+            ),
+            np.int32(65536),
+        )
         for place, weight in _neighbours(nodes, old[0], new[0], is_clipped=False)
     ]
     return nodes("Div", nodes("Add", nodes("Add", *rows), np.int32(2)), np.int32(4))
@@ -119,8 +131,8 @@ def _neighbours(nodes: _Nodes, old: Any, new: Any, is_clipped: bool) -> list[tup
 
     Beyond the border, the nearest pixel has all the weight if it `is_clipped`; else it is both.
     """
-    wide = [nodes("Cast", side, to=TensorProto.DOUBLE) for side in (old, new)]
-    step = nodes("Div", np.float64(1), nodes("Div", wide[1], wide[0]))
+    wide = [nodes.cast(side, TensorProto.DOUBLE) for side in (old, new)]
+    step = nodes("Reciprocal", nodes("Div", wide[1], wide[0]))
     numbers = nodes("Range", np.int64(0), new, np.int64(1))
     centres = nodes("Add", nodes.cast(numbers, TensorProto.DOUBLE), np.float64(0.5))
     places = nodes("Sub", nodes("Mul", centres, step), np.float64(0.5))
@@ -130,7 +142,9 @@ def _neighbours(nodes: _Nodes, old: Any, new: Any, is_clipped: bool) -> list[tup
     first = nodes.cast(floor, TensorProto.INT64)
     last = nodes("Sub", old, np.int64(1))
     if is_clipped:
-        inside = nodes("And", nodes("Less", first, last), nodes("GreaterOrEqual", first, np.int64(0)))
+        inside = nodes(
+            "And", nodes("Less", first, last), nodes("GreaterOrEqual", first, np.int64(0))
+        )
         part = nodes("Mul", part, nodes.cast(inside, TensorProto.FLOAT))
     parts = (nodes("Sub", np.float32(1), part), part)
     both = (first, nodes("Add", first, np.int64(1)))
@@ -146,11 +160,14 @@ def _neighbours(nodes: _Nodes, old: Any, new: Any, is_clipped: bool) -> list[tup
 def _average(nodes: _Nodes, pixels: str, small: Sequence[str], blocks: Sequence[str]) -> str:
     """Add cv2.resize with INTER_AREA of whole blocks, which rounds those of 2x2 in another way."""
     one = np.array([1])
-    sides = [nodes("Reshape", each, one) for pair in zip(small, blocks, strict=True) for each in pair]
+    sides = [
+        nodes("Reshape", each, one) for pair in zip(small, blocks, strict=True) for each in pair
+    ]
     shape = nodes("Concat", np.array([-1]), *sides, np.array([3]), axis=0)
     total = nodes("ReduceSum", nodes("Reshape", pixels, shape), np.array([2, 4]), keepdims=0)
     count = nodes.cast(nodes("Mul", *blocks), TensorProto.FLOAT)
-    mean = nodes("Mul", nodes.cast(total, TensorProto.FLOAT), nodes("Div", np.float32(1), count))
+    # Not Div: of 1 / count * total a runtime makes total / count, which rounds otherwise.
+    mean = nodes("Mul", nodes.cast(total, TensorProto.FLOAT), nodes("Reciprocal", count))
     rounded = nodes.cast(nodes("Round", mean), TensorProto.INT32)
     of_four = nodes("Div", nodes("Add", total, np.int32(2)), np.int32(4))
     are_two = [nodes("Equal", block, np.int64(2)) for block in blocks]
