@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from wbcclf.inspection._files import model_parts
 from wbcclf.onnx._format import FORMAT, SHARES
 
 if TYPE_CHECKING:
-    from wbcclf.exporting._parity import Batch
+    pass
 
 _CROP = ("scale", "factor", "which", "background", "stain")  # what tells how squares are cut
 
