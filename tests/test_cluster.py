@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from threading import Thread
 
 import joblib
@@ -29,6 +30,7 @@ from wbcclf import (
     save_model,
 )
 from wbcclf._parts import file_digest, part_key
+from wbcclf._predictions import Predictions
 
 distributed = pytest.importorskip("distributed", reason="distributed is not installed")
 dask_serialize = distributed.protocol.dask_serialize
@@ -306,17 +308,24 @@ def test_single_files_are_predicted_and_parts_lie_beside_other_things(
     assert os.listdir(note.parent) == ["note.txt"]
 
 
-def test_parts_that_vanish_are_computed_again(cluster, client, model, folder, tmp_path):
+def predictions(address, model, paths, parts, chunk_size, advance=lambda: None):
+    digest = file_digest(model)
+    found = Predictions(parts, digest, chunk_size)
+    compute = partial(_cluster.predict_on_cluster, address, model, digest, None)
+    found.complete(((path, None) for path in paths), compute, advance)
+    return found
+
+
+def test_parts_that_vanish_are_named_and_computed_again(cluster, client, model, folder, tmp_path):
     """As another run with the same output may remove them when it is done."""
     paths = [str(folder / f"{number:04}.png") for number in range(10, 22)]
     parts = tmp_path / "parts"
-    chunks = _cluster.predict_on_cluster(cluster.address, model, paths, parts, chunk_size=2)
-    found = next(chunks).paths
-    until(lambda: len(list(parts.rglob("*.entry"))) >= 1, "the first part")
+    found = predictions(cluster.address, model, paths, parts, 2)
     shutil.rmtree(parts)
-    for chunk in chunks:
-        found += chunk.paths
-    assert found == paths
+    with pytest.raises(OSError, match=r"Parts are gone from .*Run this one again"):
+        next(found.images())
+    again = predictions(cluster.address, model, paths, parts, 2)
+    assert [path for part in again.images() for path in part.paths] == paths
 
 
 def test_names_of_parts_do_not_depend_on_the_working_directory(tmp_path, monkeypatch):
@@ -337,21 +346,23 @@ def test_files_that_only_a_worker_cannot_read_are_not_left_out(model, folder, tm
     chunk = [str(tmp_path / f"{number}.png") for number in range(3)]
     (tmp_path / "1.png").rename(tmp_path / "away")  # not there for the worker
     digest = file_digest(model)
-    part = _cluster._predict_part(str(model), digest, None, chunk)
-    _cluster._check_read(part, chunk)  # nor here: left out, as without a cluster
+    _, unread, host = _cluster._predict_part(str(model), digest, None, str(tmp_path), chunk)
+    assert unread == [chunk[1]]
+    _cluster._check_read(unread, host)  # nor here: left out, as without a cluster
     (tmp_path / "away").rename(tmp_path / "1.png")
     with pytest.raises(FileNotFoundError, match=r"worker on .* cannot read .*1\.png, which can"):
-        _cluster._check_read(part, chunk)
+        _cluster._check_read(unread, host)
     (tmp_path / "1.png").write_bytes(b"no picture")
-    _cluster._check_read(_cluster._predict_part(str(model), digest, None, chunk), chunk)
+    _, unread, _ = _cluster._predict_part(str(model), digest, None, str(tmp_path), chunk)
+    assert not unread
 
 
 def test_files_may_vanish_or_become_pipes_at_any_time(model, tmp_path):
     path = tmp_path / "cell.png"
     gone = part_key("model", [str(path)])
-    part = _cluster._predict_part(str(model), file_digest(model), None, [str(path)])
+    found = _cluster._predict_part(str(model), file_digest(model), None, ".", [str(path)])
     os.mkfifo(path)
-    _cluster._check_read(part, [str(path)])  # to open it would take for ever
+    _cluster._check_read(*found[1:])  # to open it would take for ever
     path.unlink()
     path.touch()
     assert part_key("model", [str(path)]) != gone
@@ -364,11 +375,8 @@ def test_a_lost_scheduler_is_named_and_what_was_done_is_kept(model, folder, tmp_
     try:
         with distributed.Client(ours.address, set_as_default=False) as client:
             ours.complete(client)
-        chunks = _cluster.predict_on_cluster(ours.address, model, paths, parts, chunk_size=1)
-        next(chunks)
-        ours.processes[0].kill()
         with pytest.raises(OSError, match=f"{ours.address} is lost .* run the same command again"):
-            list(chunks)
+            predictions(ours.address, model, paths, parts, 1, ours.processes[0].kill)
     finally:
         ours.stop()
     assert list(parts.rglob("*.entry"))
@@ -384,8 +392,8 @@ def test_parts_of_other_models_and_files_are_not_taken(cluster, client, model, f
     def n_computed(model, paths):
         parts = tmp_path / "out.csv.parts"
         before = parts_of(tmp_path / "out.csv").items()
-        chunks = _cluster.predict_on_cluster(cluster.address, model, paths, parts, chunk_size=2)
-        assert [path for chunk in chunks for path in chunk.paths] == paths
+        found = predictions(cluster.address, model, paths, parts, 2)
+        assert [path for part in found.images() for path in part.paths] == paths
         return len(parts_of(tmp_path / "out.csv").items() - before)
 
     assert n_computed(model, paths) == 3
@@ -402,11 +410,8 @@ def test_parts_of_other_models_and_files_are_not_taken(cluster, client, model, f
 
 def test_what_is_wrong_with_a_cluster_is_said(model, tmp_path, monkeypatch):
     def first(address):
-        return next(
-            _cluster.predict_on_cluster(
-                address, model, [str(model)], tmp_path / "parts", chunk_size=2
-            )
-        )
+        todo = iter([("part", [str(model)])])
+        return next(_cluster.predict_on_cluster(address, model, "", None, todo))
 
     monkeypatch.setattr(_cluster, "SECONDS_TO_CONNECT", 1)
     with pytest.raises(OSError, match=r"--scheduler tcp://127.0.0.1:9 cannot be reached"):
@@ -425,16 +430,15 @@ def test_a_scheduler_without_workers_and_a_folder_that_workers_do_not_see(
     lonely = Cluster(tmp_path)
     try:
         monkeypatch.setattr(_cluster, "SECONDS_TO_CONNECT", 2)
-        chunks = _cluster.predict_on_cluster(
-            lonely.address, model, [str(folder / "0000.png")], tmp_path / "p", chunk_size=2
-        )
+        todo = iter([("part", [str(folder / "0000.png")])])
+        chunks = _cluster.predict_on_cluster(lonely.address, model, "", None, todo)
         with pytest.raises(OSError, match=r"has no workers\. Start some with `dask worker tcp://"):
             next(chunks)
     finally:
         lonely.stop()
     with pytest.raises(FileNotFoundError, match=r"does not see /nowhere: .*shared"):
-        _cluster._predict_part(str(model), "", None, ["/nowhere/a.png"])
+        _cluster._predict_part(str(model), "", None, "/nowhere", ["a.png"])
     with pytest.raises(FileNotFoundError, match=r"does not see /nowhere/model: .*shared"):
-        _cluster._predict_part("/nowhere/model", "", None, [str(folder / "0000.png")])
+        _cluster._predict_part("/nowhere/model", "", None, str(folder), ["0000.png"])
     with pytest.raises(OSError, match=r"has a different model at"):
-        _cluster._predict_part(str(model), "another", None, [str(folder / "0000.png")])
+        _cluster._predict_part(str(model), "another", None, str(folder), ["0000.png"])

@@ -1,66 +1,48 @@
-"""Predictions by the workers of a Dask cluster, part by part, so that a killed run resumes."""
+"""Predictions of a Dask cluster, part by part."""
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import re
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from sklearn.utils import Bunch
-
 import wbcclf
 from wbcclf._files import read_regular
-from wbcclf._parts import file_digest, part_key
-from wbcclf._store import Store
+from wbcclf._parts import file_digest
+from wbcclf._predictions import Chunk, pack
 from wbcclf.inspection import predict_files
 from wbcclf.inspection._files import last_step
 
-# Raised whenever the content of a part changes its meaning.
-FORMAT = 3
 SECONDS_TO_CONNECT = 10
 ADDRESS = re.compile(r"((tcp|tls|ucx|ws|wss)://)?[^/\s]+:\d+")
 
 
 def predict_on_cluster(
-    scheduler: str,
-    model_file: Path,
-    paths: list[str],
-    folder: Path,
-    *,
-    chunk_size: int,
-    rejection: float | None = None,
-) -> Iterator[Bunch]:
-    """Predict the classes of image files as `predict_files` does, on a cluster.
-
-    Parts that are done lie in a folder until the caller removes it; the same call finds them there
-    by the content of the model, and the absolute names, sizes and times of the files.
+    scheduler: str, model_file: Path, digest: str, rejection: float | None, todo: Iterator[Chunk]
+) -> Iterator[tuple[str, bytes]]:
+    """Predict the classes of image files as `predict_here` does, on a cluster.
 
     Parameters
     ----------
     scheduler : str
         Address of a Dask scheduler, like ``tcp://10.0.0.1:8786``.
     model_file : Path
-    paths : list of str
-        Every worker must see them and `model_file` under the same absolute names.
-    folder : Path
-        For the parts; made if it is not there.
-    chunk_size : int
-        Files in a part.
+    digest : str
+        Of the model's file.
     rejection : float or None
         For the model instead of its own; None leaves that.
+    todo : iterator of (name, files)
+        Every worker must see the files and `model_file` under the same absolute names.
 
     Yields
     ------
-    Bunch
-        As `predict_files`, for each part in order.
+    (name, bytes)
+        A part when it is done, in any order.
 
     Raises
     ------
@@ -80,37 +62,25 @@ def predict_on_cluster(
         raise ImportError("--scheduler needs distributed: pip install 'wbcclf[dask]'.") from error
     # Its traceback of a lost connection says no more than our error.
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
-    digest = file_digest(model_file)
-    chunks = [paths[start : start + chunk_size] for start in range(0, len(paths), chunk_size)]
-    what = f"prediction {FORMAT} {digest} {rejection}"
-    chunk_of = {part_key(what, chunk): chunk for chunk in chunks}
-    parts = Store(folder, float("inf"))
-    with ExitStack() as stack:
-        client = None
-        done: Iterator[tuple[str, bytes]] = iter(())
-        for key, chunk in chunk_of.items():
-            while (part := parts.read(key)) is None:
-                found = next(done, None)
-                if found is not None:
-                    parts.write(*found)
-                    continue
-                # The first that is missing, or one that another run has removed.
-                if client is None:
-                    try:
-                        client = Client(scheduler, timeout=SECONDS_TO_CONNECT, set_as_default=False)
-                    except (OSError, ValueError) as error:
-                        raise OSError(
-                            f"--scheduler {scheduler} cannot be reached ({error}). Start one with "
-                            "`dask scheduler`; it prints its address."
-                        ) from error
-                    stack.enter_context(client)
-                todo = {name: paths for name, paths in chunk_of.items() if name not in parts}
-                done = _run(client, (str(model_file.resolve()), digest, rejection), todo)
-            yield _bunch(part, chunk)
+    waiting = next(todo, None)
+    if waiting is None:  # all is there
+        return
+    try:
+        client = Client(scheduler, timeout=SECONDS_TO_CONNECT, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise OSError(
+            f"--scheduler {scheduler} cannot be reached ({error}). Start one with "
+            "`dask scheduler`; it prints its address."
+        ) from error
+    with client:
+        yield from _run(client, (str(model_file.resolve()), digest, rejection), waiting, todo)
 
 
 def _run(
-    client: Any, model: tuple[str, str, float | None], todo: dict[str, list[str]]
+    client: Any,
+    model: tuple[str, str, float | None],
+    waiting: Chunk | None,
+    todo: Iterator[Chunk],
 ) -> Iterator[tuple[str, bytes]]:
     """Yield the parts as they are done; at most two of each thread of the cluster are under way.
 
@@ -129,28 +99,28 @@ def _run(
             f"--scheduler {address} has no workers. Start some with `dask worker {address} "
             "--nthreads 1`."
         ) from error
-    waiting = list(reversed(todo.items()))
-    key_of: dict[Future, str] = {}
+    chunk_of: dict[Future, Chunk] = {}
     running = as_completed([], loop=client.loop, with_results=True)
+    here = os.getcwd()  # a worker has its own working directory
 
     def submit() -> None:
+        nonlocal waiting
         # Counted anew each time, since workers come and go.
         n_at_once = 2 * sum(client.nthreads().values())
-        while waiting and (len(key_of) < n_at_once or not key_of):
-            key, chunk = waiting.pop()
-            # Absolute, since a worker has its own working directory.
-            absolute = [os.path.abspath(path) for path in chunk]
-            future = client.submit(_predict_part, *model, absolute, pure=False)
-            key_of[future] = key
+        while waiting is not None and (len(chunk_of) < n_at_once or not chunk_of):
+            future = client.submit(_predict_part, *model, here, waiting[1], pure=False)
+            chunk_of[future] = waiting
             running.add(future)
+            waiting = next(todo, None)
 
     try:
         submit()
-        for future, part in running:
-            if isinstance(part, FutureCancelledError):  # other errors have been raised
-                raise part
-            key = key_of.pop(future)
-            _check_read(part, todo[key])
+        for future, result in running:
+            if isinstance(result, FutureCancelledError):  # other errors have been raised
+                raise result
+            key, _ = chunk_of.pop(future)
+            part, unread, host = result
+            _check_read(unread, host)
             yield key, part
             submit()
     except (CommClosedError, FutureCancelledError) as error:
@@ -160,8 +130,14 @@ def _run(
         ) from error
 
 
-def _predict_part(model_file: str, digest: str, rejection: float | None, paths: list[str]) -> bytes:
-    """Run on a worker: return what is predicted of the readable files, and why others are not."""
+def _predict_part(
+    model_file: str, digest: str, rejection: float | None, folder: str, files: list[str]
+) -> tuple[bytes, list[str], str]:
+    """Run on a worker: return a part, the files that could not be opened, and the worker's host.
+
+    `folder` is that from which relative names are seen.
+    """
+    paths = [os.path.normpath(os.path.join(folder, path)) for path in files]
     for path in (model_file, os.path.dirname(paths[0])):
         if not os.path.exists(path):
             raise FileNotFoundError(
@@ -170,24 +146,8 @@ def _predict_part(model_file: str, digest: str, rejection: float | None, paths: 
             )
     model = _model(model_file, digest, rejection)
     [found] = predict_files(model, paths, chunk_size=len(paths))
-    place = {path: number for number, path in enumerate(paths)}
-    file = io.BytesIO()
-    np.savez(
-        file,
-        read=np.array([place[path] for path in found.paths], dtype=int),
-        labels=found.labels,
-        probabilities=found.probabilities,
-        skipped=np.array([place[path] for path, _ in found.skipped], dtype=int),
-        reasons=np.array([reason for _, reason in found.skipped], dtype=str),
-        unread=np.array([not _can_be_read(path) for path, _ in found.skipped], dtype=bool),
-        host=socket.gethostname(),
-        **{
-            name: found[name]
-            for name in ("familiarity", "trained_on", "found")
-            if found[name] is not None
-        },
-    )
-    return file.getvalue()
+    unread = [path for path, _ in found.skipped if not _can_be_read(path)]
+    return pack(files, paths, found), unread, socket.gethostname()
 
 
 def _can_be_read(path: str) -> bool:
@@ -198,16 +158,15 @@ def _can_be_read(path: str) -> bool:
     return True
 
 
-def _check_read(part: bytes, chunk: list[str]) -> None:
+def _check_read(unread: list[str], host: str) -> None:
     """Fail if a worker could not read a file that can be read here: the fault is the worker's."""
-    with np.load(io.BytesIO(part)) as arrays:
-        for number in arrays["skipped"][arrays["unread"]]:
-            if _can_be_read(chunk[number]):
-                raise FileNotFoundError(
-                    f"The worker on {arrays['host']} cannot read {chunk[number]}, which can be "
-                    "read here: workers need the images under the same names, on a shared file "
-                    "system. Stop or repair that worker, then run the same command again to resume."
-                )
+    for path in unread:
+        if _can_be_read(path):
+            raise FileNotFoundError(
+                f"The worker on {host} cannot read {path}, which can be read here: workers need "
+                "the images under the same names, on a shared file system. Stop or repair that "
+                "worker, then run the same command again to resume."
+            )
 
 
 @lru_cache(maxsize=1)
@@ -221,19 +180,3 @@ def _model(path: str, digest: str, rejection: float | None) -> Any:
     if rejection is not None:
         last_step(model).set_params(rejection=rejection)
     return model
-
-
-def _bunch(part: Any, chunk: list[str]) -> Bunch:
-    with np.load(io.BytesIO(part)) as arrays:
-        return Bunch(
-            paths=[chunk[number] for number in arrays["read"]],
-            labels=arrays["labels"],
-            probabilities=arrays["probabilities"],
-            familiarity=arrays.get("familiarity"),
-            trained_on=arrays.get("trained_on"),
-            found=arrays.get("found"),
-            skipped=[
-                (chunk[number], str(reason))
-                for number, reason in zip(arrays["skipped"], arrays["reasons"], strict=True)
-            ],
-        )

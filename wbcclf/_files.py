@@ -22,9 +22,14 @@ def shown(text: str) -> str:
     return text if text.isprintable() else repr(text)
 
 
-def some(items: Sequence[str], limit: int, separator: str = ", ") -> str:
-    """Return the first `limit` items for a message, and how many more there are."""
-    rest = len(items) - limit
+def some(
+    items: Sequence[str], limit: int, separator: str = ", ", n_items: int | None = None
+) -> str:
+    """Return the first `limit` items for a message, and how many more there are.
+
+    Of `n_items`, if `items` are only the first of them.
+    """
+    rest = (len(items) if n_items is None else n_items) - limit
     return separator.join([*map(shown, items[:limit]), *[f"and {rest} more"] * (rest > 0)])
 
 
@@ -40,11 +45,11 @@ def plain(value: Any) -> Any:
 
 
 @contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[Path]:
+def replacing(path: str | os.PathLike, folder: Path | None = None) -> Iterator[Path]:
     """Give a temporary name beside `path`; rename it to `path` if the block ends well.
 
     Whatever happens, no half-written file is left, and an existing one stays until then. An OSError
-    names the file.
+    names the file. A `folder` on the same file system may hold the temporary file instead.
     """
     path = Path(path)
     if path.exists() and not path.is_file():  # a pipe or device is written to, not replaced
@@ -53,7 +58,8 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     path = path.resolve()  # a link stays a link (the one of /dev/stdout leads to no name)
     # Unlike a process's number, unique among all machines that share the folder. The suffix is
     # kept: some writers choose the format by it.
-    temporary = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.part{path.suffix}")
+    name = f"{path.stem}.{uuid.uuid4().hex}.part{path.suffix}"
+    temporary = (folder or path.parent) / name
     try:
         yield temporary
         os.replace(temporary, path)

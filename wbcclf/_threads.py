@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from numbers import Integral
-from typing import Any
+from typing import Any, TypeVar
 
 import joblib
 
 from wbcclf._progress import progress_bar
+
+T = TypeVar("T")
 
 MAX_CHUNK = 16  # images handed to a thread at a time: enough to hide the hand-over
 
@@ -68,6 +70,23 @@ def run_blocks_in_threads(
         finally:
             # Also after Ctrl+C: what has not begun is dropped instead of waited for.
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def ahead(items: Iterable[T]) -> Iterator[T]:
+    """Yield the items; a thread makes the next one while one is in use, and no more than that.
+
+    An error comes where its item would. If the generator is closed, or Ctrl+C comes while it waits,
+    it ends when the item under way is made, and leaves no thread.
+    """
+    items, end = iter(items), object()
+    pool = ThreadPoolExecutor(1, thread_name_prefix="wbcclf")
+    try:
+        following = pool.submit(next, items, end)
+        while (item := following.result()) is not end:
+            following = pool.submit(next, items, end)
+            yield item  # type: ignore[misc]
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 @contextmanager

@@ -42,21 +42,28 @@ def unfamiliar(
     another mixture of classes, since every image is compared with those of its class. The second
     finds images of another laboratory, or none of cells, among those of home.
     """
-    n_images = len(familiarity)
-    # Not `>=`: nan, of a model that cannot tell, is no reason to warn.
+    total, n_strange = familiarity.sum(), int((familiarity < STRANGE).sum())
+    return unfamiliar_batch(len(familiarity), total, n_strange, rejection, what)
+
+
+def unfamiliar_batch(
+    n_images: int, total: float, n_strange: int, rejection: float | None, what: str
+) -> str | None:
+    """Return what `unfamiliar` does, of the sum of the familiarity and how many are strange."""
     if n_images < FEWEST_TESTED:
         return None
+    mean = total / n_images
     bound = ""
     if rejection is not None:
         bound = f" The bound of {100 * rejection:g}% wrong calls does not hold for them."
     unlike = "do not look like those that the model was trained on (stain, scale, focus)"
-    if familiarity.mean() < LEAST_FAMILIAR:
+    # Not `>=`: nan, of a model that cannot tell, is no reason to warn.
+    if mean < LEAST_FAMILIAR:
         return (
-            f"These {n_images} {what} {unlike}: their mean familiarity is {familiarity.mean():.2f},"
+            f"These {n_images} {what} {unlike}: their mean familiarity is {mean:.2f},"
             f" where {what} from the same laboratory have 0.50. Expect the model to be wrong; try "
             f"wbcclf adapt with some labelled cells.{bound}"
         )
-    n_strange = int((familiarity < STRANGE).sum())
     if n_strange > MANY_STRANGE * n_images:
         return (
             f"{n_strange} of these {n_images} {what} {unlike}: their familiarity is below "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,21 +11,21 @@ import numpy as np
 import typer
 from sklearn.utils import Bunch
 
-from wbcclf._parts import parts_folder, remove_parts
-from wbcclf._store import SUFFIX
+from wbcclf._parts import parts_folder
 from wbcclf.cli import _defaults
-from wbcclf.cli._console import out, print_table, warn
+from wbcclf.cli._console import out, print_table
 from wbcclf.cli._evaluate import read_figures
+from wbcclf.cli._listing import list_images, name_of
 from wbcclf.cli._output import (
     JsonOption,
     check_not_read,
     check_outputs,
+    resumable,
     save,
     save_figures,
     warn_of_formulas,
     write_csv,
 )
-from wbcclf.cli._predict import list_images, name_of
 from wbcclf.cli._shared import (
     DEFAULT_MODEL,
     OnError,
@@ -187,23 +186,6 @@ def count(
             if path is not None:
                 out.print(f"{what}: {path}")
         save_figures(json_, lambda: about | figures_of(found, apart, classes, left_out))
-
-
-@contextmanager
-def resumable(parts: Path) -> Iterator[None]:
-    """Keep what a run has found if it fails, and say so; leave nothing if it ends well."""
-    ended_well = False
-    try:
-        yield
-        ended_well = True
-    finally:
-        if ended_well or not any(parts.rglob(f"*{SUFFIX}")):
-            remove_parts(parts)
-        else:
-            warn(
-                f"what was found is kept in {parts.parent}. Run the same command again to resume, "
-                "or remove this folder to start anew."
-            )
 
 
 def table_lines(table: dict[str, np.ndarray]) -> list[list]:

@@ -12,6 +12,7 @@ import typer
 from sklearn.utils import Bunch
 
 from wbcclf.cli._console import out, print_table
+from wbcclf.cli._listing import list_images
 from wbcclf.cli._output import (
     JsonOption,
     check_not_read,
@@ -20,7 +21,6 @@ from wbcclf.cli._output import (
     save,
     save_figures,
 )
-from wbcclf.cli._predict import list_images
 from wbcclf.cli._shared import (
     CHUNK,
     ModelFile,

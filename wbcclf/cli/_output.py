@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 from uuid import uuid4
@@ -15,6 +16,8 @@ from uuid import uuid4
 import typer
 
 from wbcclf._files import plain, replacing
+from wbcclf._parts import remove_parts
+from wbcclf._store import SUFFIX
 from wbcclf.cli._console import out, warn
 
 JsonOption = Annotated[
@@ -60,10 +63,20 @@ def check_outputs(**results: Path | None) -> None:
 
 def check_not_read(path: Path, inputs: Iterable[str | Path]) -> None:
     """Fail if a result would be written over something that is read."""
-    require(
-        path.resolve() not in {Path(each).resolve() for each in inputs},
-        f"{path} would be overwritten, but it is also an input. Name another file for the result.",
-    )
+    try:
+        there = path.stat()
+    except OSError:  # not there, so it is no input
+        return
+    for each in inputs:
+        try:
+            is_input = os.path.samestat(os.stat(each), there)
+        except OSError:
+            continue
+        require(
+            not is_input,
+            f"{path} would be overwritten, but it is also an input. Name another file for the "
+            "result.",
+        )
 
 
 def check_space(path: Path, n_bytes: int) -> None:
@@ -110,15 +123,32 @@ def save(path: Path, write: Callable[[Path], None]) -> None:
         ) from error
 
 
-def write_csv(path: Path, lines: Iterable[list]) -> None:
+@contextmanager
+def resumable(parts: Path) -> Iterator[None]:
+    """Keep what a run has found if it fails, and say so; leave nothing if it ends well."""
+    ended_well = False
+    try:
+        yield
+        ended_well = True
+    finally:
+        if ended_well or not any(parts.rglob(f"*{SUFFIX}")):
+            remove_parts(parts)
+        else:
+            warn(
+                f"what was found is kept in {parts.parent}. Run the same command again to resume, "
+                "or remove this folder to start anew."
+            )
+
+
+def write_csv(path: Path, lines: Iterable[list], folder: Path | None = None) -> None:
     """Write a CSV file by RFC 4180.
 
     Its line ends, carriage return and newline, have the csv module put quotes around cells with
-    either, so that file names that hold one survive.
+    either, so that file names that hold one survive. `folder` is as in `replacing`.
     """
     # surrogateescape: file names are bytes, and not all are UTF-8.
     with (
-        replacing(path) as temporary,
+        replacing(path, folder) as temporary,
         temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
     ):
         csv.writer(file).writerows(lines)
@@ -175,9 +205,12 @@ def warn_of_formulas(path: Path, names: Iterable[str]) -> None:
 
     It is not escaped: a sign before a file name would be part of the name for every other reader.
     """
-    found = [name for name in names if name.startswith(("=", "+", "-", "@", "\t", "\r"))]
-    if found:
+    n_found, first = 0, ""
+    for name in names:
+        if name.startswith(("=", "+", "-", "@", "\t", "\r")):
+            n_found, first = n_found + 1, first or name
+    if n_found:
         warn(
-            f"{path}: a spreadsheet may take {found[0]} for a formula ({len(found)} such names, "
+            f"{path}: a spreadsheet may take {first} for a formula ({n_found} such names, "
             "which begin with =, +, -, @ or a control code). Import the column as text."
         )

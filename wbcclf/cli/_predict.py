@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
 from sklearn.utils import Bunch
 
-import wbcclf
 from wbcclf._cluster import predict_on_cluster
-from wbcclf._parts import file_digest, parts_folder, remove_parts
+from wbcclf._parts import file_digest, parts_folder
+from wbcclf._predictions import Predictions, predict_here
+from wbcclf._progress import progress_bar
 from wbcclf.cli import _defaults
 from wbcclf.cli._console import out
+from wbcclf.cli._listing import name_of, root_of, walk
 from wbcclf.cli._output import (
     JsonOption,
     check_not_read,
     check_outputs,
-    require,
+    resumable,
     save,
     save_figures,
     warn_of_formulas,
-    write_csv,
 )
 from wbcclf.cli._shared import (
     CHUNK,
@@ -31,17 +36,19 @@ from wbcclf.cli._shared import (
     OnError,
     OnErrorOption,
     Reject,
+    Summary,
     about_model,
-    by_class,
     by_reason,
-    collect,
     counts_text,
     is_packaged,
     read_model,
     set_rejection,
     split_model,
+    uncut,
 )
-from wbcclf.inspection import predict_files
+from wbcclf.cli._tables import Format, Row, format_of, write_table
+
+NO_CELL = "no white cell found; the central square was used"
 
 
 def predict(
@@ -55,22 +62,33 @@ def predict(
         ),
     ],
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="FILE", help="CSV file to write.")
+        Path,
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="Table to write: .csv, .parquet or .jsonl."
+        ),
     ] = Path("predictions.csv"),
+    format_: Annotated[
+        Format | None,
+        typer.Option(
+            "--format",
+            help="Format of the table. Without it, the suffix of OUTPUT decides; any other suffix "
+            "is CSV.",
+            show_default=False,
+        ),
+    ] = None,
     json_: JsonOption = None,
     scheduler: Annotated[
         str | None,
         typer.Option(
             metavar="ADDRESS",
             help="Predict on the workers of this Dask scheduler (tcp://HOST:8786). They must see "
-            "MODEL and IMAGES under the same names. Finished parts are kept in OUTPUT.parts until "
-            "the end; after a crash, the same command resumes from them.",
+            "MODEL and IMAGES under the same names.",
         ),
     ] = None,
     reject: Reject = None,
     on_error: OnErrorOption = OnError.warn,
 ) -> None:
-    """Predict the classes of images and write them to a CSV file.
+    """Predict the classes of images and write them to a table.
 
     Columns: file, label, error, familiarity, and one probability per class. A
     file that was left out has no label; the column error says why. It also
@@ -82,6 +100,11 @@ def predict(
     look less like its training images. Near 0, expect a wrong label. Models
     of older versions leave the column empty.
 
+    The number of images is not limited by memory. What was predicted is kept in
+    OUTPUT.parts until the end: if the command is killed or fails, the same
+    command goes on from there. A changed model, option or image is predicted
+    anew.
+
     Names are written as they are. A spreadsheet may take one that begins with
     =, +, - or @ for a formula: import the column as text.
 
@@ -92,112 +115,145 @@ def predict(
     Example: wbcclf predict model.wbcclf a.jpg b.jpg -o predictions.csv
 
     Example: wbcclf predict model.wbcclf unlabelled/ --reject 0.05
+
+    Example: wbcclf predict model.wbcclf unlabelled/ -o predictions.parquet
     """
     check_outputs(output=output, json=json_)
     model_file, images = split_model(model_and_images)
     model = read_model(model_file, images)
     rejection = set_rejection(model, reject)
-    listing = list_images(images)
-    paths = listing.paths
-    for result in filter(None, (output, json_)):
-        check_not_read(result, [model_file, *paths])
-    parts = parts_folder(output, file_digest(model_file))
-    if scheduler is None:
-        chunks = predict_files(model, paths, chunk_size=CHUNK)
-    else:
-        chunks = predict_on_cluster(
-            scheduler, model_file, paths, parts, chunk_size=CHUNK, rejection=reject
-        )
-    all_in = f"The column error of {output} names all."
-    found, broken = collect(chunks, listing, on_error, all_in, rejection)
     classes = model.classes_.tolist()
-    uncut = dict.fromkeys(found.uncut or [], "no white cell found; the central square was used")
-    looks = [""] * len(found.paths)
-    if found.familiarity is not None:
-        looks = [f"{share:.3f}" for share in found.familiarity]
-    columns = (found.paths, found.labels, looks, found.probabilities)
-    row_of = {
-        path: [label, uncut.get(path, ""), look, *(f"{share:.6f}" for share in shares)]
-        for path, label, look, shares in zip(*columns, strict=True)
-    }
-    nothing = [""] * (1 + len(classes))
-    row_of |= {path: ["", reason, *nothing] for path, reason in broken + listing.skipped}
-    files = paths + [path for path, _ in listing.skipped]
-    names = [name_of(path, listing.root) for path in files]
-    lines = [["file", "label", "error", "familiarity", *classes]]
-    lines += [[name, *row_of[path]] for name, path in zip(names, files, strict=True)]
-    save(output, lambda path: write_csv(path, lines))
-    if scheduler is not None:
-        remove_parts(parts)
-    warn_of_formulas(output, [*names, *map(str, classes)])
-    if is_packaged(model_file):
-        out.print(f"Model: {DEFAULT_MODEL}. Classes: {', '.join(classes)}. {_defaults.LIMITS}")
-    if found.familiarity is not None:
-        out.print(
-            f"Mean familiarity: {found.familiarity.mean():.2f} (0.50 for the laboratory of the "
-            "training)"
+    table_format = format_of(output, format_, classes)
+    digest = file_digest(model_file)
+    with parts_beside(output, digest) as parts:
+        listing = partial(walk, images, parts.parent)
+        n_images = sum(reason is None for _, reason in listing())
+        for result in filter(None, (output, json_)):
+            check_not_read(result, chain([model_file], (path for path, _ in listing())))
+        predictions = Predictions(parts, f"{digest} {reject}", CHUNK)
+        compute: Callable = partial(predict_here, model)
+        if scheduler is not None:
+            compute = partial(predict_on_cluster, scheduler, model_file, digest, reject)
+        with progress_bar() as bar:
+            task = bar.add_task("Predicting", total=-(-n_images // CHUNK))
+            predictions.complete(listing(), compute, partial(bar.advance, task))
+        summary = Summary()
+        for part in predictions.images():
+            summary.add(part)
+        for item in predictions.left_out():
+            summary.others.add([item])
+        summary.report(on_error, f"The column error of {output} names all.", rejection)
+        root = root_of(images)
+
+        def write(path: Path) -> None:
+            rows = each_row(predictions, root)
+            write_table(path, table_format, rows, classes, parts if path == output else None)
+
+        save(output, write)
+        if output.is_file():
+            settle(output)
+        if table_format is Format.csv:
+            names = (row.file for row in each_row(predictions, root))
+            warn_of_formulas(output, chain(names, map(str, classes)))
+        if is_packaged(model_file):
+            out.print(f"Model: {DEFAULT_MODEL}. Classes: {', '.join(classes)}. {_defaults.LIMITS}")
+        if summary.familiarity is not None:
+            out.print(
+                f"Mean familiarity: {summary.familiarity:.2f} (0.50 for the laboratory of the "
+                "training)"
+            )
+        n_predicted = summary.labels.total()
+        out.print(f"Images predicted: {n_predicted} ({counts_text(summary.labels)})")
+        out.print(f"Predictions: {output}")
+        save_figures(
+            json_,
+            lambda: (
+                about_model(model_file)
+                | {
+                    "n_images": n_predicted,
+                    "classes": [
+                        {"label": label, "n_images": count}
+                        for label, count in sorted(summary.labels.items())
+                    ],
+                    "familiarity": summary.familiarity,
+                    "unfamiliar": summary.is_unfamiliar,
+                    "rejection": rejection,
+                    "files": each_file(predictions, classes),
+                    "no_cell_found": each_uncut(predictions) if summary.has_cropper else None,
+                    "left_out": each_left_out(predictions),
+                }
+            ),
         )
-    counts = Counter(found.labels.tolist())
-    out.print(f"Images predicted: {len(found.paths)} ({counts_text(counts)})")
-    out.print(f"Predictions: {output}")
-    save_figures(
-        json_,
-        lambda: (
-            about_model(model_file)
-            | {
-                "n_images": len(found.paths),
-                "classes": by_class(found.labels),
-                "familiarity": None if found.familiarity is None else found.familiarity.mean(),
-                "unfamiliar": found.is_unfamiliar,
-                "rejection": rejection,
-                "files": each_file(found, classes),
-                "no_cell_found": found.uncut,
-                "left_out": by_reason(broken + listing.skipped),
-            }
-        ),
+
+
+@contextmanager
+def parts_beside(output: Path, digest: str) -> Iterator[Path]:
+    """Give the folder for the parts of a run: kept after an error, unless beside a pipe."""
+    if output.exists() and not output.is_file():
+        with TemporaryDirectory() as folder:
+            yield Path(folder, "parts")
+        return
+    parts = parts_folder(output.resolve(), digest)  # where a link leads, so that both are renamed
+    with resumable(parts):
+        yield parts
+
+
+def settle(path: Path) -> None:
+    """Have a file written to its disk, before what it was made from is removed."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def each_row(predictions: Predictions, root: Path | None) -> Iterator[Row]:
+    """Yield the rows of the table: images in their order, then what else there was in folders."""
+    for part in predictions.images():
+        reasons = dict(part.skipped)
+        predicted = each_prediction(part)
+        for path in part.files:
+            name = name_of(path, root)
+            if path in reasons:
+                yield Row(name, None, reasons[path], None, None)
+            else:
+                _, is_found, label, look, shares = next(predicted)
+                yield Row(name, label, None if is_found else NO_CELL, look, shares)
+    for path, reason in predictions.left_out():
+        yield Row(name_of(path, root), None, reason, None, None)
+
+
+def each_prediction(part: Bunch) -> Iterator[tuple]:
+    """Yield path, whether a cell was found, label, familiarity and probabilities of each image."""
+    n_images = len(part.paths)
+    return zip(
+        part.paths,
+        [True] * n_images if part.found is None else part.found,
+        part.labels.tolist(),
+        [None] * n_images if part.familiarity is None else part.familiarity.tolist(),
+        part.probabilities.tolist(),
+        strict=True,
     )
 
 
-def each_file(found: Bunch, classes: list) -> Iterator[dict[str, Any]]:
+def each_file(predictions: Predictions, classes: list) -> Iterator[dict[str, Any]]:
     """Yield what is predicted of every image, for JSON."""
-    looks = [None] * len(found.paths) if found.familiarity is None else found.familiarity
-    columns = (found.paths, found.labels, looks, found.probabilities)
-    for path, label, look, shares in zip(*columns, strict=True):
-        yield {
-            "file": path,
-            "label": label,
-            "familiarity": look,
-            "probabilities": dict(zip(classes, shares, strict=True)),
-        }
+    for part in predictions.images():
+        for path, _, label, look, shares in each_prediction(part):
+            yield {
+                "file": path,
+                "label": label,
+                "familiarity": look,
+                "probabilities": dict(zip(classes, shares, strict=True)),
+            }
 
 
-def list_images(given: list[Path]) -> Bunch:
-    """Return the files of folders and single files.
-
-    Returns
-    -------
-    Bunch
-        With the attributes
-
-        paths : list of str
-        skipped, missing : list of (path, reason)
-            What of the folders is no image; missing is empty.
-        root : Path or None
-            The folder, if one and nothing else was given.
-    """
-    paths, skipped = [], []
-    for path in given:
-        if path.is_dir():
-            listing = wbcclf.list_image_folder(path, labelled=False)
-            paths += listing.paths.tolist()
-            skipped += listing.skipped
-        else:
-            require(path.exists(), f"{path} does not exist.")
-            paths.append(str(path))
-    one_folder = len(given) == 1 and given[0].is_dir()
-    return Bunch(paths=paths, skipped=skipped, missing=[], root=given[0] if one_folder else None)
+def each_uncut(predictions: Predictions) -> Iterator[str]:
+    """Yield the images in which no white cell was found, for JSON."""
+    for part in predictions.images():
+        yield from uncut(part)
 
 
-def name_of(path: str, root: Path | None) -> str:
-    """Return how a file is called in a table: from the folder on that was given, if one was."""
-    return (Path(path).relative_to(root) if root else Path(path)).as_posix()
+def each_left_out(predictions: Predictions) -> Iterator[dict[str, str]]:
+    """Yield files that were left out, for JSON."""
+    for part in predictions.images():
+        yield from by_reason(part.skipped)
+    for item in predictions.left_out():
+        yield from by_reason([item])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +19,7 @@ from wbcclf._files import some
 from wbcclf._model_file import is_model_file
 from wbcclf._parts import file_digest
 from wbcclf._progress import progress_bar
-from wbcclf._uncertainty import uncertain_label, unfamiliar
+from wbcclf._uncertainty import STRANGE, uncertain_label, unfamiliar_batch
 from wbcclf.classifiers import EarlyStopping
 from wbcclf.classifiers.familiarity._description import Description, fewest_calls
 from wbcclf.cli._console import warn
@@ -155,7 +156,7 @@ def is_packaged(model_file: Path) -> bool:
     return model_file == find_model(DEFAULT_MODEL)
 
 
-def check_broken(broken: Skipped, n_images: int, on_error: OnError) -> None:
+def check_broken(broken: Skipped | Few, n_images: int, on_error: OnError) -> None:
     """Fail on images that cannot be read if they are to stop the command, or if they are all."""
     if broken and (on_error is OnError.stop or len(broken) == n_images):
         advice = "" if len(broken) == n_images else " Leave them out with --on-error warn."
@@ -165,7 +166,7 @@ def check_broken(broken: Skipped, n_images: int, on_error: OnError) -> None:
 
 
 def report_left_out(
-    broken: Skipped, others: Skipped, n_images: int, on_error: OnError, all_in: str
+    broken: Skipped | Few, others: Skipped | Few, n_images: int, on_error: OnError, all_in: str
 ) -> None:
     """Warn of files that were left out, images that cannot be read first; say where all are."""
     if on_error is OnError.skip:
@@ -201,9 +202,10 @@ def about_model(model_file: Path) -> dict[str, str]:
     return {"model": name, "model_sha256": file_digest(model_file)}
 
 
-def named(files: Skipped) -> str:
+def named(files: Skipped | Few) -> str:
     """Return the first files with their reasons, and how many more there are."""
-    return some([f"{path} ({reason})" for path, reason in files], N_NAMED, "; ")
+    first = [f"{path} ({reason})" for path, reason in islice(files, N_NAMED)]
+    return some(first, N_NAMED, "; ", len(files))
 
 
 def collect(
@@ -215,52 +217,133 @@ def collect(
 ) -> tuple[Bunch, Skipped]:
     """Return the predictions of all readable images, and the others as `on_error` says.
 
-    Warns of images in which the model's cropper found no white cell; `uncut` of the predictions
-    lists them, or is None for a model without a cropper. Warns, too, of images that do not look
-    like those that the model was trained on; `is_unfamiliar` says if, and is None for a model that
-    does not know its training images, as `familiarity` then is.
+    Warns as `Summary.report` does. `uncut` lists the images in which the model's cropper found no
+    white cell, and is None for a model without one; `is_unfamiliar` and `familiarity` are None for
+    a model that does not know its training images.
     """
-    n_images = len(listing.paths) + len(listing.missing)
+    summary = Summary()
+    summary.others.add(listing.skipped)
     if listing.missing:
-        check_broken(listing.missing, n_images, on_error)
+        summary.leave_out(listing.missing)
+        check_broken(listing.missing, len(listing.paths) + len(listing.missing), on_error)
     n_chunks = -(-len(listing.paths) // CHUNK)
+    done = []
     with progress_bar() as bar:
-        done = list(bar.track(chunks, total=n_chunks, description="Predicting"))
-    broken = listing.missing + [item for chunk in done for item in chunk.skipped]
-    check_broken(broken, n_images, on_error)
-    report_left_out(broken, listing.skipped, n_images, on_error, all_in)
-    paths = [path for chunk in done for path in chunk.paths]
-    labels = np.concatenate([chunk.labels for chunk in done])
-    uncut = None
-    if done[0].found is not None:
-        has_no_cell = ~np.concatenate([chunk.found for chunk in done])
-        uncut = np.array(paths, dtype=object)[has_no_cell].tolist()
-    if uncut:
-        # A platelet, say, is no white cell: their labels tell whether that is as it should be.
-        called = counts_text(Counter(labels[has_no_cell].tolist()))
-        warn(
-            f"no white cell was found in {len(uncut)} of {len(paths)} images; their central square "
-            f"was used. They are called: {called}. Look at those that are called white cells. "
-            f"Files: {some(uncut, N_NAMED)}."
-        )
-    familiarity = message = None
-    if done[0].familiarity is not None:
-        familiarity = np.concatenate([chunk.familiarity for chunk in done])
-        message = unfamiliar(familiarity, rejection)
-    if message:
-        warn(message)
+        for chunk in bar.track(chunks, total=n_chunks, description="Predicting"):
+            summary.add(chunk)
+            done.append(chunk)
+    summary.report(on_error, all_in, rejection)
+
+    def joined(name: str) -> np.ndarray | None:
+        return None if done[0][name] is None else np.concatenate([chunk[name] for chunk in done])
+
+    columns = ("labels", "probabilities", "familiarity", "trained_on")
     found = Bunch(
-        paths=paths,
-        uncut=uncut,
-        familiarity=familiarity,
-        is_unfamiliar=None if familiarity is None else message is not None,
-        labels=labels,
-        probabilities=np.concatenate([chunk.probabilities for chunk in done]),
-        trained_on=None
-        if done[0].trained_on is None
-        else np.concatenate([chunk.trained_on for chunk in done]),
+        paths=[path for chunk in done for path in chunk.paths],
+        uncut=None if done[0].found is None else [path for chunk in done for path in uncut(chunk)],
+        is_unfamiliar=summary.is_unfamiliar,
+        **{name: joined(name) for name in columns},
     )
-    return found, broken
+    return found, listing.missing + [item for chunk in done for item in chunk.skipped]
+
+
+def uncut(chunk: Bunch) -> list[str]:
+    """Return the images in which the model's cropper found no white cell."""
+    return [path for path, found in zip(chunk.paths, chunk.found, strict=True) if not found]
+
+
+class Few:
+    """The first of many items, for a message; the length is that of all."""
+
+    def __init__(self) -> None:
+        self._first: list[Any] = []
+        self._n_items = 0
+
+    def add(self, items: Sequence[Any]) -> None:
+        self._first += items[: N_NAMED - len(self._first)]
+        self._n_items += len(items)
+
+    def __len__(self) -> int:
+        return self._n_items
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._first)
+
+
+class Summary:
+    """What is said at the end of predictions, counted chunk by chunk.
+
+    Attributes
+    ----------
+    n_images : int
+        Files that were given, the unreadable ones included.
+    labels : Counter
+    broken, others : Few of (path, reason)
+        Images that cannot be read, and what of folders is no image.
+    familiarity : float or None
+        The mean; None for a model that does not know its training images.
+    is_unfamiliar : bool or None
+        Whether `report` has warned of it.
+    has_cropper : bool
+        Whether the model cuts around white cells.
+    """
+
+    def __init__(self) -> None:
+        self.n_images = 0
+        self.labels: Counter = Counter()
+        self.broken, self.others, self._uncut = Few(), Few(), Few()
+        self._uncut_labels: Counter = Counter()
+        self._total: float | None = None
+        self._n_strange = 0
+        self.is_unfamiliar: bool | None = None
+        self.has_cropper = False
+
+    def add(self, chunk: Bunch) -> None:
+        """Count a chunk as `predict_files` gives it."""
+        self.n_images += len(chunk.paths)
+        self.leave_out(chunk.skipped)
+        self.labels.update(chunk.labels.tolist())
+        if chunk.found is not None:
+            self.has_cropper = True
+            self._uncut.add(uncut(chunk))
+            self._uncut_labels.update(chunk.labels[~chunk.found].tolist())
+        if chunk.familiarity is not None:
+            self._total = (self._total or 0.0) + float(chunk.familiarity.sum())
+            self._n_strange += int((chunk.familiarity < STRANGE).sum())
+
+    def leave_out(self, broken: Skipped) -> None:
+        """Count images that cannot be read."""
+        self.n_images += len(broken)
+        self.broken.add(broken)
+
+    @property
+    def familiarity(self) -> float | None:
+        return None if self._total is None else self._total / self.labels.total()
+
+    def report(self, on_error: OnError, all_in: str, rejection: float | None) -> None:
+        """Fail on unreadable images as `on_error` says; warn of all that is not as it should be.
+
+        That is: files that were left out, images in which the model's cropper found no white cell,
+        and images that do not look like those that the model was trained on.
+        """
+        check_broken(self.broken, self.n_images, on_error)
+        report_left_out(self.broken, self.others, self.n_images, on_error, all_in)
+        if self._uncut:
+            # A platelet, say, is no white cell: their labels tell whether that is as it should be.
+            n_uncut = len(self._uncut)
+            warn(
+                f"no white cell was found in {n_uncut} of {self.labels.total()} images; their "
+                "central square was used. They are called: "
+                f"{counts_text(self._uncut_labels)}. Look at those that are called white cells. "
+                f"Files: {some(list(self._uncut), N_NAMED, n_items=n_uncut)}."
+            )
+        if self._total is not None:
+            message = unfamiliar_batch(
+                self.labels.total(), self._total, self._n_strange, rejection, "images"
+            )
+            self.is_unfamiliar = message is not None
+            if message:
+                warn(message)
 
 
 def counts_text(counts: Counter) -> str:

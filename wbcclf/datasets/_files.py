@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
 
-__all__ = ["SUFFIXES", "check_folder", "find_images", "natural_key"]
+__all__ = ["SUFFIXES", "check_folder", "find_images", "natural_key", "walk_images"]
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 
 
-def natural_key(text: str) -> tuple[list, str]:
-    """Return a sort key under which ``cell2`` comes before ``cell10``."""
-    parts = re.split(r"(\d+)", text)
-    # The text itself breaks the tie between "01" and "1".
-    return [int(part) if k % 2 else part for k, part in enumerate(parts)], text
+def natural_key(text: str) -> str:
+    """Return a sort key under which ``cell2`` comes before ``cell10``.
+
+    It is one string, since a folder may hold a million names.
+    """
+    # A number is less than any other text, and one with fewer digits less than one with more. The
+    # text itself breaks the tie between "01" and "1".
+    return re.sub(r"\d+", _numeral, text) + "\0\0" + text
+
+
+def _numeral(match: re.Match) -> str:
+    digits = str(int(match[0]))
+    return f"\0{chr(len(digits))}{digits}"
 
 
 def check_folder(root: str | PathLike) -> Path:
@@ -59,46 +68,84 @@ def find_images(
     OSError
         If `root` cannot be read.
     """
-    root = check_folder(root)
     files: list[tuple[str, ...]] = []
     skipped: list[tuple[str, str]] = []
-    seen: set[tuple[int, int]] = set()
-    waiting: list[tuple[str, ...]] = [()]
-    while waiting:  # no recursion, since folders may be nested deeper than Python's calls
-        parts = waiting.pop()
-        folder = os.path.join(root, *parts)
-        try:
-            status = os.stat(folder)
-            entries = _entries(folder)
-        except OSError as error:
-            if not parts:
-                raise
-            skipped.append((folder, f"a folder that cannot be read ({error.strerror})"))
-            continue
-        if (status.st_dev, status.st_ino) in seen:
-            skipped.append((folder, "a link to a folder that is read already"))
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        if not entries and parts:
-            skipped.append((folder, "an empty folder"))
-        for entry in entries:
-            is_folder, reason = _look_at(entry)
-            if reason:
-                skipped.append((os.path.join(folder, entry.name), reason))
-            else:
-                (waiting if is_folder else files).append((*parts, entry.name))
-    files.sort(key=lambda parts: [natural_key(part) for part in parts])
-    skipped.sort(key=lambda item: [natural_key(part) for part in Path(item[0]).parts])
+    for parts, reason in walk_images(root):
+        if reason is None:
+            files.append(parts)
+        else:
+            skipped.append((os.path.join(root, *parts), reason))
     return files, skipped
 
 
-def _entries(folder: str) -> list[os.DirEntry]:
-    """Return what is in a folder, sorted backwards, so that the last is the first to be entered.
+def walk_images(
+    root: str | PathLike, own: str | PathLike | None = None
+) -> Iterator[tuple[tuple[str, ...], str | None]]:
+    """Yield what `find_images` returns, and why it is left out, or None; in natural order.
 
-    In this order it does not depend on the file system which of two links is entered.
+    In memory are the names in the folders from `root` to the one that is being read. Nothing is
+    said of the folder `own`, which is not entered.
     """
+    root = check_folder(root)
+    passed = None if own is None or not os.path.isdir(own) else _identity(os.stat(own))
+    seen: set[tuple[int, int]] = set()
+    # The folders from the root on, with the names that are still to come, backwards. No recursion,
+    # since folders may be nested deeper than Python's calls.
+    levels: list[tuple[tuple[str, ...], list[str], dict[str, str | None]]] = []
+    waiting: tuple[str, ...] | None = ()
+    while waiting is not None or levels:
+        if waiting is not None:
+            parts, waiting = waiting, None
+            folder = os.path.join(root, *parts)
+            try:
+                identity = _identity(os.stat(folder))
+                names, others = _entries(folder)
+            except OSError as error:
+                if not parts:
+                    raise
+                yield parts, f"a folder that cannot be read ({error.strerror})"
+                continue
+            if identity == passed:
+                continue
+            if identity in seen:
+                yield parts, "a link to a folder that is read already"
+                continue
+            seen.add(identity)
+            if not names and parts:
+                yield parts, "an empty folder"
+            levels.append((parts, names, others))
+        parts, names, others = levels[-1]
+        if not names:
+            levels.pop()
+            continue
+        name = names.pop()
+        if name not in others:
+            yield (*parts, name), None
+        elif (reason := others[name]) is not None:
+            yield (*parts, name), reason
+        else:
+            waiting = (*parts, name)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _entries(folder: str) -> tuple[list[str], dict[str, str | None]]:
+    """Return the names in a folder, backwards, and which are no images: None for a folder, or why.
+
+    The order is that of the names, so that it does not depend on the file system which of two links
+    is entered.
+    """
+    names, others = [], {}
     with os.scandir(folder) as scan:
-        return sorted(scan, key=lambda entry: entry.name, reverse=True)
+        for entry in scan:
+            is_folder, reason = _look_at(entry)
+            names.append(entry.name)
+            if is_folder or reason:
+                others[entry.name] = reason
+    names.sort(key=natural_key, reverse=True)
+    return names, others
 
 
 def _look_at(entry: os.DirEntry) -> tuple[bool, str | None]:

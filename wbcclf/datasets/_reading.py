@@ -63,6 +63,8 @@ class Reading(NamedTuple):
         The files that could not be read.
     found : ndarray of shape (n_read,), bool, or None
         Images in which `crop` found a white cell; None without `crop`.
+    messages : list of str
+        What is to be warned of `memory`; empty if it was warned of.
     """
 
     images: np.ndarray
@@ -70,6 +72,7 @@ class Reading(NamedTuple):
     digests: list[bytes]
     failures: list[tuple[str, str]]
     found: np.ndarray | None
+    messages: list[str]
 
 
 def read_images(
@@ -97,7 +100,7 @@ def read_images(
         As in `load_image_folder`.
     on_error : {"raise", "warn", "skip"} or None
         As in `load_image_folder`; None is "skip" without an error where no file can be read, and
-        without a warning of images in which there is no cell.
+        without a warning: neither of images in which there is no cell, nor of `memory`.
     missing : sequence of (path, reason)
         Files known to be unreadable, counted with the broken ones.
     advice : str
@@ -123,8 +126,10 @@ def read_images(
                 f"Nothing more is kept in {store.folder} for now ({reader.full}). Free some space "
                 "there, or give memory another folder."
             )
-    for message in messages:
-        warn(message)
+    if on_error is not None:
+        for message in messages:
+            warn(message)
+        messages = []
     broken = [(path, why) for path, why in zip(paths, reader.reasons, strict=True) if why]
     failures = [*missing, *broken]
     if on_error is not None:
@@ -139,7 +144,8 @@ def read_images(
     found = None if crop is None else reader.found[kept]
     if found is not None and on_error is not None:
         warn_of_missing_cells([paths[k] for k in kept], found)
-    return Reading(images, kept, [reader.digests[k] for k in kept], failures, found)
+    digests = [reader.digests[k] for k in kept]
+    return Reading(images, kept, digests, failures, found, messages)
 
 
 class _Reader:

@@ -14,15 +14,16 @@ from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
 from wbcclf._images import check_image_size
+from wbcclf._threads import ahead
 from wbcclf._uncertainty import unfamiliar
 from wbcclf._warnings import warn
 from wbcclf.classifiers import CNNClassifier
 from wbcclf.datasets import ImageLoader, list_image_folder
-from wbcclf.datasets._reading import read_images
+from wbcclf.datasets._reading import Reading, read_images
 from wbcclf.exceptions import ImageReadError, UnfamiliarImagesWarning
 from wbcclf.inspection._checks import check_classifier
 
-CHUNK = 256  # files in memory at a time
+CHUNK = 256  # files that are predicted together
 
 
 def predict_files(
@@ -30,7 +31,8 @@ def predict_files(
 ) -> Iterator[Bunch]:
     """Predict the classes of image files, in the order of the files.
 
-    The call checks the arguments; files are read when their chunk is requested.
+    The call checks the arguments; files are read when their chunk is requested. While a chunk is
+    predicted, the next one is read.
 
     Parameters
     ----------
@@ -43,7 +45,7 @@ def predict_files(
         A folder, for all images in it and below, as
         ``list_image_folder(folder, labelled=False)`` lists them; one file; or several files.
     chunk_size : int, default=256
-        Files in memory at a time.
+        Files that are predicted together. Two chunks are in memory at a time.
 
     Returns
     -------
@@ -97,9 +99,14 @@ def predict_files(
     """
     if not isinstance(chunk_size, Integral) or chunk_size < 1:
         raise ValueError(f"chunk_size={chunk_size!r} must be a whole number of 1 or more.")
-    loader, transformers, classifier = model_parts(getattr(model, "best_estimator_", model))
+    parts = model_parts(getattr(model, "best_estimator_", model))
     files, left_out = list_files(paths)
-    return _predict(loader, transformers, classifier, files, left_out, chunk_size)
+    return _predict(*parts, _chunks(files, chunk_size), left_out)
+
+
+def predict_chunks(model: Any, chunks: Iterable[list[str]]) -> Iterator[Bunch]:
+    """Predict files as `predict_files` does, in chunks that need not all be known beforehand."""
+    return _predict(*model_parts(getattr(model, "best_estimator_", model)), chunks, [])
 
 
 def model_parts(model: Any) -> tuple[ImageLoader, list, Any]:
@@ -173,7 +180,7 @@ def predict_all(model: Any, X: Any) -> Bunch:
 def _predict_whole(model: Any, paths: Any) -> Bunch:
     chunks = []
     files, _ = list_files(paths, "X")
-    for chunk in _predict(*model_parts(model), files, [], CHUNK, rejects=False):
+    for chunk in _predict(*model_parts(model), _chunks(files, CHUNK), [], rejects=False):
         if chunk.skipped:
             path, reason = chunk.skipped[0]
             raise ImageReadError(f"{path} cannot be read ({reason}). Leave it and its label out.")
@@ -236,30 +243,39 @@ def list_files(
     return [os.fspath(path) for path in files], []
 
 
+def _chunks(files: list[str], chunk_size: int) -> Iterator[list[str]]:
+    return (files[start : start + chunk_size] for start in range(0, len(files), chunk_size))
+
+
 def _predict(
     loader: ImageLoader,
     transformers: list,
     classifier: Any,
-    files: list[str],
+    chunks: Iterable[list[str]],
     left_out: list[tuple[str, str]],
-    chunk_size: int,
     rejects: bool = True,
 ) -> Iterator[Bunch]:
-    loader.fit(files)  # which checks its parameters, and no more
-    for start in range(0, len(files), chunk_size):
-        chunk = files[start : start + chunk_size]
-        # Like loader.transform, which must not leave out rows.
-        read = read_images(
-            chunk,
-            check_image_size(loader.image_size),
-            n_jobs=loader.n_jobs,
-            max_pixels=loader.max_pixels,
-            memory=loader.memory,
-            spill_dir=loader.spill_dir,
-            verbose=loader.verbose,
-            crop=loader.crop,
-            on_error=None,
-        )
+    loader.fit([])  # which checks its parameters, and no more
+
+    def reads() -> Iterator[tuple[list[str], Reading]]:
+        for chunk in chunks:
+            # Like loader.transform, which must not leave out rows.
+            read = read_images(
+                chunk,
+                check_image_size(loader.image_size),
+                n_jobs=loader.n_jobs,
+                max_pixels=loader.max_pixels,
+                memory=loader.memory,
+                spill_dir=loader.spill_dir,
+                verbose=loader.verbose,
+                crop=loader.crop,
+                on_error=None,
+            )
+            yield chunk, read
+
+    for chunk, read in ahead(reads()):
+        for message in read.messages:  # here, since a thread does not know the caller's line
+            warn(message)
         yield Bunch(
             paths=[chunk[k] for k in read.kept],
             **predict_images(transformers, classifier, read.images, rejects),
