@@ -21,9 +21,11 @@ from PIL.ImageFile import ImageFile
 
 from wbcclf._files import read_regular
 from wbcclf.datasets._headers import (
+    MAX_SCANS,
     WHITE_IS_ZERO,
     TiffHeader,
     find_orientation,
+    is_endless,
     read_tiff_header,
     split_metadata,
 )
@@ -46,7 +48,6 @@ DECODER = 2  # raised with every change of the values that files give: cached on
 DIGEST_BYTES = 16
 
 MAX_PIXELS = 89_478_485  # Pillow's: a quarter of a GiB as 24-bit RGB
-
 FIRST_BYTES = {
     b"\xff\xd8": "JPEG",
     b"\x89PNG\r\n\x1a\n": "PNG",
@@ -149,6 +150,11 @@ def decode_image(
             image = _decode_tiff(data, max_pixels)
     else:
         data, exif = split_metadata(data, file_format)
+        if file_format == "JPEG" and is_endless(data):
+            raise ImageReadError(
+                f"a JPEG of more than {MAX_SCANS} scans, which may take minutes to decode; save it "
+                "anew with another program if it is to be trusted"
+            )
         orientation = find_orientation(exif)
         # Orientations 5 to 8 swap the sides.
         stored_size = image_size[::-1] if image_size and orientation >= 5 else image_size
@@ -164,9 +170,13 @@ def decode_image(
     return resize(np.ascontiguousarray(image), image_size)
 
 
+class TooManyPixels(ImageReadError):
+    """An image is larger than `max_pixels`."""
+
+
 def _check_pixels(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
-        raise ImageReadError(
+        raise TooManyPixels(
             f"{width} x {height} pixels are more than max_pixels={max_pixels} (a decompression "
             "bomb?); raise max_pixels (wbcclf count --max-pixels) if the file is to be trusted"
         )
