@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -65,7 +65,7 @@ class Api:
             _require_pictures(upload)
             files = [data for _, data in upload.pictures]
             async with self._turn():
-                found = await self._in_time(self.worker.predict(files))
+                found = await self._in_time(request, self.worker.predict(files))
         pictures = [
             {"name": name} | ({"error": str(each)} if isinstance(each, ImageReadError) else each)
             for (name, _), each in zip(upload.pictures, found, strict=True)
@@ -101,7 +101,7 @@ class Api:
                     "pictures of no cell or of another kind.",
                 )
             async with self._turn():
-                await self._in_time(self.worker.run(self.worker.model.check, data))
+                await self._in_time(request, self.worker.run(self.worker.model.check, data))
             async with self._saving:  # one after the other, for the last word to count
                 file = await asyncio.to_thread(self.corrections.save, data, label)
         return JSONResponse({"class": label, "file": file}, 201)
@@ -110,7 +110,7 @@ class Api:
         async with self.uploads.reading(request) as upload:
             [(name, data)] = _require_pictures(upload, most=1)
             async with self._turn():
-                found = await self._in_time(self.worker.run(work, data))
+                found = await self._in_time(request, self.worker.run(work, data))
         return JSONResponse({"name": name} | found)
 
     @asynccontextmanager
@@ -123,15 +123,32 @@ class Api:
         finally:
             self._n_waiting -= 1
 
-    async def _in_time(self, answer: Awaitable[T]) -> T:
+    async def _in_time(self, request: Request, answer: Coroutine[Any, Any, T]) -> T:
+        """Return an answer, as long as the client waits for it, and not for ever."""
+        tasks = asyncio.create_task(answer), asyncio.create_task(_wait_until_gone(request))
         try:
-            return await asyncio.wait_for(answer, self.limits.answer_seconds)
-        except TimeoutError:
-            raise Refused(
-                503,
-                f"The model did not answer in {self.limits.answer_seconds:g} seconds. Try again, "
-                "with fewer or smaller pictures at a time.",
-            ) from None
+            await asyncio.wait(
+                tasks,
+                timeout=self.limits.answer_seconds,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if tasks[0].done():
+                return tasks[0].result()
+            if tasks[1].done():
+                raise ClientDisconnect
+        finally:
+            for task in tasks:
+                task.cancel()
+        raise Refused(
+            503,
+            f"The model did not answer in {self.limits.answer_seconds:g} seconds. Try again, with "
+            "fewer or smaller pictures at a time.",
+        )
+
+
+async def _wait_until_gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def make_app(api: Api, host: str) -> Starlette:
@@ -171,9 +188,7 @@ def _require_pictures(upload: Upload, most: int | None = None) -> list[tuple[str
 
 
 async def _tell_refusal(request: Request, error: Refused) -> Response:
-    headers = {"retry-after": RETRY_AFTER} if error.status == 503 else {}
-    if error.status in (408, 413):  # the rest of the request is not waited for
-        headers["connection"] = "close"
+    headers = {"retry-after": RETRY_AFTER} if error.status == 503 else None
     return JSONResponse({"error": str(error)}, error.status, headers)
 
 

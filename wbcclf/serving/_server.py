@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import socket
 import sys
 from typing import ClassVar
@@ -106,6 +107,8 @@ def make_server(app: ASGIApp, limits: Limits) -> uvicorn.Server:
         pass
 
     Limited.limits = limits
+    # It tells of every broken form, of which anybody can send as many as they like.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     return uvicorn.Server(
         uvicorn.Config(
             app,

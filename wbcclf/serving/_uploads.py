@@ -69,6 +69,7 @@ class Uploads:
             yield parser.upload
         finally:
             self._held -= size
+            parser.forget()
 
     def _check_size(self, size: int) -> None:
         if size > self.limits.request_bytes:
@@ -143,6 +144,11 @@ class _Parser:
         """Fail if the form is not whole."""
         if not self._has_ended:
             raise _broken("it ends too early")
+
+    def forget(self) -> None:
+        """Let go of all bytes: the parser and its callbacks hold each other for a while."""
+        self.upload = Upload()
+        self._data = bytearray()
 
     def _begin(self) -> None:
         self._head_size, self._header, self._disposition = 0, [b"", b""], b""

@@ -1,62 +1,88 @@
-"""The thread that runs the model: one batch at a time, of whatever pictures wait."""
+"""The thread that runs the model: one batch or one other piece of work at a time."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from wbcclf.exceptions import ImageReadError
 from wbcclf.serving._model import ServedModel
 
-BATCH = 16  # pictures: others wait that long
+# Of pictures that are predicted together. The smallest come first, so that few large ones do not
+# keep others waiting.
+BATCH, BATCH_BYTES = 16, 4_000_000
 
 
 class Worker:
-    """Runs a model in a thread of its own, so that the server goes on listening."""
+    """Runs a model in a thread of its own, so that the server goes on listening.
+
+    Batches of pictures and other work take turns. What nobody waits for any longer is not begun.
+    """
 
     def __init__(self, model: ServedModel) -> None:
         self.model = model
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="wbcclf")
-        self._waiting: list[tuple[bytes, asyncio.Future]] = []
-        self._batches: asyncio.Task | None = None
+        self._pictures: list[tuple[bytes, asyncio.Future]] = []
+        self._others: list[tuple[Callable[[], list], asyncio.Future]] = []
+        self._working: asyncio.Task | None = None
 
     async def predict(self, files: Sequence[bytes]) -> list[dict | ImageReadError]:
         """Return what is predicted of each file, or why it is no picture."""
-        loop = asyncio.get_running_loop()
-        futures = [loop.create_future() for _ in files]
-        self._waiting += zip(files, futures, strict=True)
-        if self._batches is None or self._batches.done():
-            self._batches = loop.create_task(self._predict_batches())
+        futures = [asyncio.get_running_loop().create_future() for _ in files]
+        self._pictures += zip(files, futures, strict=True)
+        self._begin()
         return await asyncio.gather(*futures)
 
     async def run(self, work: Callable[[bytes], Any], data: bytes) -> Any:
         """Return what a method of the model makes of a file."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work, data)
+        future = asyncio.get_running_loop().create_future()
+        self._others.append((lambda: [work(data)], future))
+        self._begin()
+        return await future
 
     def close(self) -> None:
         """Begin nothing more; what runs ends."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _predict_batches(self) -> None:
+    def _begin(self) -> None:
+        if self._working is None or self._working.done():
+            self._working = asyncio.get_running_loop().create_task(self._work())
+
+    async def _work(self) -> None:
+        while self._pictures or self._others:
+            batch = self._next_batch()
+            if batch:
+                files, futures = zip(*batch, strict=True)
+                await self._answer(futures, partial(self.model.predict, files))
+            self._others = [each for each in self._others if not each[1].done()]
+            if self._others:
+                work, future = self._others.pop(0)
+                await self._answer([future], work)
+
+    def _next_batch(self) -> list[tuple[bytes, asyncio.Future]]:
+        wanted = (each for each in self._pictures if not each[1].done())
+        batch: list[tuple[bytes, asyncio.Future]] = []
+        rest: list[tuple[bytes, asyncio.Future]] = []
+        room = BATCH_BYTES
+        for each in sorted(wanted, key=lambda each: len(each[0])):
+            room -= len(each[0])
+            is_in = not batch or (len(batch) < BATCH and room >= 0)
+            (batch if is_in else rest).append(each)
+        self._pictures = rest
+        return batch
+
+    async def _answer(self, futures: Sequence[asyncio.Future], work: Callable[[], list]) -> None:
         loop = asyncio.get_running_loop()
-        while True:
-            # Nobody waits any longer for those that are done: their request was given up.
-            self._waiting = [each for each in self._waiting if not each[1].done()]
-            batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
-            if not batch:
-                return
-            files = [data for data, _ in batch]
-            found: Sequence[Any]
-            try:
-                found = await loop.run_in_executor(self._pool, self.model.predict, files)
-            except Exception as error:  # one for each: the server goes on
-                found = [error] * len(batch)
-            for (_, future), answer in zip(batch, found, strict=True):
-                if future.done():
-                    continue
-                if isinstance(answer, Exception) and not isinstance(answer, ImageReadError):
-                    future.set_exception(answer)
-                else:
-                    future.set_result(answer)
+        try:
+            found = await loop.run_in_executor(self._pool, work)
+        except Exception as error:
+            for future in futures:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for future, answer in zip(futures, found, strict=True):
+            if not future.done():
+                future.set_result(answer)
