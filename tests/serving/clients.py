@@ -27,7 +27,9 @@ def encoded(image, file_format="PNG", **options):
 def form(*files, **values):
     """Return a form of (name, bytes) and values."""
     head = '--{}\r\nContent-Disposition: form-data; name="{}"{}\r\n\r\n'
-    parts = [head.format(BOUNDARY, name, "").encode() + value.encode() for name, value in values.items()]
+    parts = [
+        head.format(BOUNDARY, name, "").encode() + value.encode() for name, value in values.items()
+    ]
     parts += [
         head.format(BOUNDARY, "picture", f'; filename="{name}"').encode() + data
         for name, data in files
@@ -67,9 +69,9 @@ class Client:
 
 
 @contextmanager
-def serving(model, limits, corrections=None, **about):
+def serving(served, limits, corrections=None, /, **about):
     """Give a client of a server that runs in a thread."""
-    worker = Worker(model)
+    worker = Worker(served)
     with listen("127.0.0.1", 0) as listener:
         about = {"limits": {}, "corrections": corrections and corrections.names} | about
         api = Api(worker, corrections, limits, about)

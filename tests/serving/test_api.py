@@ -137,7 +137,9 @@ def test_a_field_is_counted(client, model):
 
 
 def test_the_overlay_of_a_large_field_is_small(served):
-    assert picture_of(served.count(encoded(np.full((100, 3200, 3), 230, np.uint8)))["overlay"]).shape == (
+    assert picture_of(
+        served.count(encoded(np.full((100, 3200, 3), 230, np.uint8)))["overlay"]
+    ).shape == (
         50,
         1600,
         3,
@@ -200,8 +202,12 @@ def test_the_own_name_of_a_machine_is_known_only_where_others_reach_it():
     name = socket.gethostname().lower()
     assert name in Guard(None, "0.0.0.0").names
     assert Guard(None, "127.0.0.1").names == {"localhost", "127.0.0.1"}
-    assert [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "127.1.2.3")] == [True] * 4
-    assert [is_loopback(host) for host in ("0.0.0.0", "192.168.0.1", "::", "lab.example")] == [False] * 4
+    assert [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "127.1.2.3")] == [
+        True
+    ] * 4
+    assert [is_loopback(host) for host in ("0.0.0.0", "192.168.0.1", "::", "lab.example")] == [
+        False
+    ] * 4
 
 
 def test_names_of_files_are_only_names(client, new):

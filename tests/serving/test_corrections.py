@@ -23,7 +23,9 @@ def client(model, corrections):
 
 
 def files(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*") if path.is_file())
+    return sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*.*") if path.is_file()
+    )
 
 
 def test_the_last_word_counts_and_the_bytes_stay(client, corrections, new):

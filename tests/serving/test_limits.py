@@ -42,7 +42,9 @@ def good(request, new):
     yield
     if "client" in request.fixturenames:
         start = time.monotonic()
-        status, found = request.getfixturevalue("client").post("predict", ("a.png", encoded(new[0][0])))
+        status, found = request.getfixturevalue("client").post(
+            "predict", ("a.png", encoded(new[0][0]))
+        )
         assert status == 200 and found["pictures"][0]["label"] in ("lymphocyte", "neutrophil")
         assert time.monotonic() - start < 5
 
@@ -89,7 +91,11 @@ def answer_of(connection):
         (form(SMALL)[:-9], 400, "ends too early"),
         (b"--other\r\n\r\n", 400, "broken"),
         (b"\xff" * 5000, 400, "broken"),
-        (form(SMALL).replace(b"Content", b"A: %b\r\nB: %b\r\nC" % ((b"a" * 3000,) * 2)), 400, "too long"),
+        (
+            form(SMALL).replace(b"Content", b"A: %b\r\nB: %b\r\nC" % ((b"a" * 3000,) * 2)),
+            400,
+            "too long",
+        ),
     ],
 )
 def test_what_is_too_much_or_broken_is_refused(client, body, status, advice):
@@ -184,7 +190,18 @@ def test_a_slow_body_is_given_up(client):
     assert "Send fewer" in answer["error"]
 
 
-@pytest.mark.parametrize("start", [b"", b"POST / HTTP/1.1\r\n", head(100_000)])
+PAGE = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"",
+        b"POST / HTTP/1.1\r\n",
+        head(100_000),
+        PAGE * 300,  # whose answers are not read
+    ],
+)
 def test_more_connections_than_there_is_room_for_keep_nobody_out(client, start):
     slow = [client.open(start) for _ in range(40)]
     begun = time.monotonic()
@@ -202,7 +219,7 @@ def test_bodies_that_do_not_end_give_way_to_others(client, new):
     assert client.post("predict", ("a.png", encoded(new[0][0])))[0] == 200
     assert time.monotonic() - begun < LIMITS.body_seconds
     statuses = [answer_of(connection)[0] for connection in slow]
-    assert statuses[0] == 408
+    assert statuses[0] in (408, 503)  # the oldest; 503 if it was just sending
 
 
 @pytest.fixture

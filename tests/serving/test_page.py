@@ -165,7 +165,10 @@ def test_a_field_is_counted(chromium, client):
     choose(page, ("field.png", encoded(draw([(80, 80, PALE), (200, 90, DARK)]))))
     wait_for_answers(page, 1)
     card = page.locator(".card")
-    assert card.locator("img.overlay").get_attribute("alt") == "The field with 2 cells in numbered boxes"
+    assert (
+        card.locator("img.overlay").get_attribute("alt")
+        == "The field with 2 cells in numbered boxes"
+    )
     rows = card.locator("table").nth(1).locator("tbody tr")
     assert [rows.nth(k).locator("td").first.inner_text() for k in range(rows.count())] == ["1", "2"]
     assert page.evaluate("document.documentElement.scrollWidth") <= 375

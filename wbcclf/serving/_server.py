@@ -25,7 +25,7 @@ class Connection(H11Protocol):
 
     uvicorn waits for the head of a request for ever, and accepts any number of connections. Here
     the head has a deadline (the body has another, in `Uploads`). Beyond the limit of connections,
-    a new one takes the place of the one that has been waiting for a request longest.
+    a new one takes the place of the one whose client has sent or read nothing for longest.
     """
 
     limits: ClassVar[Limits]
@@ -66,10 +66,15 @@ class Connection(H11Protocol):
         self._stop_deadline()
         super().connection_lost(exc)
 
+    def pause_writing(self) -> None:
+        """Wait for the client to read."""
+        self._waits_since = self.loop.time()
+        super().pause_writing()
+
     def is_at_work(self) -> bool:
-        """Return whether a whole request is being answered."""
+        """Return whether the client waits for us, and not we for the client."""
         cycle = self.cycle
-        return cycle is not None and not cycle.more_body and not cycle.response_complete
+        return cycle is not None and not cycle.more_body and not cycle.response_started
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no request. uvicorn calls it where h11 has raised an error."""
