@@ -1,7 +1,12 @@
 """Every command as a process of its own, and the JSON file that it writes."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 import tracemalloc
+import urllib.request
 
 import numpy as np
 import pytest
@@ -194,6 +199,29 @@ def check_count(ran, trained, tmp_path, smear, **folders):
     for cell in found["cells"]:
         assert cell["field"] in found["fields"]
         assert sum(cell["probabilities"].values()) == pytest.approx(1)
+
+
+def check_serve(trained, tmp_path, **folders):
+    # A process of its own, until Ctrl-C. The file is there when the server listens.
+    figures = tmp_path / "f.json"
+    arguments = ["serve", str(trained / "m.wbcclf"), "--port", "0", "--json", str(figures)]
+    command = [sys.executable, "-c", "from wbcclf.cli import main; main()", *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as process:
+        while not figures.exists() and process.poll() is None:
+            time.sleep(0.05)
+        found = json.loads(figures.read_text())
+        with urllib.request.urlopen(f"{found['address']}/api/model", timeout=60) as answer:
+            told = json.load(answer)
+        with urllib.request.urlopen(found["address"], timeout=60) as answer:
+            assert b"<h1>White blood cells</h1>" in answer.read()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and err == ""
+    assert {"address": found["address"]} | told == found
+    assert f"Address: {found['address']} (" in out and f"Figures: {figures}" in out
+    assert found["model"] == str(trained / "m.wbcclf") and found["model_sha256"]
+    assert found["classes"] == ["lymphocyte", "neutrophil"]
 
 
 def check_demo(call, tmp_path, monkeypatch, **folders):

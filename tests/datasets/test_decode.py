@@ -539,3 +539,22 @@ def test_process_wide_switches_are_restored(capfd):
     with pytest.raises(OSError), Image.open(io.BytesIO(broken)) as image:
         image.load()
     assert "ZIPDecode" in capfd.readouterr().err  # libtiff speaks to others as before
+
+
+def test_a_jpeg_of_endless_scans_is_refused_before_it_is_decoded():
+    data = encoded(Image.fromarray(RGB), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    for n_scans in (50, 60, 5000):
+        copies = data[:-2] + data[last:-2] * n_scans + data[-2:]
+        if n_scans == 50:
+            assert decode_image(copies).shape == RGB.shape
+        else:
+            with pytest.raises(ImageReadError, match="more than 64 scans"):
+                decode_image(copies)
+
+
+def test_what_follows_a_jpeg_is_not_taken_for_scans():
+    data = encoded(Image.fromarray(RGB), "JPEG")
+    np.testing.assert_array_equal(
+        decode_image(data + b"\xff\xda\0\2" * 100 + b"\xff\xd9"), decode_image(data)
+    )

@@ -42,6 +42,18 @@ from wbcclf.cli._shared import (
 from wbcclf.datasets._decode import MAX_PIXELS
 from wbcclf.fields._count import count_fields
 
+NotWhite = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="CLASS",
+        show_default=f"none; of {DEFAULT_MODEL}, {' and '.join(_defaults.NOT_WHITE)}",
+        help="A class of the model that is not of white cells, such as erythroblast. It is no "
+        "part of the 100 per cent, but given per 100 white cells. Repeat the option for every "
+        "such class. With the model that comes with wbcclf, it replaces erythroblast and "
+        "platelet.",
+    ),
+]
+
 
 def count(
     model_and_fields: Annotated[
@@ -95,17 +107,7 @@ def count(
             "there.",
         ),
     ] = None,
-    not_white: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="CLASS",
-            show_default=f"none; of {DEFAULT_MODEL}, {' and '.join(_defaults.NOT_WHITE)}",
-            help="A class of the model that is not of white cells, such as erythroblast. It is no "
-            "part of the 100 per cent, but given per 100 white cells. Repeat the option for every "
-            "such class. With the model that comes with wbcclf, it replaces erythroblast and "
-            "platelet.",
-        ),
-    ] = None,
+    not_white: NotWhite = None,
     max_pixels: Annotated[
         int,
         typer.Option(

@@ -22,6 +22,7 @@ from wbcclf.cli._explore import explore
 from wbcclf.cli._groups import groups
 from wbcclf.cli._predict import predict
 from wbcclf.cli._recipes import recipes
+from wbcclf.cli._serve import serve
 from wbcclf.cli._split import split
 from wbcclf.cli._train import train
 from wbcclf.exceptions import TrainingInterruptedWarning
@@ -54,7 +55,7 @@ def common(
 # In the order of the help: before training, training and after it, and the rest.
 COMMANDS: list[Callable[..., None]] = [
     *(explore, audit, groups, split),
-    *(train, evaluate, explain, adapt, predict, count),
+    *(train, evaluate, explain, adapt, predict, count, serve),
     *(demo, recipes, backbones),
 ]
 for command in COMMANDS:

@@ -20,7 +20,13 @@ from PIL.ImageFile import ImageFile
 
 from wbcclf.datasets._quiet import quiet
 from wbcclf.decoding._formats import find_format, read_file
-from wbcclf.decoding._headers import TiffHeader, find_orientation, read_tiff_header, split_metadata
+from wbcclf.decoding._headers import (
+    TiffHeader,
+    check_scans,
+    find_orientation,
+    read_tiff_header,
+    split_metadata,
+)
 from wbcclf.decoding._opencv import read_pixels
 from wbcclf.decoding._pixels import orient, reduction, resize, to_uint8
 from wbcclf.exceptions import ImageReadError
@@ -104,6 +110,8 @@ def decode_image(
             image = _decode_tiff(data, max_pixels)
     else:
         data, exif = split_metadata(data, file_format)
+        if file_format == "JPEG":
+            check_scans(data)
         orientation = find_orientation(exif)
         # Orientations 5 to 8 swap the sides.
         stored_size = image_size[::-1] if image_size and orientation >= 5 else image_size
@@ -119,9 +127,13 @@ def decode_image(
     return resize(np.ascontiguousarray(image), image_size)
 
 
+class TooManyPixels(ImageReadError):
+    """An image is larger than `max_pixels`."""
+
+
 def _check_pixels(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
-        raise ImageReadError(
+        raise TooManyPixels(
             f"{width} x {height} pixels are more than max_pixels={max_pixels} (a decompression "
             "bomb?); raise max_pixels (wbcclf count --max-pixels) if the file is to be trusted"
         )

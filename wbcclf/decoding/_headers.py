@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from typing import NamedTuple
 
 from wbcclf.exceptions import ImageReadError
 
-__all__ = ["WHITE_IS_ZERO", "TiffHeader", "find_orientation", "read_tiff_header", "split_metadata"]
+__all__ = [
+    "WHITE_IS_ZERO",
+    "TiffHeader",
+    "check_scans",
+    "find_orientation",
+    "read_tiff_header",
+    "split_metadata",
+]
 
 PNG_PIXELS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 # JPEG markers (ITU-T T.81, table B.1)
 JPEG_SCAN, JPEG_APP1, JPEG_END = 0xDA, 0xE1, b"\xff\xd9"
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # those with a length, and the end
+MAX_SCANS = 64  # of a JPEG; encoders write 10 or so
 JPEG_WITHOUT_LENGTH = {0, 1, *range(0xD0, 0xD9), 0xFF}
 # Application data and comments, but for what says how the colours are stored (JFIF and Adobe)
 JPEG_METADATA = {*range(0xE0, 0xF0), 0xFE} - {0xE0, 0xEE}
@@ -64,6 +74,26 @@ def _split_jpeg(data: bytes) -> tuple[bytes, bytes]:
         if marker not in JPEG_METADATA:
             kept.append(data[start:position])
     raise ImageReadError("truncated: the JPEG ends within its header")
+
+
+def check_scans(data: bytes) -> None:
+    """Raise an ImageReadError if a JPEG has more scans than any encoder writes.
+
+    Every scan of a progressive one goes over all pixels, however few bytes it has: a file of 156 kB
+    kept a core busy for 31 s.
+    """
+    position, n_scans = 2, 0
+    while n_scans <= MAX_SCANS and (marker := _MARKER.search(data, position, len(data) - 2)):
+        kind = data[marker.end() - 1]
+        if kind == JPEG_END[1]:  # what follows, such as the film of a phone, is not decoded
+            break
+        n_scans += kind == JPEG_SCAN
+        position = marker.end() + max(2, int.from_bytes(data[marker.end() : marker.end() + 2]))
+    if n_scans > MAX_SCANS:
+        raise ImageReadError(
+            f"a JPEG of more than {MAX_SCANS} scans, which may take minutes to decode; save it "
+            "anew with another program if it is to be trusted"
+        )
 
 
 def _split_png(data: bytes) -> tuple[bytes, bytes]:

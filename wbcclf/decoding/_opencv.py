@@ -12,7 +12,13 @@ import cv2
 import numpy as np
 
 from wbcclf.decoding._formats import find_format
-from wbcclf.decoding._headers import TiffHeader, find_orientation, read_tiff_header, split_metadata
+from wbcclf.decoding._headers import (
+    TiffHeader,
+    check_scans,
+    find_orientation,
+    read_tiff_header,
+    split_metadata,
+)
 from wbcclf.decoding._pixels import orient, reduction, resize, to_uint8
 from wbcclf.exceptions import ImageReadError
 
@@ -49,6 +55,7 @@ def decode_with_opencv(data: bytes, image_size: tuple[int, int] | None = None) -
     flags = 0
     try:
         if file_format == "JPEG":
+            check_scans(data)
             height, width, channels = _jpeg_frame(data)
             if channels not in (1, 3):
                 raise _unsupported(f"JPEG of {channels} colour channels")

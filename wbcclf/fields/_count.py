@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import Bunch
 
+from wbcclf._files import replacing
 from wbcclf._images import Interval
 from wbcclf._store import Store
 from wbcclf._threads import advancing
@@ -326,4 +327,7 @@ def _draw(
         texts.append(text if what == "called" else f"{what}: {text}")
         own = COLOURS[label % len(COLOURS)]
         colours.append({"called": own, "uncertain": UNCERTAIN, "border": BORDER}[what])
-    draw_field(path, picture, cells.boxes, texts, colours)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        drawn = draw_field(picture, cells.boxes, texts, colours)
+        drawn.save(temporary, "JPEG", quality=90)

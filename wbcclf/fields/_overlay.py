@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
-
-from wbcclf._files import replacing
 
 # Of Okabe and Ito, which colour-blind people can tell apart, too. Again from the start if there
 # are more classes.
@@ -17,14 +14,12 @@ UNCERTAIN, BORDER = "#FFFFFF", "#999999"
 
 
 def draw_field(
-    path: Path, picture: np.ndarray, boxes: np.ndarray, texts: Sequence[str], colours: Sequence[str]
-) -> None:
-    """Write a JPEG file of a picture with a box and a text at every cell.
+    picture: np.ndarray, boxes: np.ndarray, texts: Sequence[str], colours: Sequence[str]
+) -> Image.Image:
+    """Return a picture with a box and a text at every cell.
 
     Parameters
     ----------
-    path : Path
-        Its folder is made if it is not there.
     picture : ndarray of shape (height, width, 3), uint8
     boxes : ndarray of shape (n_cells, 4), int
         (min_row, min_col, max_row, max_col).
@@ -46,6 +41,4 @@ def draw_field(
         draw.rectangle((x, y, x + width, y + height), fill=colour)
         is_dark = sum(ImageColor.getrgb(colour)) < 384
         draw.text((x + pad, y + pad), text, "white" if is_dark else "black", font)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        image.save(temporary, "JPEG", quality=90)
+    return image

@@ -21,7 +21,7 @@ SIDE, QUALITY = 112, 80  # of a picture: 4 kB or so
 MOST_BYTES = 1_800_000  # of all pictures of a page, which then stays below 2 MB
 
 # Every name and text is escaped; what is missing is an error, not an empty place.
-_PAGES = jinja2.Environment(
+PAGES = jinja2.Environment(
     loader=jinja2.PackageLoader("wbcclf.inspection.pages"),
     autoescape=True,
     undefined=jinja2.StrictUndefined,
@@ -33,18 +33,25 @@ _PAGES = jinja2.Environment(
 def write_page(
     path: str | os.PathLike, template: str, *, script: str | None = None, **values: Any
 ) -> None:
-    """Write a page; an existing one stays as it is if that fails.
-
-    `script` names a template that is JavaScript. The page allows no other, by its digest.
-    """
-    code = None if script is None else _PAGES.get_template(script).render()
-    allowed = "" if code is None else base64.b64encode(sha256(code.encode()).digest()).decode()
-    text = _PAGES.get_template(template).render(
-        values, script=None if code is None else Markup(code), script_digest=allowed
-    )
+    """Write a page; an existing one stays as it is if that fails."""
+    text = render_page(PAGES, template, script=script, **values)
     with replacing(path) as temporary:
         # Names of files may hold bytes that are no text: a page that is not UTF-8 is not shown.
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def render_page(
+    pages: jinja2.Environment, template: str, *, script: str | None = None, **values: Any
+) -> str:
+    """Return a page.
+
+    `script` names a template that is JavaScript. The page allows no other, by its digest.
+    """
+    code = None if script is None else pages.get_template(script).render()
+    allowed = "" if code is None else base64.b64encode(sha256(code.encode()).digest()).decode()
+    return pages.get_template(template).render(
+        values, script=None if code is None else Markup(code), script_digest=allowed
+    )
 
 
 def check_made_by(found: Any, attribute: str, maker: str) -> None:

@@ -1,0 +1,148 @@
+"""`wbcclf serve`: its options, and what becomes of corrections."""
+
+import json
+import shutil
+import socket
+import sys
+from collections import Counter
+
+import pytest
+from PIL import Image
+
+import wbcclf
+from wbcclf import load_model
+from wbcclf.serving import _server
+from wbcclf.serving._corrections import Corrections
+
+
+@pytest.fixture
+def serve(call, monkeypatch, tmp_path):
+    """Return a function that runs the command without waiting for requests, and the last API."""
+    apps = []
+
+    class Server:
+        def run(self, sockets):
+            assert sockets[0].getsockname()[1] > 0
+
+    def make_server(app, limits):
+        apps.append(app)
+        return Server()
+
+    monkeypatch.setattr(_server, "make_server", make_server)
+
+    def serve(*arguments):
+        figures = tmp_path / "figures.json"
+        code, out, err = call("serve", *arguments, "--port", 0, "--json", figures)
+        return code, out, err, json.loads(figures.read_text()) if figures.exists() else None
+
+    return serve
+
+
+def test_the_packaged_model_is_served_without_arguments(serve):
+    code, out, err, found = serve()
+    assert code == 0 and err == ""
+    assert found["model"] == "wbcclf:blood-cells" and found["not_white"] == [
+        "erythroblast",
+        "platelet",
+    ]
+    assert found["address"].startswith("http://127.0.0.1:")
+    assert f"Address: {found['address']} (Ctrl-C" in out and "not for diagnosis" in out
+    assert found["sets"] is found["rejection"] is found["corrections"] is None
+    assert found["limits"]["pictures"] == 100
+
+
+def test_sets_are_learnt_from_labelled_pictures(serve, trained, tmp_path):
+    folder = tmp_path / "corrected"
+    code, out, err, found = serve(
+        *(trained / "m.wbcclf", "--sets", trained / "test", "--groups", r"(\d+)\.png"),
+        *("--corrections", folder, "--not-white", "neutrophil"),
+    )
+    assert code == 0, err
+    assert found["sets"] == {
+        "confidence_level": 0.9,
+        "cells": {"lymphocyte": 10, "neutrophil": 10},
+    }
+    assert "Sets: from 20 cells" in out and f"Corrections: {folder}" in out
+    assert found["corrections"] == ["lymphocyte", "neutrophil", ".other"]
+    assert found["not_white"] == ["neutrophil"] and "is not known" in found["worth"]
+    assert not folder.exists()
+
+
+def test_pictures_of_one_cell_count_once(serve, trained):
+    code, _, err, found = serve(trained / "m.wbcclf", "--sets", trained / "test", "--groups", "png")
+    assert code == 0 and "needs 9 cells of each class" in err
+    assert found["sets"]["cells"] == {"lymphocyte": 1, "neutrophil": 1}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--groups", "auto"), "--groups needs --sets"),
+        (("none.wbcclf",), "does not exist"),
+        (("--reject", "2"), "between 0 and 1"),
+        (("--sets", "none"), "does not exist"),
+        (("--host", "192.0.2.1"), "cannot listen"),  # an address for documentation
+    ],
+)
+def test_what_cannot_be_is_an_error(serve, arguments, said):
+    code, _, err, found = serve(*arguments)
+    assert code == 1 and said in err and found is None
+
+
+def test_sets_of_other_classes_or_broken_pictures_are_errors(serve, trained, tmp_path):
+    sets = tmp_path / "sets"
+    shutil.copytree(trained / "test", sets)
+    (sets / "neutrophil" / "a.png").write_bytes(b"no picture")
+    code, _, err, _ = serve(trained / "m.wbcclf", "--sets", sets)
+    assert code == 1 and "1 images cannot be read" in err and "a.png" in err
+    (sets / "neutrophil").rename(sets / "monocyte")
+    code, _, err, _ = serve(trained / "m.wbcclf", "--sets", sets)
+    assert code == 1 and "holds the classes monocyte" in err
+
+
+def test_pictures_of_the_training_make_no_sets(serve, trained):
+    code, _, err, _ = serve(trained / "m.wbcclf", "--sets", trained / "train")
+    assert code == 1 and "was trained on" in err
+
+
+def test_a_port_that_is_taken_is_an_error(call):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, _, err = call("serve", "--port", port)
+    assert code == 1 and f"--port {port}" in err and "Give another --port" in err
+
+
+def test_an_address_that_others_reach_is_warned_of(serve):
+    _, _, err, found = serve("--host", "0.0.0.0")
+    assert "warning" in err and "there is no password" in err
+    assert found["address"].startswith("http://0.0.0.0:")
+    assert "password" not in serve("--host", "localhost")[2]
+
+
+@pytest.mark.parametrize("package", ["starlette", "uvicorn", "python_multipart"])
+def test_without_the_extra_it_says_what_to_install(call, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    code, _, err = call("serve")
+    assert code == 1 and 'pip install "wbcclf[serve]"' in err
+
+
+def test_training_and_adapting_take_the_corrections(trained, tmp_path, call, monkeypatch):
+    folder, model = tmp_path / "corrected", trained / "m.wbcclf"
+    corrections = Corrections(folder, load_model(model).classes_.tolist())
+    for path in [*(trained / "test").rglob("*.png")]:
+        corrections.save(path.read_bytes(), path.parent.name)
+    Image.new("RGB", (48, 48)).save(tmp_path / "black.png")
+    corrections.save((tmp_path / "black.png").read_bytes(), ".other")
+    noted = []
+
+    def note(classifier, X, y, **options):  # what comes after it takes minutes
+        noted.append(Counter(y))
+        raise RuntimeError("noted")
+
+    monkeypatch.setattr(wbcclf, "adapt", note)
+    monkeypatch.setattr(wbcclf.CNNClassifier, "fit", note)
+    for command in (("adapt", model, folder), ("train", folder, "--image-size", 32)):
+        code, out, err = call(*command, "-o", tmp_path / "new.wbcclf")
+        assert code == 1 and "noted" in err
+        assert "20 images of 2 classes: lymphocyte 10, neutrophil 10" in out
+    assert noted == [{"lymphocyte": 10, "neutrophil": 10}] * 2

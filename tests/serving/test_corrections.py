@@ -1,0 +1,91 @@
+"""Corrections are a labelled folder, in which every picture is once."""
+
+import pytest
+from serving.clients import encoded, serving
+
+from wbcclf import list_image_folder
+from wbcclf.serving._corrections import Corrections
+from wbcclf.serving._limits import Limits
+from wbcclf.serving._model import ServedModel
+
+CLASSES = ["lymphocyte", "neutrophil"]
+
+
+@pytest.fixture
+def corrections(tmp_path):
+    return Corrections(tmp_path / "corrected", CLASSES)
+
+
+@pytest.fixture
+def client(model, corrections):
+    with serving(ServedModel(model, 10**6), Limits(), corrections) as client:
+        yield client
+
+
+def files(folder):
+    return sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*.*") if path.is_file()
+    )
+
+
+def test_the_last_word_counts_and_the_bytes_stay(client, corrections, new):
+    data = encoded(new[0][0], "JPEG")
+    picture = ("../../../../tmp/x.png", data)
+    status, found = client.post("corrections", picture, **{"class": "neutrophil"})
+    assert status == 201 and found["class"] == "neutrophil"
+    file = corrections.folder / found["file"]
+    assert file.read_bytes() == data and file.parent.name == "neutrophil" and file.suffix == ".jpg"
+    for label in ("lymphocyte", "lymphocyte", ".other", "neutrophil", "lymphocyte"):
+        status, found = client.post("corrections", picture, **{"class": label})
+        assert status == 201
+        assert files(corrections.folder) == [found["file"]] == [f"{label}/{file.name}"]
+    assert (corrections.folder / found["file"]).read_bytes() == data
+
+
+def test_loaders_read_the_folder_without_what_is_no_cell(client, corrections, new):
+    for number, label in enumerate([*CLASSES, ".other"]):
+        client.post("corrections", ("a.png", encoded(new[0][number])), **{"class": label})
+    listing = list_image_folder(corrections.folder)
+    assert listing.target.tolist() == CLASSES
+    [(left_out, reason)] = listing.skipped
+    assert left_out.endswith(".other") and "hidden" in reason
+
+
+@pytest.mark.parametrize("label", ["", "../up", "monocyte", ".other/x", "uncertain", "Neutrophil"])
+def test_other_classes_are_refused(client, corrections, new, label):
+    status, found = client.post("corrections", ("a.png", encoded(new[0][0])), **{"class": label})
+    assert status == 400 and "lymphocyte, neutrophil, .other" in found["error"]
+    assert not corrections.folder.exists()
+
+
+def test_what_is_no_picture_is_not_saved(client, corrections):
+    assert client.post("corrections", ("a.png", b"<html>"), **{"class": "neutrophil"})[0] == 415
+    assert not corrections.folder.exists()
+
+
+def test_without_a_folder_nothing_is_saved(model, new):
+    with serving(ServedModel(model, 10**6), Limits()) as client:
+        status, found = client.post("corrections", ("a.png", encoded(new[0][0])))
+    assert status == 404 and "--corrections DIR" in found["error"]
+
+
+def test_a_crash_leaves_nothing_that_is_taken_for_a_picture(corrections, new, monkeypatch):
+    def die(*paths):
+        raise KeyboardInterrupt
+
+    data = encoded(new[0][0])
+    with monkeypatch.context() as patch:
+        patch.setattr("wbcclf._files.os.replace", die)  # before the temporary name is changed
+        with pytest.raises(KeyboardInterrupt):
+            corrections.save(data, "neutrophil")
+    assert files(corrections.folder) == []
+    corrections.save(data, "neutrophil")
+    assert len(files(corrections.folder)) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", ".hidden", "a/b", "a\\b", "a\0", "a\n", "C:", "x" * 201, "end.", " a"]
+)
+def test_a_class_that_cannot_be_a_folder_is_an_error_at_the_start(tmp_path, name):
+    with pytest.raises(ValueError, match="cannot be the name of a folder"):
+        Corrections(tmp_path, ["neutrophil", name])

@@ -1,0 +1,202 @@
+"""What a model says of pictures that are sent: calls, counts and maps, ready for JSON."""
+
+from __future__ import annotations
+
+import base64
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import cv2
+import numpy as np
+from sklearn.pipeline import make_pipeline
+
+from wbcclf._files import plain
+from wbcclf._images import check_image_size
+from wbcclf._threads import run_in_threads
+from wbcclf.classifiers import CNNClassifier
+from wbcclf.classifiers.familiarity._prediction import UNCERTAIN as UNCERTAIN_LABEL
+from wbcclf.conformal import ConformalClassifier
+from wbcclf.datasets._cropping import check_crop
+from wbcclf.datasets._decode import TooManyPixels, decode_image
+from wbcclf.exceptions import ImageReadError
+from wbcclf.fields import count_cells
+from wbcclf.fields._overlay import BORDER, COLOURS, UNCERTAIN, draw_field
+from wbcclf.inspection import explain
+from wbcclf.inspection._files import model_parts, predict_images
+from wbcclf.inspection.pages._html import picture_source
+
+OVERLAY_SIDE, OVERLAY_QUALITY = 1600, 85
+
+
+class ServedModel:
+    """A model, and how it is asked.
+
+    Parameters
+    ----------
+    model : CNNClassifier or pipeline
+        Fitted.
+    pixels : int
+        Of the largest picture.
+    not_white : list of str
+        As `count_cells` takes it.
+    """
+
+    def __init__(self, model: Any, pixels: int, not_white: Sequence[str] = ()) -> None:
+        self.model = model
+        self.pixels = pixels
+        self.not_white = not_white
+        self.sets: ConformalClassifier | None = None
+        self.loader, self.transformers, self.classifier = model_parts(model)
+        self.explains = isinstance(self.classifier, CNNClassifier)
+        size = check_image_size(self.loader.image_size)
+        self.crop, size = check_crop(self.loader.crop, size)
+        self.size = size or self.classifier.image_shape_[:2]
+
+    @property
+    def classes(self) -> list:
+        """The labels that the model knows."""
+        return self.classifier.classes_.tolist()
+
+    def fit_sets(self, images: np.ndarray, target: np.ndarray, groups: Any) -> None:
+        """Learn prediction sets from labelled pictures, as the loader gives them."""
+        seen = make_pipeline(*self.transformers, self.classifier)
+        self.sets = ConformalClassifier(seen, random_state=0).fit(images, target, groups)
+
+    def check(self, data: bytes) -> None:
+        """Fail on a file that is no picture."""
+        self._decode(data)
+
+    def predict(self, files: Sequence[bytes]) -> list[dict | ImageReadError]:
+        """Return what is predicted of each file, or why it is no picture."""
+        squares: list[Any] = [None] * len(files)
+        found: list[Any] = [None] * len(files)
+        answers: list[Any] = [None] * len(files)
+
+        def read(number: int) -> None:
+            try:
+                squares[number], found[number] = self._open(files[number])
+            except ImageReadError as error:
+                answers[number] = error
+
+        run_in_threads(read, len(files), n_jobs=None)
+        rows = [number for number, square in enumerate(squares) if square is not None]
+        if rows:
+            batch = np.stack([squares[number] for number in rows])
+            predicted = predict_images(self.transformers, self.classifier, batch)
+            for row, number in enumerate(rows):
+                answers[number] = self._answer(predicted, row) | {"cell_found": found[number]}
+        return answers
+
+    def count(self, data: bytes) -> dict[str, Any]:
+        """Return the white cells of a field, their count, and a picture with their numbers."""
+        picture = self._decode(data)
+        with _heard() as messages:
+            found = count_cells(self.model, [picture], not_white=self.not_white)
+        cells = {name: column for name, column in found.cells.items() if name != "field"}
+        rows = zip(*(column.tolist() for column in cells.values()), strict=True)
+        names = list(found.table)
+        table = zip(*(column.tolist() for column in found.table.values()), strict=True)
+        return plain(
+            {
+                "table": [dict(zip(names, row, strict=True)) for row in table],
+                "cells": [
+                    {"number": number} | dict(zip(cells, row, strict=True))
+                    for number, row in enumerate(rows, 1)
+                ],
+                "overlay": self._overlay(picture, cells),
+                "warnings": messages,
+            }
+        )
+
+    def explain(self, data: bytes) -> dict[str, Any]:
+        """Return where a picture speaks for the label that is predicted, by covering its parts."""
+        square, _ = self._open(data)
+        with _heard() as messages:
+            found = explain(
+                make_pipeline(*self.transformers, self.classifier),
+                square[None],
+                method="occlusion",
+            )
+        return plain(
+            {
+                "label": str(found.target[0]),
+                "probability": found.probability[0],
+                "drop": found.drop[0],
+                "inside": found.inside[0],
+                "cell_share": found.cell_share[0],
+                "randomisation": found.randomisation[0],
+                "picture": picture_source(found.images[0]),
+                "map": picture_source(found.overlay(0)),
+                "warnings": messages,
+            }
+        )
+
+    def _answer(self, predicted: Any, row: int) -> dict[str, Any]:
+        label, probabilities = predicted.labels[row], predicted.probabilities[row]
+
+        def known(values: np.ndarray | None) -> Any:
+            return None if values is None else values[row]
+
+        is_in_set = None if self.sets is None else probabilities >= self.sets.thresholds_
+        return plain(
+            {
+                "label": str(label) if label in self.classes else UNCERTAIN_LABEL,
+                "probabilities": dict(zip(self.classes, probabilities, strict=True)),
+                "set": None
+                if is_in_set is None
+                else [str(each) for each in self.classifier.classes_[is_in_set]],
+                "familiarity": known(predicted.familiarity),
+                "trained_on": known(predicted.trained_on),
+            }
+        )
+
+    def _decode(self, data: bytes, size: tuple[int, int] | None = None) -> np.ndarray:
+        try:
+            return decode_image(data, size, self.pixels)
+        except TooManyPixels:
+            raise TooManyPixels(
+                f"the picture has more than {self.pixels:,} pixels; make it smaller"
+            ) from None
+
+    def _open(self, data: bytes) -> tuple[np.ndarray, bool | None]:
+        """Return a picture as the loader gives it, and whether a cell was found to cut out."""
+        if self.crop is None:
+            return self._decode(data, self.size), None
+        try:
+            [square], [found] = self.crop.crop_pictures([self._decode(data)])
+        except ImageReadError:
+            raise
+        except ValueError as error:  # it is too small for the square
+            raise ImageReadError(str(error)) from error
+        return square, bool(found)
+
+    def _overlay(self, picture: np.ndarray, cells: dict[str, np.ndarray]) -> str:
+        """Return a field with numbers at its cells, not too large for a page, as a data URL."""
+        scale = min(1, OVERLAY_SIDE / max(picture.shape[:2]))
+        small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        sides = ("min_row", "min_col", "max_row", "max_col")
+        boxes = np.rint(scale * np.stack([cells[side] for side in sides], axis=1)).astype(int)
+        place = {str(label): number for number, label in enumerate(self.classes)}
+        colours = [
+            {"called": COLOURS[place[label] % len(COLOURS)], "uncertain": UNCERTAIN}.get(
+                status, BORDER
+            )
+            for label, status in zip(cells["label"].tolist(), cells["status"].tolist(), strict=True)
+        ]
+        numbers = [str(number) for number in range(1, len(boxes) + 1)]
+        file = io.BytesIO()
+        draw_field(small, boxes, numbers, colours).save(file, "JPEG", quality=OVERLAY_QUALITY)
+        return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+@contextmanager
+def _heard() -> Iterator[list[str]]:
+    """Give the list of what is warned of inside the block, which the client is told."""
+    messages: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield messages
+    messages += [str(each.message) for each in caught]
