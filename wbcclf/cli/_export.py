@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from sklearn.utils import Bunch
 
 import wbcclf
-from wbcclf._files import replacing
 from wbcclf.cli import _defaults
 from wbcclf.cli._classes import match_classes, parse_map
 from wbcclf.cli._console import out, print_table, warn
@@ -19,7 +17,6 @@ from wbcclf.cli._output import (
     check_not_read,
     check_outputs,
     require,
-    save,
     save_figures,
 )
 from wbcclf.cli._shared import (
@@ -120,15 +117,15 @@ def export(
     model_file = Path(find_model(model_file))
     model = wbcclf.load_model(model_file)
     loader, classifier = parts(model)
-    given = Bunch(images=None, target=None, groups=None, left_out=[])
+    given = Bunch(images=None, target=None, groups=None, paths=[], left_out=[])
     if images is not None:
         source = Source(
             *(images, path_column, label_column, root, groups, group_column, part),
             needs_labels=int8,
         )
         given = _load(source, loader, on_error)
-    for result in filter(None, (output, json_)):
-        check_not_read(result, [model_file, *([] if images is None else given.paths)])
+    for path in filter(None, (output, json_)):
+        check_not_read(path, [model_file, *filter(None, [images]), *given.paths])
     y = None
     if int8:
         known = [str(label) for label in classifier.classes_]  # names of folders are text
@@ -141,9 +138,7 @@ def export(
         )
         y = classifier.classes_[[known.index(class_of[name]) for name in given.target]]
     limits = _defaults.LIMITS if is_packaged(model_file) else ""
-    result = export_squares(
-        model, output, given.images, y, given.groups, int8, allow_loss, limits
-    )
+    result = export_squares(model, output, given.images, y, given.groups, int8, allow_loss, limits)
     out.print(
         f"Compared on {result.n_images} pictures: no label differs, and no probability by more "
         f"than {max(result.largest_difference, 1e-7):.1g}"
@@ -162,8 +157,17 @@ def _load(source: Source, loader: Any, on_error: OnError) -> Bunch:
     broken = [item for item in cells.skipped if item not in others]
     check_broken(broken, len(listing.paths) + len(listing.missing), on_error)
     report_left_out(broken, listing.skipped, len(listing.paths), on_error, "")
-    ...
-    return cells
+    groups = None
+    if listing.groups is not None:
+        group_of = dict(zip(listing.paths.tolist(), listing.groups.tolist(), strict=True))
+        groups = [group_of[path] for path in cells.paths.tolist()]
+    return Bunch(
+        images=cells.images,
+        target=cells.target,
+        groups=groups,
+        paths=listing.paths,
+        left_out=by_reason(broken + listing.skipped),
+    )
 
 
 def _print_int8(result: Bunch) -> None:
