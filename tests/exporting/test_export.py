@@ -1,7 +1,9 @@
 """Files that export_onnx writes, and those that it does not write."""
 
+import copy
 import json
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install 'w
 import onnxruntime  # noqa: E402
 
 from wbcclf.exporting import _graph, _parity  # noqa: E402
-from wbcclf.onnx._format import KEY, sealed, unsealed  # noqa: E402
+from wbcclf.onnx._format import KEY  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -44,20 +46,22 @@ def classifier(cells):
 
 @pytest.fixture(scope="module")
 def exported(classifier, cells, tmp_path_factory):
-    """Return a file, and what export_onnx says of it."""
+    """Return a file, what export_onnx says of it, and the graph before the stretching."""
     path = tmp_path_factory.mktemp("export") / "model.onnx"
-    result = export_onnx(classifier, path, images=cells.images[80:100], limits="Drawn cells.")
-    return path, result
+    graphs = []
+    network_graph = _graph.network_graph
+    with mock.patch.object(
+        _graph, "network_graph", lambda given: graphs.append(network_graph(given)) or graphs[0]
+    ):
+        result = export_onnx(classifier, path, images=cells.images[80:100], limits="Drawn cells.")
+    return path, result, graphs[0]
 
 
 @pytest.fixture
-def again(monkeypatch, classifier, exported):
-    """Have the graph that was exported be exported again, which takes PyTorch seconds."""
-    model = onnx.load_from_string(unsealed(exported[0].read_bytes()))
-    monkeypatch.setattr(_graph, "network_graph", lambda classifier: (model, []))
-    monkeypatch.setattr(
-        _graph, "whole_file", lambda network, *rest: sealed(network.SerializeToString())
-    )
+def again(monkeypatch, exported):
+    """Return the graph; whatever is exported now is this one, which PyTorch needs seconds for."""
+    model, outside = copy.deepcopy(exported[2])
+    monkeypatch.setattr(_graph, "network_graph", lambda classifier: (model, outside))
     return model
 
 
@@ -67,7 +71,7 @@ def about(path):
 
 
 def test_the_file_says_what_the_model_says(classifier, exported, cells):
-    path, result = exported
+    path, result, _ = exported
     assert result.n_images == 1 + 3 + 17 + 24 + 20
     assert result.largest_difference < 1e-5
     assert result.n_bytes == path.stat().st_size
@@ -80,7 +84,7 @@ def test_the_file_says_what_the_model_says(classifier, exported, cells):
 
 
 def test_the_file_describes_itself(classifier, exported):
-    path, result = exported
+    path, result, _ = exported
     found = about(path)
     assert found["format"] == 1 and found["version"] == wbcclf.__version__
     assert found["backbone"] == "simple_cnn" and found["image_size"] == [32, 32]
@@ -178,3 +182,91 @@ def test_missing_packages_are_named(classifier, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ImportError, match=r'needs onnxscript: pip install "wbcclf\[onnx\]"'):
         export_onnx(classifier, tmp_path / "model.onnx")
+
+
+@pytest.fixture(scope="module")
+def in_int8(classifier, exported, cells, tmp_path_factory):
+    path = tmp_path_factory.mktemp("int8") / "model.onnx"
+    images, y = cells.images[80:], cells.target[80:]
+    with mock.patch.object(_graph, "network_graph", lambda classifier: exported[2]):
+        return path, export_onnx(
+            *(classifier, path),
+            images=images,
+            y=y,
+            groups=np.arange(80) // 2,
+            int8=True,
+            allow_loss=100,
+        )
+
+
+def test_int8_says_what_it_costs(in_int8, classifier):
+    path, result = in_int8
+    found = result.int8
+    assert found.n_calibrated == 40 and found.n_trained_on == 0
+    assert [row.label for row in found.classes] == classifier.classes_.tolist()
+    assert sum(row.n_images for row in found.classes) == 40
+    for row in found.classes:
+        assert row.difference == pytest.approx(row.int8 - row.float32)
+        assert row.difference_interval[0] <= row.difference <= row.difference_interval[1]
+        assert row.n_groups <= row.n_images
+    assert 0 < found.largest_difference < 0.5 and found.familiarity_difference < 0.2
+    assert result.n_bytes < found.n_bytes_float32
+    model = onnx.load(path)
+    quantised = {
+        name
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear"
+        for name in node.output
+    }
+    # All layers but the first and the last.
+    layers = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm")]
+    n_inner = len(layers) - 2
+    assert n_inner > 1
+    assert [node.input[1] in quantised for node in layers] == [False, *[True] * n_inner, False]
+
+
+def test_int8_thresholds_are_of_pictures_that_were_compared(in_int8, classifier):
+    found = about(in_int8[0])
+    assert found["int8"] is True and found["checked"]["images"] == 40
+    assert found["rejection"] == 0.2 and "0.2" in found["thresholds"]
+    assert "0.05" not in found["thresholds"]  # 40 pictures are too few for it
+
+
+def test_a_class_that_loses_too_much_is_refused(again, classifier, cells, tmp_path, monkeypatch):
+    from wbcclf.exporting import _int8
+
+    monkeypatch.setattr(_int8, "in_int8", lambda network, *rest: _without_weights(network))
+    with pytest.raises(ValueError, match=r"In int8 the recall of \w+ is 0\.000.*--allow-loss"):
+        export_onnx(
+            *(classifier, tmp_path / "model.onnx"),
+            images=cells.images[80:],
+            y=cells.target[80:],
+            int8=True,
+        )
+    assert not [*tmp_path.iterdir()]
+
+
+def _without_weights(network):
+    network = copy.deepcopy(network)
+    for tensor in network.graph.initializer:
+        if tensor.name.startswith("network.head"):
+            values = 0 * onnx.numpy_helper.to_array(tensor)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    return network
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"y": ["lymphocyte"] * 3}, "y holds 3 labels, images 4"),
+        ({"y": ["lymphocyte", "neutrophil", "x", "x"]}, "does not know: x"),
+        ({"y": ["lymphocyte"] * 3 + ["neutrophil"]}, "neutrophil has one"),
+    ],
+)
+def test_int8_needs_labels_of_the_model_and_two_cells_of_each(
+    given, message, classifier, cells, tmp_path
+):
+    with pytest.raises(ValueError, match=message):
+        export_onnx(
+            classifier, tmp_path / "model.onnx", images=cells.images[:4], int8=True, **given
+        )
