@@ -224,6 +224,24 @@ def check_serve(trained, tmp_path, **folders):
     assert found["classes"] == ["lymphocyte", "neutrophil"]
 
 
+def check_export(ran, trained, tmp_path, **folders):
+    pytest.importorskip("onnxruntime", reason="export needs onnxruntime")
+    path = tmp_path / "m.onnx"
+    out, found = ran(
+        *("export", trained / "m.wbcclf", trained / "train", "-o", path, "--int8"),
+        *("--allow-loss", 100, "--groups", BY_TENS),
+    )
+    assert found["n_images"] == 45 + 60 and f"Compared on {found['n_images']} pictures" in out
+    assert found["n_bytes"] == path.stat().st_size
+    assert f"Model: {path} ({found['n_bytes'] / 1e6:.1f} MB)" in out
+    of_int8 = found["int8"]
+    assert [row["n_groups"] for row in of_int8["classes"]] == [5, 5]
+    for row in of_int8["classes"]:
+        assert f"{row['float32']:.3f}" in out and f"{row['int8']:.3f}" in out
+    assert of_int8["n_trained_on"] == 30  # the test is not about accuracy
+    assert wbcclf.onnx.load(path, n_threads=1).metadata["int8"] is True
+
+
 def check_demo(call, tmp_path, monkeypatch, **folders):
     pytest.importorskip("matplotlib", reason="the demo's confusion matrix needs matplotlib")
     # In this process, to draw fewer cells: as a process of its own it takes most of a minute.
@@ -302,6 +320,7 @@ def test_the_networks_are_listed(call, tmp_path):
         ("adapt", "MODEL", "IMAGES"),
         ("predict", "MODEL", "IMAGES"),
         ("count", "MODEL", "IMAGES"),
+        ("export", "MODEL", "IMAGES"),
     ],
 )
 def test_it_is_not_written_over_an_image_or_another_result(arguments, trained, tmp_path, call):
