@@ -1,4 +1,4 @@
-"""Files decoded by OpenCV alone: the pixels that the loaders give, or an error that says why not."""
+"""Files decoded by OpenCV alone: pixels that the loaders give, or an error that says why not."""
 
 import io
 
@@ -75,7 +75,7 @@ def test_so_they_are_of_another_size(size, orientation):
 
 @pytest.mark.parametrize("name", ["1", "P", "CMYK", "RGBA", "LA"])
 def test_a_tiff_of_other_pixels_is_refused(name):
-    with pytest.raises(ImageReadError, match="TIFF with other pixels than grey or RGB.*to PNG"):
+    with pytest.raises(ImageReadError, match=r"TIFF with other pixels than grey or RGB.*to PNG"):
         decode_with_opencv(saved(MODES[name], "TIFF"))
 
 
