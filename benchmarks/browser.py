@@ -1,0 +1,105 @@
+"""The page of `export_page` in Chromium beside the exact pipeline: calls, accuracy, pictures/s.
+
+Run: WBCCLF_DATA=... python benchmarks/browser.py MODEL.onnx [--half develop]
+
+MODEL.onnx is the export of the packaged model. PBC: pictures of split_pbc that the model was
+neither trained nor validated on. Raabin: a laboratory that it was not trained on. One picture a
+cell, drawn with seed 0. The rule that proposes squares was developed on the first half (`develop`);
+figures are of the other half (`report`, the default). Prints a table, and the speed.
+"""
+
+import argparse
+import csv
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from other_laboratory import laboratory
+from playwright.sync_api import expect, sync_playwright
+from pretrain import split_pbc
+
+from wbcclf import CellCropper, export_page, find_cells, load_model
+from wbcclf.datasets._decode import read_image
+from wbcclf.inspection import evaluate_predictions
+
+N_PICTURES = 300  # of each half of a laboratory
+OPTIONS = ["--no-sandbox", "--disable-gpu"]
+
+
+def pictures(name, half):
+    """Return files and classes, one picture a cell."""
+    if name == "PBC":
+        paths, target = split_pbc()[2]
+    else:
+        paths, target, _ = laboratory(name)
+    rows = np.random.RandomState(0).permutation(len(paths))
+    start = N_PICTURES * (half == "report")
+    rows = rows[start : start + N_PICTURES]
+    return paths[rows].tolist(), target[rows]
+
+
+def in_browser(page, paths):
+    """Return the rows of the page's table for some files, and the pictures that it did a second."""
+    page.locator("#files").set_input_files(paths[:1])  # the first run prepares the model
+    expect(page.locator("#progress")).to_have_text("1 picture", timeout=60_000)
+    page.locator("#clear").click()
+    start = time.perf_counter()
+    page.locator("#files").set_input_files(paths)
+    done = f"{len(paths)} pictures"
+    expect(page.locator("#progress")).to_have_text(done, timeout=600_000)
+    speed = len(paths) / (time.perf_counter() - start)
+    with page.expect_download() as download:
+        page.locator("#save").click()
+    page.locator("#clear").click()
+    with open(download.value.path(), newline="") as file:
+        return list(csv.DictReader(file)), speed
+
+
+def exact_sides(paths):
+    """Return the side that CellCropper gives each square, nan where it finds no cell."""
+    cropper = CellCropper("nucleus")
+    sides = []
+    for path in paths:
+        image, _ = read_image(path)
+        cells = find_cells(image)
+        if cells:
+            middle = (np.array(image.shape[:2]) - 1) / 2
+            cell = min(cells, key=lambda each: np.hypot(*(centre(each) - middle)))
+            sides.append(cropper._side(None, cell, cells))
+        else:
+            sides.append(np.nan)
+    return np.array(sides)
+
+
+def main():
+    """Print the table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model")
+    parser.add_argument("--half", choices=["develop", "report"], default="report")
+    given = parser.parse_args()
+    model = load_model("wbcclf:blood-cells")
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        export_page(given.model, folder)
+        chromium = shutil.which("chromium")
+        browser = playwright.chromium.launch(executable_path=chromium, args=OPTIONS)
+        page = browser.new_page()
+        page.goto(Path(folder, "index.html").as_uri())
+        expect(page.locator("#choose")).to_be_enabled(timeout=120_000)
+        print("| laboratory | cells | same call | accuracy, page | accuracy, exact | pictures/s |")
+        print("|---|---|---|---|---|---|")
+        for name in ("PBC", "Raabin"):
+            paths, target = pictures(name, given.half)
+            rows, speed = in_browser(page, paths)
+            ours = np.array([row["label"] for row in rows])
+            exact = model.predict(paths)
+            scores = [
+                evaluate_predictions(target, called).accuracy for called in (ours, exact)
+            ]
+            print(f"| {name} | {len(paths)} | {(ours == exact).mean():.3f} | {scores} | {speed:.1f} |")
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
