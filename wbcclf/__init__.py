@@ -1,139 +1,29 @@
 """White blood cell images in, a trustworthy scikit-learn classifier out."""
 
-from wbcclf import recipes
-from wbcclf._store import Cache
-from wbcclf._version import __version__ as __version__
-from wbcclf.adapting import adapt
-from wbcclf.backbones import ConvNet
-from wbcclf.classifiers import (
-    Averaging,
-    CNN3BlockClassifier,
-    CNN8Classifier,
-    CNNClassifier,
-    CompactCNNClassifier,
-    Constant,
-    ConvNeXtTinyClassifier,
-    Cosine,
-    CrossEntropy,
-    DeepFeatures,
-    DenseNet121Classifier,
-    DenseNet169Classifier,
-    DenseNet201Classifier,
-    EarlyStopping,
-    EfficientNetB0Classifier,
-    FieldCNNBaselineClassifier,
-    FieldCNNClassifier,
-    FocalLoss,
-    GradualUnfreezing,
-    Head,
-    ImageMLPClassifier,
-    InceptionV3Classifier,
-    InverseTimeDecay,
-    Mixing,
-    MobileNetV3LargeClassifier,
-    MobileNetV3SmallClassifier,
-    NineClassCNNClassifier,
-    OneCycle,
-    Optimizer,
-    Plateau,
-    ResNet18Classifier,
-    ResNet34Classifier,
-    ResNet50Classifier,
-    ResNet101Classifier,
-    ResNet152Classifier,
-    SepConvClassifier,
-    SimpleCNNClassifier,
-    SqueezeNetClassifier,
-    StepDecay,
-    VGG16Classifier,
-    VGG19Classifier,
-    WideDeepClassifier,
-    XceptionClassifier,
-)
-from wbcclf.conformal import ConformalClassifier
-from wbcclf.datasets import (
-    ImageLoader,
-    list_image_folder,
-    load_image_csv,
-    load_image_folder,
-    make_blood_cells,
-)
-from wbcclf.fields import count_cells
-from wbcclf.persistence import load_model, save_model
-from wbcclf.preprocessing import (
-    BackgroundRemover,
-    Cell,
-    CellCropper,
-    CellFeatures,
-    MultiCellDetector,
-    find_cells,
-)
-from wbcclf.sampling import SMOTE, Augmenter, ImageSampler
+# Names and folders are imported on first use (PEP 562), unlike in the other `__init__` files: else
+# `import wbcclf.onnx` would need scikit-learn, which a machine that only predicts lacks.
 
-__all__ = [
-    "SMOTE",
-    "Augmenter",
-    "Averaging",
-    "BackgroundRemover",
-    "CNN3BlockClassifier",
-    "CNN8Classifier",
-    "CNNClassifier",
-    "Cache",
-    "Cell",
-    "CellCropper",
-    "CellFeatures",
-    "CompactCNNClassifier",
-    "ConformalClassifier",
-    "Constant",
-    "ConvNeXtTinyClassifier",
-    "ConvNet",
-    "Cosine",
-    "CrossEntropy",
-    "DeepFeatures",
-    "DenseNet121Classifier",
-    "DenseNet169Classifier",
-    "DenseNet201Classifier",
-    "EarlyStopping",
-    "EfficientNetB0Classifier",
-    "FieldCNNBaselineClassifier",
-    "FieldCNNClassifier",
-    "FocalLoss",
-    "GradualUnfreezing",
-    "Head",
-    "ImageLoader",
-    "ImageMLPClassifier",
-    "ImageSampler",
-    "InceptionV3Classifier",
-    "InverseTimeDecay",
-    "Mixing",
-    "MobileNetV3LargeClassifier",
-    "MobileNetV3SmallClassifier",
-    "MultiCellDetector",
-    "NineClassCNNClassifier",
-    "OneCycle",
-    "Optimizer",
-    "Plateau",
-    "ResNet18Classifier",
-    "ResNet34Classifier",
-    "ResNet50Classifier",
-    "ResNet101Classifier",
-    "ResNet152Classifier",
-    "SepConvClassifier",
-    "SimpleCNNClassifier",
-    "SqueezeNetClassifier",
-    "StepDecay",
-    "VGG16Classifier",
-    "VGG19Classifier",
-    "WideDeepClassifier",
-    "XceptionClassifier",
-    "adapt",
-    "count_cells",
-    "find_cells",
-    "list_image_folder",
-    "load_image_csv",
-    "load_image_folder",
-    "load_model",
-    "make_blood_cells",
-    "recipes",
-    "save_model",
-]
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from wbcclf._version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from wbcclf._public import *  # noqa: F403
+else:
+
+    def __getattr__(name):
+        if name.startswith("_") and name != "__all__":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if find_spec(f"{__name__}.{name}"):
+            return import_module(f"{__name__}.{name}")
+        try:
+            value = getattr(import_module(f"{__name__}._public"), name)
+        except AttributeError:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+        globals()[name] = value
+        return value
+
+    def __dir__():
+        return sorted({*globals(), *import_module(f"{__name__}._public").__all__})
