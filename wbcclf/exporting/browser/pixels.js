@@ -8,13 +8,14 @@ const BLACK = 16; // darker in all channels is no stain but the edge of a turned
 const FAINTEST = 0.1; // density: less than a tenth of the light taken away is not a stain
 const SLOPE = 1.8; // green over blue density of red cells until some are seen
 const GREY = 230; // what the empty background becomes
-const SAMPLE = 40000; // pixels, evenly spaced, that give light and stain
+const [LEAST, MOST] = [5000, 40000]; // pixels, evenly spaced, that give light and stain
 const RADIUS = 15; // pixels of a nucleus: as many show its outline well
 const FEWEST = 4; // pixels of its radius: smaller ones show no shape
 // In radii of a typical red cell, or in its area. A nucleus is 1.3 times as wide.
 const NUCLEUS = 1.3;
-const GAP = 0.4; // between lobes of one nucleus
+const GAP = 0.7; // between lobes of one nucleus
 const SMALLEST_LOBE = 0.045; // area; what is smaller is a platelet or dirt
+const SMALLEST = 0.25; // area of a nucleus in that of the largest one
 
 function quantile(values, share) {
   return values.sort()[Math.floor(share * (values.length - 1))];
@@ -22,7 +23,8 @@ function quantile(values, share) {
 
 /** Return pixels of a picture, evenly spaced and none black, as [red, green, blue] arrays. */
 function sample({ data, width, height }) {
-  const step = Math.max(1, Math.round(Math.sqrt((width * height) / SAMPLE)));
+  const wanted = Math.min(Math.max((width * height) / 16, LEAST), MOST);
+  const step = Math.max(1, Math.round(Math.sqrt((width * height) / wanted)));
   const channels = [[], [], []];
   for (let y = 0; y < height; y += step) {
     for (let x = 0; x < width; x += step) {
@@ -99,35 +101,40 @@ function readStain(channels, light) {
 
 /** Return a picture with the means of blocks of pixels, or blurred by a pixel if these are 1x1. */
 function shrunk({ data, width, height }, factor) {
-  const [w, h] = [Math.floor(width / factor), Math.floor(height / factor)];
-  const out = new Uint8ClampedArray(4 * w * h);
   const weights = factor === 1 ? [1, 4, 6, 4, 1] : Array(factor).fill(1);
   const reach = factor === 1 ? 2 : 0;
   const total = weights.reduce((sum, weight) => sum + weight) ** 2;
-  const within = (place, length) => Math.min(Math.max(place, 0), length - 1);
-  for (let y = 0; y < h; y += 1) {
-    for (let x = 0; x < w; x += 1) {
-      const sums = [0, 0, 0];
-      weights.forEach((down, i) => {
-        const row = within(y * factor + i - reach, height) * width;
-        weights.forEach((across, j) => {
-          const at = 4 * (row + within(x * factor + j - reach, width));
-          for (let c = 0; c < 3; c += 1) sums[c] += down * across * data[at + c];
-        });
-      });
-      for (let c = 0; c < 3; c += 1) out[4 * (y * w + x) + c] = sums[c] / total;
-    }
-  }
-  return { data: out, width: w, height: h };
+  const places = (length) =>
+    Array.from({ length: Math.floor(length / factor) }, (_, n) =>
+      weights.map((_, k) => Math.min(Math.max(n * factor + k - reach, 0), length - 1))
+    );
+  const [across, down] = [places(width), places(height)];
+  const out = new Uint8ClampedArray(4 * across.length * down.length);
+  const line = new Float64Array(4 * width); // of all rows that one row of the result is made of
+  down.forEach((rows, y) => {
+    line.fill(0);
+    rows.forEach((row, k) => {
+      const start = 4 * width * row;
+      for (let n = 0; n < line.length; n += 1) line[n] += weights[k] * data[start + n];
+    });
+    across.forEach((columns, x) => {
+      for (let c = 0; c < 3; c += 1) {
+        let sum = 0;
+        for (let k = 0; k < weights.length; k += 1) sum += weights[k] * line[4 * columns[k] + c];
+        out[4 * (y * across.length + x) + c] = sum / total;
+      }
+    });
+  });
+  return { data: out, width: across.length, height: down.length };
 }
 
 /** Return where a picture has as much dye as nuclei have: 1, else 0; single pixels are left out. */
 function dyed({ data, width, height }, { tables, slope, nucleus }) {
   const mask = new Uint8Array(width * height);
   for (let n = 0; n < mask.length; n += 1) {
-    const [red, green, blue] = data.subarray(4 * n, 4 * n + 3);
-    const dye = tables[1][green] - slope * tables[2][blue];
-    mask[n] = dye > nucleus / 2 && Math.max(red, green, blue) > BLACK ? 1 : 0;
+    const [green, blue] = [data[4 * n + 1], data[4 * n + 2]];
+    const isBlack = Math.max(data[4 * n], green, blue) <= BLACK;
+    mask[n] = tables[1][green] - slope * tables[2][blue] > nucleus / 2 && !isBlack ? 1 : 0;
   }
   const cross = (from, isEnough) => {
     const to = new Uint8Array(from.length);
@@ -185,35 +192,49 @@ function grown(mask, width, reach) {
   return out;
 }
 
-/** Return the nuclei of a picture: [{x, y, area}] in its pixels. Near lobes are one nucleus. */
-function findNuclei(picture, stain) {
-  const radiusOf = ({ areas }) => Math.sqrt(Math.max(0, ...areas.slice(1)) / Math.PI);
-  // A coarse look tells how large the nuclei are, and so what resolution they need.
-  const longer = Math.max(picture.width, picture.height);
-  const coarse = Math.max(4, Math.ceil(longer / 512));
-  const small = shrunk(picture, coarse);
-  const first = radiusOf(components(dyed(small, stain), small.width)) * coarse;
-  const factor = Math.max(1, 2 ** Math.floor(Math.log2(Math.max(first, 1) / RADIUS)));
-  const seen = shrunk(picture, factor);
-  const mask = dyed(seen, stain);
-  const found = components(mask, seen.width);
-  if (radiusOf(found) < FEWEST) return [];
-  const unit = radiusOf(found) / NUCLEUS;
+/** Return the nuclei in a mask of dye: [{x, y, area}]. Near lobes are one nucleus. */
+function groupLobes(mask, width, { parts, areas }, unit) {
   const smallest = SMALLEST_LOBE * Math.PI * unit * unit;
-  const lobes = mask.map((_, n) => (found.areas[found.parts[n]] >= smallest ? mask[n] : 0));
-  const groups = components(grown(lobes, seen.width, (GAP * unit) / 2), seen.width);
+  const lobes = mask.map((value, n) => (areas[parts[n]] >= smallest ? value : 0));
+  const groups = components(grown(lobes, width, (GAP * unit) / 2), width);
   const nuclei = groups.areas.map(() => ({ x: 0, y: 0, area: 0 }));
   for (let n = 0; n < lobes.length; n += 1) {
     if (!lobes[n]) continue;
     const nucleus = nuclei[groups.parts[n]];
     nucleus.area += 1;
-    nucleus.x += n % seen.width;
-    nucleus.y += Math.floor(n / seen.width);
+    nucleus.x += n % width;
+    nucleus.y += Math.floor(n / width);
   }
-  return nuclei.slice(1).map(({ x, y, area }) => ({
-    x: (x / area + 0.5) * factor - 0.5,
-    y: (y / area + 0.5) * factor - 0.5,
-    area: area * factor * factor,
+  return nuclei.slice(1).map(({ x, y, area }) => ({ x: x / area, y: y / area, area }));
+}
+
+/** Return the nuclei of a picture: [{x, y, area}] in its pixels. */
+function findNuclei(picture, stain) {
+  const radiusOf = (areas) => Math.sqrt(Math.max(0, ...areas) / Math.PI);
+  // A coarse look tells how large the nuclei are, and so what resolution they need.
+  const coarse = Math.max(4, Math.ceil(Math.max(picture.width, picture.height) / 512));
+  const small = shrunk(picture, coarse);
+  const first = coarse * radiusOf(components(dyed(small, stain), small.width).areas);
+  const factor = Math.max(1, 2 ** Math.floor(Math.log2(Math.max(first, 1) / RADIUS)));
+  const seen = shrunk(picture, factor);
+  const mask = dyed(seen, stain);
+  const found = components(mask, seen.width);
+  if (radiusOf(found.areas) < FEWEST) return [];
+  // The scale is not known: all that is dyed may be lobes of one nucleus. If they are too far
+  // apart for that, it is the largest of the groups.
+  let nuclei = [];
+  let area = found.areas.reduce((sum, each) => sum + each);
+  for (let round = 0; round < 5; round += 1) {
+    const last = area;
+    nuclei = groupLobes(mask, seen.width, found, Math.sqrt(area / Math.PI) / NUCLEUS);
+    area = Math.max(...found.areas, ...nuclei.map((nucleus) => nucleus.area));
+    if (area === last) break;
+  }
+  const whole = nuclei.filter((nucleus) => nucleus.area >= SMALLEST * area);
+  return whole.map(({ x, y, area: pixels }) => ({
+    x: (x + 0.5) * factor - 0.5,
+    y: (y + 0.5) * factor - 0.5,
+    area: pixels * factor * factor,
   }));
 }
 
