@@ -153,7 +153,7 @@ def no_cells(cache):
 
 def alarms(familiarity, groups, rng):
     """Return the share of batches of BATCH with a warning, drawn from each group of rows."""
-    from wbcclf.classifiers.familiarity._prediction import unfamiliar
+    from wbcclf._uncertainty import unfamiliar
 
     found = []
     for rows in groups:

@@ -15,27 +15,75 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from _data import DATA
-from safetensors.torch import save_file
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from wbcclf import ImageLoader, make_blood_cells
-from wbcclf.preprocessing._network import (
+from wbcclf._files import replacing
+from wbcclf.cells._network import (
+    FOLD,
     RAYS,
     REACH,
     STEPS,
     WEIGHTS,
-    OutlineNet,
     around,
     rays,
     samples,
 )
-from wbcclf.preprocessing._picture import Picture
-from wbcclf.preprocessing._segment import segment
-from wbcclf.preprocessing._stain import read_stain
+from wbcclf.cells._picture import Picture
+from wbcclf.cells._segment import segment
+from wbcclf.cells._stain import read_stain
 
 KEPT, KEPT_REACH = 104, 2.5  # samples a side of windows kept for training, as REACH
 TURNS, BATCH, RATE = 1200, 24, 5e-3
 ALTERED = 6  # altered copies of each BCISC picture that are trained on
 DRAWN = 1200  # cells
+
+
+class Block(nn.Module):
+    """Convolution, batch normalisation, ReLU; the rays close to a circle."""
+
+    def __init__(self, before, after):
+        super().__init__()
+        self.conv = nn.Conv2d(before, after, 3, padding=(0, 1), bias=False)
+        self.norm = nn.BatchNorm2d(after)
+
+    def forward(self, x):
+        """Return features (n, after, rays, steps)."""
+        x = torch.cat([x[:, :, -1:], x, x[:, :, :1]], dim=2)
+        return F.relu(self.norm(self.conv(x)))
+
+
+class OutlineNet(nn.Module):
+    """The network that `wbcclf.cells._network` runs without PyTorch."""
+
+    def __init__(self):
+        super().__init__()
+        self.top = nn.Sequential(Block(5 * FOLD**2, 24), Block(24, 24))
+        self.bottom = nn.Sequential(Block(24, 48), Block(48, 48))
+        self.up = Block(72, 24)
+        self.head = nn.Conv2d(24, FOLD**2, 1)
+
+    def forward(self, x):
+        """Return log-odds (n, RAYS, STEPS) of the first five channels that `samples` gives."""
+        top = self.top(F.pixel_unshuffle(x[:, :5], FOLD))
+        bottom = self.bottom(F.max_pool2d(top, 2))
+        top = self.up(torch.cat([top, F.interpolate(bottom, scale_factor=2)], 1))
+        return F.pixel_shuffle(self.head(top), FOLD)[:, 0]
+
+
+def weights_of(net):
+    """Return the arrays that `redrawn` takes: each convolution with its normalisation in it."""
+    convolutions = {"head": net.head} | {
+        name: fuse_conv_bn_eval(block.conv, block.norm)
+        for name, block in net.named_modules()
+        if isinstance(block, Block)
+    }
+    return {
+        f"{name}.{kind}": value.detach().float().contiguous().numpy()
+        for name, convolution in convolutions.items()
+        for kind, value in convolution.named_parameters()
+    }
 
 
 def found_by_stain(image, rough=False):
@@ -226,5 +274,5 @@ if __name__ == "__main__":
     drawn = drawn_windows()
     windows = [window for each in bcisc_windows() for window in each] + drawn[::2]
     net = trained(windows, trained(drawn))
-    weights = {name: value.half().contiguous() for name, value in net.state_dict().items()}
-    save_file(weights, sys.argv[1] if len(sys.argv) > 1 else WEIGHTS)
+    with replacing(sys.argv[1] if len(sys.argv) > 1 else WEIGHTS) as path:
+        np.savez(path, **weights_of(net))

@@ -25,6 +25,7 @@ import torch
 from _compare import times
 from _data import DATA
 from outline_network import (
+    OutlineNet,
     altered,
     bcisc,
     bcisc_windows,
@@ -32,11 +33,12 @@ from outline_network import (
     drawn_windows,
     found_by_stain,
     trained,
+    weights_of,
 )
 
 from wbcclf import list_image_folder
-from wbcclf.preprocessing._network import VOTE, OutlineNet, redrawn
-from wbcclf.preprocessing._picture import choose, covered
+from wbcclf.cells._network import VOTE, redrawn
+from wbcclf.cells._picture import choose, covered
 
 FOLDER = Path(sys.argv[1])
 VOTES = {"network": 0.0, "network, stain votes": VOTE}
@@ -106,7 +108,7 @@ def by_each(net, image, which=None):
             for view in (fine, rough)
         )
     return {"stain": fine.cells} | {
-        name: redrawn([rough], net, vote)[0] for name, vote in VOTES.items()
+        name: redrawn([rough], weights_of(net), vote)[0] for name, vote in VOTES.items()
     }
 
 
@@ -272,17 +274,17 @@ def look(networks, n_images=400, n_shown=100):
 
 def speed(networks):
     """Print the time of finding cells, and of drawing their outlines by network as well."""
-    images, net = pictures("blood-cells/TRAIN", 64), networks("all")
+    images, weights = pictures("blood-cells/TRAIN", 64), weights_of(networks("all"))
     seconds = times(
         {
             "stain": lambda: [found_by_stain(image) for image in images],
-            "network": lambda: [redrawn([found_by_stain(i, rough=True)], net) for i in images],
+            "network": lambda: [redrawn([found_by_stain(i, True)], weights) for i in images],
         }
     )
     ratios = np.divide(seconds["network"], seconds["stain"])
     print(f"\n64 pictures {images[0].shape}, one thread: ms a picture")
     print({name: round(1000 * np.median(each) / 64, 1) for name, each in seconds.items()})
-    print(f"ratio {np.median(ratios):.2f}; {sum(p.numel() for p in net.parameters())} weights")
+    print(f"ratio {np.median(ratios):.2f}; {sum(each.size for each in weights.values())} weights")
 
 
 if __name__ == "__main__":

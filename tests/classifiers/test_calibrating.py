@@ -14,7 +14,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 from skorch.callbacks import Callback
 
 from wbcclf import adapt, load_model, make_blood_cells, save_model
-from wbcclf.classifiers.familiarity._description import STRANGE, THRESHOLDS
+from wbcclf._uncertainty import STRANGE
+from wbcclf.classifiers.familiarity._description import THRESHOLDS
 from wbcclf.classifiers.training._calibrating import fit_temperature
 from wbcclf.exceptions import TrainingInterruptedWarning
 

@@ -18,12 +18,10 @@ from wbcclf import (
     make_blood_cells,
     save_model,
 )
-from wbcclf.classifiers.familiarity import _prediction
+from wbcclf._uncertainty import LEAST_FAMILIAR, STRANGE, uncertain_label, unfamiliar
 from wbcclf.classifiers.familiarity._description import (
     FEWEST,
-    LEAST_FAMILIAR,
     N_STYLE,
-    STRANGE,
     THRESHOLDS,
     WIDTH,
     Description,
@@ -294,13 +292,13 @@ def test_images_of_no_cells_among_those_of_home_raise_it(home):
 
 def test_the_tests_are_of_the_mean_and_of_strange_ones():
     half = np.repeat([0.0, 0.5], [11, 9])
-    assert "11 of these 20 cells" in _prediction.unfamiliar(half, what="cells")
-    assert _prediction.unfamiliar(np.repeat([0.0, 0.5], [10, 10])) is None
-    assert _prediction.unfamiliar(np.full(20, 0.09)) is not None
-    assert _prediction.unfamiliar(np.full(20, 0.11)) is None
-    assert _prediction.unfamiliar(np.zeros(19)) is None
+    assert "11 of these 20 cells" in unfamiliar(half, what="cells")
+    assert unfamiliar(np.repeat([0.0, 0.5], [10, 10])) is None
+    assert unfamiliar(np.full(20, 0.09)) is not None
+    assert unfamiliar(np.full(20, 0.11)) is None
+    assert unfamiliar(np.zeros(19)) is None
     draws = np.random.RandomState(0).uniform(size=(20_000, 20))
-    assert np.mean([_prediction.unfamiliar(draw) is not None for draw in draws]) < 0.002
+    assert np.mean([unfamiliar(draw) is not None for draw in draws]) < 0.002
 
 
 # ---------------------------------------------------------------- rejection
@@ -392,7 +390,7 @@ def test_an_uncertain_image_has_no_class(home, labels, uncertain):
 @pytest.mark.parametrize("labels", [np.array([-1, 1]), np.array([False, True])])
 def test_labels_that_leave_no_room_for_uncertain_are_an_error(labels):
     with pytest.raises(ValueError, match="With rejection, an uncertain image has the label"):
-        _prediction.uncertain_label(labels)
+        uncertain_label(labels)
 
 
 @pytest.mark.parametrize("share", [0, 1, -0.1, "0.05", True])

@@ -6,8 +6,10 @@ import cv2
 import numpy as np
 import pytest
 from preprocessing.fields import LIGHT, Field, dice, whole
+from scipy.ndimage import find_objects
 
 from wbcclf import ImageLoader, find_cells, make_blood_cells
+from wbcclf.cells._segment import _boxes
 
 LOBES = ((-14, -10, 12), (14, -10, 12), (0, 14, 12))
 POSITIONS = [(110, 90), (300, 210)]
@@ -335,3 +337,13 @@ def test_real_cells_of_three_other_laboratories(wbcclf_data):
             found.setdefault(folder.name == "platelet", []).append(at_centre)
     assert np.mean(found[False]) >= 0.95
     assert np.mean(found[True]) <= 0.5
+
+
+@pytest.mark.parametrize("n_parts", [0, 1, 9])
+def test_boxes_of_nuclei_are_those_of_scipy(n_parts):
+    rng = np.random.RandomState(n_parts)
+    nuclei = np.zeros((40, 60), np.int32)
+    for number in range(1, n_parts + 1):  # of several parts each, some at the border
+        nuclei[rng.randint(40, size=5), rng.randint(60, size=5)] = number
+    expected = dict(enumerate(find_objects(nuclei), start=1))
+    assert _boxes(nuclei) == expected

@@ -11,7 +11,7 @@ from sklearn.base import clone
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
 from wbcclf import CellCropper, CNNClassifier, find_cells
-from wbcclf.preprocessing._stain import NUCLEUS, RED_CELL
+from wbcclf.cells._stain import NUCLEUS, RED_CELL
 
 SMALL_CELL = {"radius": 30, "lobes": ((0, 0, 20),)}
 

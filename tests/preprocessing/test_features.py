@@ -17,9 +17,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
 from wbcclf import CellFeatures, ImageLoader, find_cells
-from wbcclf.preprocessing import _measures as measures
+from wbcclf.cells import _measures as measures
+from wbcclf.cells._picture import Picture
 from wbcclf.preprocessing._features import NAMES
-from wbcclf.preprocessing._picture import Picture
 
 TWO_LOBES = ((-13, 0, 13), (13, 0, 13))
 THREE_LOBES = ((-15, -8, 11), (15, -8, 11), (0, 15, 11))

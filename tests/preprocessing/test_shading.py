@@ -6,8 +6,8 @@ import pytest
 from preprocessing.fields import LIGHT, Field, dice, whole
 
 from wbcclf import CellCropper, find_cells
-from wbcclf.preprocessing._measures import measure
-from wbcclf.preprocessing._picture import Picture
+from wbcclf.cells._measures import measure
+from wbcclf.cells._picture import Picture
 
 SIZE = 480, 640
 PALE = 0.06, 0.12, 0.06  # cytoplasm that is lost in the dark

@@ -18,9 +18,9 @@ from wbcclf._files import some
 from wbcclf._model_file import is_model_file
 from wbcclf._parts import file_digest
 from wbcclf._progress import progress_bar
+from wbcclf._uncertainty import uncertain_label, unfamiliar
 from wbcclf.classifiers import EarlyStopping
 from wbcclf.classifiers.familiarity._description import Description, fewest_calls
-from wbcclf.classifiers.familiarity._prediction import uncertain_label, unfamiliar
 from wbcclf.cli._console import warn
 from wbcclf.cli._output import require
 from wbcclf.datasets._files import SUFFIXES

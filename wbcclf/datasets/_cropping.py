@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from sklearn.base import clone
 
-from wbcclf._files import some
 from wbcclf._images import HasMethods
 from wbcclf._parameters import Machine, Training, belongs_to
-from wbcclf._warnings import warn
 
-__all__ = ["CROP_CONSTRAINT", "check_crop", "crop_key", "warn_of_missing_cells"]
+__all__ = ["CROP_CONSTRAINT", "check_crop", "crop_key"]
 
 
 class _Cropper(HasMethods):
@@ -73,13 +69,3 @@ def crop_key(crop: Any) -> list | None:
         if not belongs_to(cls, name, Machine) and not belongs_to(cls, name, Training)
     ]
     return [cls.__module__, cls.__qualname__, cls._version, params]
-
-
-def warn_of_missing_cells(names: Sequence[str], found: np.ndarray) -> None:
-    """Warn once of all pictures in which no white cell was found."""
-    missing = [name for name, is_found in zip(names, found, strict=True) if not is_found]
-    if missing:
-        warn(
-            f"No white cell was found in {len(missing)} of {len(names)} images; they are cut "
-            f"to their central square:\n  {some(missing, 5, chr(10) + '  ')}"
-        )

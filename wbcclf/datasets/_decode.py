@@ -12,22 +12,17 @@ import hashlib
 import io
 from collections.abc import Callable
 
-import cv2
 import numpy as np
 import simplejpeg
 from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 from PIL.Image import Image
 from PIL.ImageFile import ImageFile
 
-from wbcclf._files import read_regular
-from wbcclf.datasets._headers import (
-    WHITE_IS_ZERO,
-    TiffHeader,
-    find_orientation,
-    read_tiff_header,
-    split_metadata,
-)
 from wbcclf.datasets._quiet import quiet
+from wbcclf.decoding._formats import find_format, read_file
+from wbcclf.decoding._headers import TiffHeader, find_orientation, read_tiff_header, split_metadata
+from wbcclf.decoding._opencv import read_pixels
+from wbcclf.decoding._pixels import orient, reduction, resize, to_uint8
 from wbcclf.exceptions import ImageReadError
 
 __all__ = [
@@ -47,12 +42,6 @@ DIGEST_BYTES = 16
 
 MAX_PIXELS = 89_478_485  # Pillow's: a quarter of a GiB as 24-bit RGB
 
-FIRST_BYTES = {
-    b"\xff\xd8": "JPEG",
-    b"\x89PNG\r\n\x1a\n": "PNG",
-    b"BM": "BMP",
-    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "TIFF"),
-}
 # The classes, not Image.open: that one warns or raises at a limit of Pillow's own.
 PILLOW: dict[str, Callable[[io.BytesIO], ImageFile]] = {
     "JPEG": JpegImagePlugin.JpegImageFile,
@@ -80,40 +69,6 @@ def read_image(
     data = read_file(path)
     digest = hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
     return decode_image(data, image_size, max_pixels), digest
-
-
-def read_file(path: str) -> bytes:
-    """Return the bytes of a file.
-
-    Raises
-    ------
-    ImageReadError
-        With the reason only, for the caller to put the file name in front.
-    """
-    try:
-        return read_regular(path)
-    except FileNotFoundError:
-        raise ImageReadError("no such file") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ImageReadError(f"cannot be opened ({reason})") from error
-
-
-def find_format(data: bytes) -> str:
-    """Return JPEG, PNG, BMP or TIFF, whatever the file is called.
-
-    Raises
-    ------
-    ImageReadError
-        With the reason only, if it is none of them.
-    """
-    if not data:
-        raise ImageReadError("the file is empty")
-    formats = (name for first, name in FIRST_BYTES.items() if data.startswith(first))
-    file_format = next(formats, None)
-    if file_format is None:
-        raise ImageReadError("not a JPEG, PNG, BMP or TIFF file")
-    return file_format
 
 
 def decode_image(
@@ -160,7 +115,7 @@ def decode_image(
         if file_format == "PNG" and data[24] == 16:  # the bits of one channel
             # libpng prints what is wrong with a file; but now Pillow has read all of it.
             image = _decode_opencv(data)
-        image = _orient(image, orientation)
+        image = orient(image, orientation)
     return resize(np.ascontiguousarray(image), image_size)
 
 
@@ -188,31 +143,8 @@ def _decode_tiff(data: bytes, max_pixels: int) -> np.ndarray:
 
 
 def _decode_opencv(data: bytes, tiff: TiffHeader | None = None) -> np.ndarray:
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        with quiet():
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:
-        image = None
-    if image is None:
-        raise ImageReadError("16-bit image that OpenCV cannot decode")
-    # Swapped here: IMREAD_COLOR_RGB is ignored for TIFF (measured with OpenCV 5.0.0).
-    return cv2.cvtColor(_to_uint8(image, tiff), cv2.COLOR_BGR2RGB)
-
-
-def _reduction(size: tuple[int, int], image_size: tuple[int, int] | None) -> int:
-    """Return 4, 2 or 1: how many times smaller the JPEG decoder makes the image on its own.
-
-    It leaves out the upper frequencies before the inverse cosine transform, which is faster than
-    all of it and averaging afterwards. At least twice the size asked for is left to be averaged:
-    on 150 PBC images (360 x 363 to 16, 32, 45, 64 and 90 pixels) the result then differs from the
-    exact area average of all pixels by 0.5 to 0.8 grey levels on average, and by up to 36 at sharp
-    edges. Less left gave 1.0 to 2.9 and up to 92; a factor of 8, 2.2.
-    """
-    if image_size is None:
-        return 1
-    fits = min(size[0] / image_size[0], size[1] / image_size[1]) / 2
-    return next((k for k in (4, 2) if k <= fits), 1)
+    with quiet():
+        return read_pixels(data, tiff=tiff)
 
 
 def _decode_jpeg(
@@ -224,7 +156,7 @@ def _decode_jpeg(
         if (
             colours not in ("Gray", "RGB", "YCbCr")
             or size[0] * size[1] > max_pixels
-            or _reduction(tuple(size), image_size) > 1
+            or reduction(tuple(size), image_size) > 1
         ):
             return None
         return simplejpeg.decode_jpeg(data, strict=True)  # raises what libjpeg would only print
@@ -243,11 +175,11 @@ def _decode_pillow(
         with PILLOW[file_format](io.BytesIO(data)) as image:
             _check_pixels(*image.size, max_pixels)
             if file_format == "JPEG":
-                factor = _reduction(image.size[::-1], image_size)
+                factor = reduction(image.size[::-1], image_size)
                 image.draft(None, (image.width // factor, image.height // factor))
             image.load()
             if image.mode.startswith("I;16"):
-                grey = _to_uint8(np.asarray(image), tiff)
+                grey = to_uint8(np.asarray(image), tiff)
                 return np.repeat(grey[..., None], 3, axis=2)
             if image.mode not in TO_RGB:
                 raise ImageReadError(f"images of mode {image.mode} are not supported")
@@ -261,47 +193,3 @@ def _decode_pillow(
     # struct.error, zlib.error, EOFError, TypeError).
     except Exception as error:
         raise ImageReadError(f"{file_format} that Pillow cannot decode ({error})") from error
-
-
-def _to_uint8(values: np.ndarray, tiff: TiffHeader | None) -> np.ndarray:
-    if values.dtype == np.uint8:
-        return values
-    top = 2 ** (tiff.bits if tiff else 16) - 1
-    # For 16 bits this is round(v / 257); there are no ties, as `top` is odd.
-    scaled = (np.minimum(values, top).astype(np.uint32) * 255 + top // 2) // top
-    if tiff and tiff.photometric == WHITE_IS_ZERO:  # turned round by the decoders only up to 8 bits
-        scaled = 255 - scaled
-    return scaled.astype(np.uint8)
-
-
-def _orient(image: np.ndarray, orientation: int) -> np.ndarray:
-    """Return a view turned upright; EXIF 2.32, section 4.6.4, tag 0x0112."""
-    if orientation >= 5:
-        image = image.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        image = image[::-1]
-    if orientation in (2, 3, 6, 7):
-        image = image[:, ::-1]
-    return image
-
-
-def resize(image: np.ndarray, image_size: tuple[int, int] | None) -> np.ndarray:
-    """Stretch an image: average where it shrinks, interpolate where it grows.
-
-    A bilinear image of about the original's resolution, k_y by k_x pixels for each one of the
-    result, is averaged in blocks. Where a whole number of pixels becomes one, that is the exact
-    area average. Elsewhere it differs from it by 0.2 to 0.3 grey levels on blood cells (Pillow's
-    bilinear filter by 0.2 to 1.2), and takes a third to an eighth of the time of INTER_AREA with
-    fractional pixels.
-    """
-    if image_size is None:
-        return image
-    sides = list(zip(image.shape, image_size, strict=False))
-    fine = tuple(new * max(1, round(old / new)) if new < old else old for old, new in sides)
-    # A side that grows comes last: of a long strip, the image between would not fit into memory.
-    small = tuple(map(min, image.shape[:2], image_size))
-    steps = ((fine, cv2.INTER_LINEAR), (small, cv2.INTER_AREA), (image_size, cv2.INTER_LINEAR))
-    for (height, width), method in steps:
-        if image.shape[:2] != (height, width):
-            image = cv2.resize(image, (width, height), interpolation=method)
-    return image

@@ -14,8 +14,8 @@ from wbcclf._parameters import Each, Machine
 from wbcclf._store import MEMORY_CONSTRAINT
 from wbcclf.datasets._cropping import CROP_CONSTRAINT
 from wbcclf.datasets._decode import MAX_PIXELS
-from wbcclf.datasets._paths_or_images import check_paths_or_images
 from wbcclf.datasets._reading import check_reading, read_images, stretch_images
+from wbcclf.decoding._paths_or_images import check_paths_or_images
 
 __all__ = ["ImageLoader"]
 

@@ -19,13 +19,14 @@ from wbcclf._images import Interval
 from wbcclf._store import Store, make_store
 from wbcclf._threads import n_threads, run_blocks_in_threads
 from wbcclf._warnings import warn
-from wbcclf.datasets._cropping import check_crop, crop_key, warn_of_missing_cells
+from wbcclf.cells._square import warn_of_missing_cells
+from wbcclf.datasets._cropping import check_crop, crop_key
 from wbcclf.datasets._decode import DECODER, DIGEST_BYTES, read_image, resize
-from wbcclf.exceptions import ImageReadError, SkippedFileWarning
+from wbcclf.decoding._failures import check_on_error, report_failures
+from wbcclf.exceptions import ImageReadError
 
-__all__ = ["Reading", "check_reading", "read_images", "report_failures", "stretch_images"]
+__all__ = ["Reading", "check_reading", "read_images", "stretch_images"]
 
-ON_ERROR = ("raise", "warn", "skip")
 MAX_TOGETHER = 12_000_000  # bytes of pictures that are cut together: more gains nothing
 
 
@@ -39,8 +40,7 @@ def check_reading(
     spill_dir: Any,
 ) -> None:
     """Raise an error for a parameter that `read_images` does not take."""
-    if on_error not in ON_ERROR:
-        raise ValueError(f"on_error must be one of {', '.join(ON_ERROR)}, got {on_error!r}.")
+    check_on_error(on_error)
     check_crop(crop, image_size)
     n_threads(n_jobs)
     if not Interval(Integral, 1, None, closed="left").is_satisfied_by(max_pixels):
@@ -311,21 +311,6 @@ def stretch_images(
     run_blocks_in_threads(work, len(images), n_jobs, verbose)
     warn_of_missing_cells(names, found)
     return batch
-
-
-def report_failures(
-    failures: list[tuple[str, str]], n_files: int, on_error: str, advice: str
-) -> None:
-    if not failures:
-        return
-    listed = some([f"{path}: {reason}" for path, reason in failures], 5, "\n  ")
-    n_broken = f"{len(failures)} of {n_files} files cannot be read as images"
-    if len(failures) == n_files:
-        raise ImageReadError(f"{n_broken}, so there is nothing to load:\n  {listed}")
-    if on_error == "raise":
-        raise ImageReadError(f"{n_broken}:\n  {listed}\n{advice}")
-    if on_error == "warn":
-        warn(f"{n_broken} and are left out:\n  {listed}", SkippedFileWarning)
 
 
 def _check_one_size(

@@ -14,10 +14,11 @@ from sklearn.utils import Bunch
 from wbcclf._images import Interval
 from wbcclf._store import Store
 from wbcclf._threads import advancing
+from wbcclf._uncertainty import unfamiliar
 from wbcclf._warnings import warn
-from wbcclf.classifiers.familiarity._prediction import unfamiliar
 from wbcclf.datasets._decode import MAX_PIXELS
-from wbcclf.datasets._reading import check_reading, report_failures
+from wbcclf.datasets._reading import check_reading
+from wbcclf.decoding._failures import report_failures
 from wbcclf.exceptions import UnfamiliarImagesWarning
 from wbcclf.fields._fields import (
     FieldReader,

@@ -14,9 +14,9 @@ from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
 from wbcclf._images import check_image_size
+from wbcclf._uncertainty import unfamiliar
 from wbcclf._warnings import warn
 from wbcclf.classifiers import CNNClassifier
-from wbcclf.classifiers.familiarity._prediction import unfamiliar
 from wbcclf.datasets import ImageLoader, list_image_folder
 from wbcclf.datasets._reading import read_images
 from wbcclf.exceptions import ImageReadError, UnfamiliarImagesWarning

@@ -10,7 +10,7 @@ import numpy as np
 from wbcclf._images import check_images, value_range
 from wbcclf._labels import check_labels, check_same_classes
 from wbcclf.datasets._decode import read_image
-from wbcclf.datasets._paths_or_images import check_paths_or_images
+from wbcclf.decoding._paths_or_images import check_paths_or_images
 from wbcclf.exceptions import ImageReadError
 from wbcclf.inspection._drawing import check_axes
 from wbcclf.sampling import Augmenter

@@ -11,9 +11,9 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin
 
 from wbcclf._images import StrOptions
 from wbcclf._parameters import Machine
+from wbcclf.cells._cell import Cell
+from wbcclf.cells._picture import GREY, Picture, choose, covered, from_bytes
 from wbcclf.preprocessing._base import CellTransformer
-from wbcclf.preprocessing._cell import Cell
-from wbcclf.preprocessing._picture import GREY, Picture, choose, covered, from_bytes
 
 
 class BackgroundRemover(ClassNamePrefixFeaturesOutMixin, CellTransformer):

@@ -24,9 +24,9 @@ from wbcclf._images import (
 from wbcclf._parameters import Each, Machine, Training
 from wbcclf._threads import n_threads, run_blocks_in_threads
 from wbcclf._warnings import warn
-from wbcclf.preprocessing._cell import Cell
-from wbcclf.preprocessing._cells import cells_of
-from wbcclf.preprocessing._picture import Picture, as_bytes
+from wbcclf.cells._cell import Cell
+from wbcclf.cells._cells import cells_of
+from wbcclf.cells._picture import Picture, as_bytes
 
 SIDE = Interval(Integral, 1, None, closed="left")  # of an image, in pixels
 

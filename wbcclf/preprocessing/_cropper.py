@@ -7,39 +7,16 @@ from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import DTypeLike
 from sklearn.base import ClassNamePrefixFeaturesOutMixin
 
 from wbcclf._images import Interval, StrOptions
 from wbcclf._parameters import Machine
+from wbcclf.cells._cell import Cell
+from wbcclf.cells._picture import Picture, from_bytes
+from wbcclf.cells._square import FACTORS, LARGEST, Crop
 from wbcclf.preprocessing._base import SIDE, CellTransformer
-from wbcclf.preprocessing._cell import Cell
-from wbcclf.preprocessing._cells import cells_of
-from wbcclf.preprocessing._picture import (
-    GREY,
-    Picture,
-    choose,
-    covered,
-    cut,
-    diameter,
-    from_bytes,
-    in_one_light,
-    in_one_stain,
-    mirror,
-    nucleus_centre,
-    resized,
-)
-from wbcclf.preprocessing._red_cells import radius_of_red_cells
-
-LARGEST = 16  # sides of the picture that a square may have: beyond is nothing to see
-_SQUARE = np.ones((5, 5), np.uint8)
-_FACTORS = {"nucleus": 3.0, "cell": 1.5, "red cell": 3.0}
-# Most white cells are 1.2 to 3 times as wide as red cells, twice as a rule: docs/cells.md. Outside
-# of this, something else was probably taken for red cells.
-USUAL, NARROWEST, WIDEST = 2.0, 1.15, 3.1
-AROUND = 10  # cell diameters: side of the square around the cell whose red cells give the scale
 
 
 class CellCropper(ClassNamePrefixFeaturesOutMixin, CellTransformer):
@@ -139,7 +116,7 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, CellTransformer):
     """
 
     _parameter_constraints: dict = {
-        "scale": [StrOptions({*_FACTORS}), SIDE],
+        "scale": [StrOptions({*FACTORS}), SIDE],
         "factor": [Interval(Real, 0, LARGEST, closed="right"), None],
         "which": [StrOptions({"centre", "largest"})],
         "background": [StrOptions({"keep", "normalise", "remove"})],
@@ -213,11 +190,7 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, CellTransformer):
         ValueError
             If the square is more than 16 times as wide as the longer side of the picture.
         """
-        if isinstance(self.scale, Integral) and int(self.scale) > LARGEST * max(size):
-            raise ValueError(
-                f"scale={self.scale} gives a square of {self.scale} pixels, more than {LARGEST} "
-                f"times as wide as {name}, which is {size[0]}x{size[1]}. Give a smaller scale."
-            )
+        self._how().check_size(size, name)
 
     def crop_pictures(self, pictures: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
         """Cut a square around the white cell of each of several pictures; this needs no `fit`.
@@ -241,14 +214,7 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, CellTransformer):
             `scale` pixels is more than 16 times as wide as one of them.
         """
         self._validate_params()
-        checked = [Picture(each, f"pictures[{k}]") for k, each in enumerate(pictures)]
-        for picture in checked:
-            self.check_size(picture.size, picture.name)
-        squares = np.empty((len(checked), self.image_size, self.image_size, 3), np.uint8)
-        found = np.zeros(len(checked), bool)
-        for number, (picture, cells) in enumerate(zip(checked, cells_of(checked), strict=True)):
-            squares[number], found[number] = self._crop(picture, cells), bool(cells)
-        return squares, found
+        return self._how().squares(pictures)
 
     def crop_cells(self, picture: Any, cells: Sequence[Cell]) -> np.ndarray:
         """Cut a square around each of the white cells of one picture; this needs no `fit`.
@@ -272,8 +238,8 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, CellTransformer):
             If a cell is not inside the picture.
         """
         self._validate_params()
-        checked = Picture(picture, "picture")
-        self.check_size(checked.size, "picture")
+        checked, how = Picture(picture, "picture"), self._how()
+        how.check_size(checked.size, "picture")
         height, width = checked.size
         if not isinstance(cells, Sequence) or not all(isinstance(cell, Cell) for cell in cells):
             raise ValueError("cells must be a list of Cell, as find_cells returns it.")
@@ -286,7 +252,7 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, CellTransformer):
                 )
         out = np.empty((len(cells), self.image_size, self.image_size, 3), np.uint8)
         for number, cell in enumerate(cells):
-            out[number] = self._square(checked, cell, cells)
+            out[number] = how.around(checked, cell, cells)
         return out
 
     def _output(self, images: np.ndarray) -> tuple[tuple[int, ...], DTypeLike]:
@@ -294,62 +260,12 @@ class CellCropper(ClassNamePrefixFeaturesOutMixin, CellTransformer):
         return (self.image_size, self.image_size, images.shape[3]), images.dtype
 
     def _transform_one(self, image: np.ndarray, picture: Picture, cells: list[Cell]) -> np.ndarray:
-        square = self._crop(picture, cells)
+        square = self._how().chosen(picture, cells)
         if image.dtype != np.uint8:
             square = from_bytes(square, self.value_range_, image.dtype)
         return square[..., : image.shape[2]]
 
-    def _crop(self, picture: Picture, cells: list[Cell]) -> np.ndarray:
-        chosen = choose(cells, picture.size, self.which) if cells else None
-        return self._square(picture, chosen, cells)
-
-    def _square(self, picture: Picture, cell: Cell | None, cells: Sequence[Cell]) -> np.ndarray:
-        """Return the square around a cell, or the central one; no mirror image shows `cells`."""
-        if cell is None:
-            centre, side = (np.array(picture.size) - 1) / 2, min(picture.size)
-        else:
-            centre, side = nucleus_centre(cell), self._side(picture, cell, cells)
-        top, left = np.rint(centre - (side - 1) / 2).astype(int)
-        box = (top, left, top + side, left + side)
-        stained = cell if self.stain == "normalise" else None  # whose stain is taken out
-        even = stained is not None or self.background != "keep"
-        square, known = cut(picture, box, even)
-        square = resized(square, self.image_size)
-        if not known.all():
-            # Mirrored when small, which is faster. What is known in part is not known.
-            known, others = self._shrunk(known), self._shrunk(covered(cells, box))
-            # Blur spreads the rim of a cell beyond its outline.
-            mirror(square, known == 255, cv2.dilate(others, _SQUARE) == 0)
-        if stained is not None:
-            square = in_one_stain(square, picture, stained)
-        if self.background != "keep":
-            square = in_one_light(square, picture.light)
-            if self.background == "remove" and cell is not None:
-                square[self._shrunk(covered([cell], box)) < 128] = GREY
-        return square
-
-    def _shrunk(self, mask: np.ndarray) -> np.ndarray:
-        """Return how much of each pixel of the output a mask covers, uint8: 255 for all of it."""
-        return resized(255 * mask.astype(np.uint8), self.image_size)
-
-    def _side(self, picture: Picture, cell: Cell, cells: Sequence[Cell]) -> int:
-        if isinstance(self.scale, Integral):
-            return int(self.scale)
-        if self.scale == "red cell":
-            unit = _red_cell_diameter(picture, cell, cells)
-        else:
-            unit = diameter(getattr(cell, self.scale))
-        factor = _FACTORS[self.scale] if self.factor is None else self.factor
-        return max(1, round(factor * unit))
-
-
-def _red_cell_diameter(picture: Picture, cell: Cell, cells: Sequence[Cell]) -> float:
-    """Return how wide red cells are around a white cell, or would be if some were seen there."""
-    width = diameter(cell.cell)
-    centre, reach = nucleus_centre(cell), AROUND * width / 2
-    top, left = np.maximum(centre - reach, 0).astype(int)
-    bottom, right = np.minimum(np.ceil(centre + reach).astype(int) + 1, picture.size)
-    radius = radius_of_red_cells(picture, cells, (top, left, bottom, right))
-    if radius and NARROWEST <= width / (2 * radius) <= WIDEST:
-        return 2 * radius
-    return width / USUAL
+    def _how(self) -> Crop:
+        return Crop(
+            self.scale, self.factor, self.which, self.background, self.stain, self.image_size
+        )

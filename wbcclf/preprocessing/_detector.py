@@ -8,10 +8,10 @@ import numpy as np
 from sklearn.base import OutlierMixin
 
 from wbcclf._images import _fit_context
+from wbcclf.cells._cell import Cell
+from wbcclf.cells._picture import Picture
+from wbcclf.cells._red_cells import radius_of_red_cells
 from wbcclf.preprocessing._base import CellEstimator
-from wbcclf.preprocessing._cell import Cell
-from wbcclf.preprocessing._picture import Picture
-from wbcclf.preprocessing._red_cells import radius_of_red_cells
 
 # Red cell areas of an outline that is as likely two cells as one: the largest white cells are some
 # 20 micrometres wide, red cells 7.5; two of the former have the area of 14 of the latter.

@@ -9,10 +9,10 @@ from numpy.typing import DTypeLike
 from sklearn.utils.validation import check_is_fitted
 
 from wbcclf._images import StrOptions
+from wbcclf.cells._cell import Cell
+from wbcclf.cells._measures import measure
+from wbcclf.cells._picture import Picture, choose
 from wbcclf.preprocessing._base import CellTransformer
-from wbcclf.preprocessing._cell import Cell
-from wbcclf.preprocessing._measures import measure
-from wbcclf.preprocessing._picture import Picture, choose
 
 NAMES = (
     "cell area (reference areas)",

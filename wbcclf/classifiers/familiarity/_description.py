@@ -29,17 +29,11 @@ import numpy as np
 from scipy.special import logsumexp
 from scipy.stats import beta
 
+from wbcclf._uncertainty import STRANGE
+
 WIDTH = 16  # numbers of what the head is given
 N_STYLE = 21  # numbers of the style
 FEWEST = 50  # images to learn a description from, or to compare with
-# With so many images or more, a mean familiarity below the limit is no accident: of images from
-# home it is 0.5, of other laboratories 0.00 to 0.03 was measured (docs/familiarity.md). What lies
-# between may be home: new cells, if several pictures of each cell were trained on.
-FEWEST_TESTED = 20
-LEAST_FAMILIAR = 0.1
-# Fewer images from home than this share are as far away: whatever the network says of such an image
-# is not called.
-STRANGE = 0.01
 # Log-odds that one of strangeness takes from a certainty, where it was not learnt, and at most.
 USUAL_WEIGHT = 2.0
 CONFIDENCE = 0.95  # with which the bound of `rejection` holds

@@ -18,6 +18,7 @@ from sklearn.utils import check_random_state
 
 from wbcclf._resampled import sources_of
 from wbcclf._store import Store
+from wbcclf._uncertainty import uncertain_label
 from wbcclf._warnings import warn
 from wbcclf.backbones import WeightsReport
 from wbcclf.classifiers.caching._activations import keep_activations, open_store
@@ -28,7 +29,6 @@ from wbcclf.classifiers.data._labels import encode_labels, total_weight
 from wbcclf.classifiers.data._samples import Samples, check_samples
 from wbcclf.classifiers.data._split import validation_split, warn_of_doubles
 from wbcclf.classifiers.familiarity._description import fewest_calls, too_few_for
-from wbcclf.classifiers.familiarity._prediction import uncertain_label
 from wbcclf.classifiers.familiarity._seen import trained_on_before, with_images
 from wbcclf.classifiers.network._building import (
     build_network,

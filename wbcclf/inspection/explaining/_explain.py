@@ -9,12 +9,12 @@ from sklearn.pipeline import Pipeline
 
 from wbcclf._images import _holds_paths
 from wbcclf._warnings import warn
+from wbcclf.cells._picture import as_bytes
 from wbcclf.classifiers import CNNClassifier
 from wbcclf.inspection._checks import check_classifier
 from wbcclf.inspection._files import last_step, list_files, model_parts
 from wbcclf.inspection.explaining._explanation import Explanation
 from wbcclf.inspection.explaining._scores import cell_masks, shares_inside
-from wbcclf.preprocessing._picture import as_bytes
 
 METHODS = ("gradcam", "gradcam++", "occlusion")
 

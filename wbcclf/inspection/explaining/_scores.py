@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import rankdata, wilcoxon
 
-from wbcclf.preprocessing._cells import cells_of
-from wbcclf.preprocessing._picture import Picture, choose
+from wbcclf.cells._cells import cells_of
+from wbcclf.cells._picture import Picture, choose
 
 FEWEST = 10  # pictures that a warning needs: of fewer, chance explains too much
 LEVEL = 0.05  # of its test

@@ -11,8 +11,8 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from wbcclf._labels import check_labels
-from wbcclf.datasets._paths_or_images import check_paths_or_images
-from wbcclf.datasets._reading import ON_ERROR, report_failures
+from wbcclf.decoding._failures import check_on_error, report_failures
+from wbcclf.decoding._paths_or_images import check_paths_or_images
 from wbcclf.inspection.exploring._separation import compare_classes
 from wbcclf.inspection.exploring._survey import LOOKS, Survey, robust_scores
 from wbcclf.model_selection.audit._copies import effective_cells
@@ -144,8 +144,7 @@ def explore_images(
     >>> found.separation.features[0].p_adjusted < 0.001
     True
     """
-    if on_error not in ON_ERROR:
-        raise ValueError(f"on_error must be one of {', '.join(ON_ERROR)}, got {on_error!r}.")
+    check_on_error(on_error)
     paths, arrays = check_paths_or_images(images, "images")
     n_images = len(paths or arrays or [])
     if not n_images:

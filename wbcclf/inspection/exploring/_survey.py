@@ -8,12 +8,12 @@ import cv2
 import numpy as np
 
 from wbcclf._threads import run_blocks_in_threads
+from wbcclf.cells._cells import cells_of
+from wbcclf.cells._measures import measure
+from wbcclf.cells._picture import Picture, choose
 from wbcclf.datasets._decode import read_image
 from wbcclf.exceptions import ImageReadError
-from wbcclf.preprocessing._cells import cells_of
 from wbcclf.preprocessing._features import NAMES as FEATURES
-from wbcclf.preprocessing._measures import measure
-from wbcclf.preprocessing._picture import Picture, choose
 
 SIDE = 64  # pixels of the mean pictures
 N_LEVELS = 256

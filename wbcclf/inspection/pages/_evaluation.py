@@ -10,7 +10,7 @@ from markupsafe import Markup
 from sklearn.utils import Bunch
 
 from wbcclf._files import some
-from wbcclf.classifiers.familiarity._description import LEAST_FAMILIAR
+from wbcclf._uncertainty import LEAST_FAMILIAR
 from wbcclf.inspection._drawing import check_axes
 from wbcclf.inspection._files import last_step
 from wbcclf.inspection._history import plot_history

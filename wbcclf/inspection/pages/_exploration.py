@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from wbcclf.datasets._decode import read_image
-from wbcclf.datasets._paths_or_images import check_paths_or_images
+from wbcclf.decoding._paths_or_images import check_paths_or_images
 from wbcclf.exceptions import ImageReadError
 from wbcclf.inspection._drawing import check_axes
 from wbcclf.inspection.exploring._separation import p_text

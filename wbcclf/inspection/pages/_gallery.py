@@ -10,7 +10,7 @@ from sklearn.utils import Bunch
 
 from wbcclf.classifiers import CNNClassifier
 from wbcclf.datasets._decode import read_image
-from wbcclf.datasets._paths_or_images import check_paths_or_images
+from wbcclf.decoding._paths_or_images import check_paths_or_images
 from wbcclf.exceptions import ImageReadError
 from wbcclf.inspection._files import last_step
 from wbcclf.inspection.evaluation._result import Evaluation

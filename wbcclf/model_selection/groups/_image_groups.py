@@ -12,8 +12,8 @@ from sklearn.utils import Bunch, check_random_state
 
 from wbcclf._threads import run_in_threads
 from wbcclf.datasets._decode import DIGEST_BYTES, read_image
-from wbcclf.datasets._paths_or_images import check_paths_or_images
-from wbcclf.datasets._reading import ON_ERROR, report_failures
+from wbcclf.decoding._failures import check_on_error, report_failures
+from wbcclf.decoding._paths_or_images import check_paths_or_images
 from wbcclf.exceptions import ImageReadError
 from wbcclf.model_selection.groups._candidates import Candidates
 from wbcclf.model_selection.groups._chance import (
@@ -122,8 +122,7 @@ def find_image_groups(
     >>> found.groups.tolist()
     [0, 1, 2, 3, 4, 5, 0, 1, 5]
     """
-    if on_error not in ON_ERROR:
-        raise ValueError(f"on_error must be one of {', '.join(ON_ERROR)}, got {on_error!r}.")
+    check_on_error(on_error)
     random_state = check_random_state(random_state)
     paths, arrays = check_paths_or_images(images, "images")
     n_images = len(paths or arrays or [])

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import DTypeLike
 
-from wbcclf.preprocessing._cell import Cell, overlap
-from wbcclf.preprocessing._shading import Shading, read_shading
-from wbcclf.preprocessing._stain import (
+from wbcclf.cells._cell import Cell, overlap
+from wbcclf.cells._shading import Shading, read_shading
+from wbcclf.cells._stain import (
     Stain,
     black,
     read_light,

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from wbcclf.preprocessing._cell import Cell
-from wbcclf.preprocessing._picture import Picture, covered
-from wbcclf.preprocessing._stain import FAINTEST, byte_densities, inside, quantile
+from wbcclf.cells._cell import Cell
+from wbcclf.cells._picture import Picture, covered
+from wbcclf.cells._stain import FAINTEST, byte_densities, inside, quantile
 
 _SQUARE = np.ones((5, 5), np.uint8)
 _BLURRED = np.ones((7, 7), np.uint8)  # the edge of a white cell is no outline of a red cell

@@ -8,9 +8,10 @@ from itertools import product
 
 import numpy as np
 
-from wbcclf.preprocessing._cell import Cell
-from wbcclf.preprocessing._picture import Picture
-from wbcclf.preprocessing._segment import View, segment
+from wbcclf.cells._cell import Cell
+from wbcclf.cells._network import redrawn
+from wbcclf.cells._picture import Picture
+from wbcclf.cells._segment import View, segment
 
 TILE = 2048  # pixels a side, so that a tile's arrays take some 200 MB
 MARGIN = 512  # that neighbouring tiles share: no cell is wider
@@ -102,8 +103,6 @@ def cells_of(pictures: Sequence[Picture], method: str = "network") -> list[list[
     for batch in _batches(_views(pictures, rough=method == "network")):
         views = [view for *_, view in batch]
         if method == "network":
-            from wbcclf.preprocessing._network import redrawn  # it imports torch
-
             outlined = redrawn(views)
         else:
             outlined = [view.cells for view in views]

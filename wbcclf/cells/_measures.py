@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from wbcclf.preprocessing._cell import Cell
-from wbcclf.preprocessing._picture import Picture, diameter, nucleus_centre
-from wbcclf.preprocessing._red_cells import radius_of_red_cells
-from wbcclf.preprocessing._stain import byte_densities
+from wbcclf.cells._cell import Cell
+from wbcclf.cells._picture import Picture, diameter, nucleus_centre
+from wbcclf.cells._red_cells import radius_of_red_cells
+from wbcclf.cells._stain import byte_densities
 
 DIAMETER = 48  # pixels that a cell is made wide, so that magnification does not change its texture
 LARGEST = 96  # pixels of a cell's diameter in which lobes are told apart

@@ -7,13 +7,12 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from scipy.ndimage import find_objects
 
-from wbcclf.preprocessing._cell import Cell, overlap
-from wbcclf.preprocessing._nuclei import group_nuclei
-from wbcclf.preprocessing._outline import colour_bins, find_outline, histogram
-from wbcclf.preprocessing._red_cells import red_cell_radius
-from wbcclf.preprocessing._stain import FAINTEST, Stain, inside, quantile
+from wbcclf.cells._cell import Cell, overlap
+from wbcclf.cells._nuclei import group_nuclei
+from wbcclf.cells._outline import colour_bins, find_outline, histogram
+from wbcclf.cells._red_cells import red_cell_radius
+from wbcclf.cells._stain import FAINTEST, Stain, inside, quantile
 
 # In red cells, which are 7 to 8 micrometres wide; the nucleus of a small lymphocyte is as large as
 # one, a platelet is 2 to 3 micrometres wide: a tenth. Lobes and platelets are alike in size, so
@@ -112,7 +111,7 @@ def _cells(scene: _Scene) -> list[Cell]:
         least = min(np.sqrt(scene.full.size) / CROP, LEAST) / scene.factor
         radius = max(size / NUCLEUS, least)
     nuclei = group_nuclei(parts, areas, GAP * radius, SMALLEST_LOBE * np.pi * radius**2)
-    boxes = dict(enumerate(find_objects(nuclei), start=1))
+    boxes = _boxes(nuclei)
     if not boxes:
         return []
 
@@ -146,6 +145,23 @@ def _cells(scene: _Scene) -> list[Cell]:
             grown.add(first)
         found |= {number: outlined(number) for number in grown & found.keys()}
     return [cell for cell in found.values() if cell.score >= 0.5]
+
+
+def _boxes(nuclei: np.ndarray) -> dict[int, tuple[slice, slice]]:
+    """Return the rows and columns of each nucleus by its number."""
+    rows, columns = np.nonzero(nuclei)
+    numbers = nuclei[rows, columns]
+    n_numbers = numbers.max(initial=0) + 1
+
+    def sides(places: np.ndarray) -> list[slice]:
+        starts, stops = np.full(n_numbers, nuclei.size), np.zeros(n_numbers, int)
+        np.minimum.at(starts, numbers, places)
+        np.maximum.at(stops, numbers, places + 1)
+        return [slice(*side) for side in zip(starts.tolist(), stops.tolist(), strict=True)]
+
+    boxes = dict(enumerate(zip(sides(rows), sides(columns), strict=True)))
+    del boxes[0]  # no nucleus
+    return boxes
 
 
 def _outlined(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from wbcclf.preprocessing._stain import FAINTEST, black
+from wbcclf.cells._stain import FAINTEST, black
 
 PLACES = 8  # a side, the light of which is read
 ENOUGH = 6  # pixels of the sample along a side of a place

@@ -11,7 +11,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from wbcclf.preprocessing._stain import Stain
+from wbcclf.cells._stain import Stain
 
 ANGLES, STEPS = 64, 64
 BINS = 16

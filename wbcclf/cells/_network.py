@@ -11,24 +11,18 @@ that. The outline is the best closed path, as in `_outline.py`.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import islice
 from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
-import torch.nn.functional as F
-from safetensors.torch import load_file
-from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from wbcclf.preprocessing._cell import Cell
-from wbcclf.preprocessing._outline import best_paths
-from wbcclf.preprocessing._picture import diameter, nucleus_centre
-from wbcclf.preprocessing._segment import View
+from wbcclf.cells._cell import Cell
+from wbcclf.cells._outline import best_paths
+from wbcclf.cells._picture import diameter, nucleus_centre
+from wbcclf.cells._segment import View
 
 RAYS = STEPS = 64
 FOLD = 4  # samples a side of those that the network takes for one place
@@ -37,67 +31,50 @@ SURE = 6.0  # log-odds of a nucleus' pixel, and the limit of all others
 VOTE = 1.0  # log-odds that the stain method adds in what it takes for the cell, or else takes away
 LIMITS = (-2, 6)  # of densities, in red cells
 PAD = 8  # pixels around the samples, more than their averages reach
-WEIGHTS = Path(__file__).with_name("outline.safetensors")
-
-if hasattr(os, "register_at_fork"):
-    # A forked process has none of the threads that OpenMP started, but would wait for them.
-    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+WEIGHTS = Path(__file__).with_name("outline.npz")
 
 _ANGLES = np.linspace(0, 2 * np.pi, RAYS, endpoint=False, dtype=np.float32)[:, None]
 
 
-class Block(nn.Module):
-    """Convolution, batch normalisation, ReLU; the rays close to a circle."""
-
-    def __init__(self, before: int, after: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(before, after, 3, padding=(0, 1), bias=False)
-        self.norm = nn.BatchNorm2d(after)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return features (n, after, rays, steps)."""
-        x = torch.cat([x[:, :, -1:], x, x[:, :, :1]], dim=2)
-        return F.relu(self.norm(self.conv(x)))
+@cache
+def shipped() -> Mapping[str, np.ndarray]:
+    """Return the weights and biases of this package's network, float32."""
+    with np.load(WEIGHTS, allow_pickle=False) as file:
+        return dict(file)
 
 
-class OutlineNet(nn.Module):
-    """A U-Net (Ronneberger et al. 2015, 10.1007/978-3-319-24574-4_28) of 70,000 weights.
+def log_odds(channels: np.ndarray, weights: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return log-odds (RAYS, STEPS) of the first five channels that `samples` gives.
 
-    Its first and last steps fold squares of 4x4 samples into channels: few large convolutions are
-    faster than many small ones.
+    The network is a U-Net (Ronneberger et al. 2015, 10.1007/978-3-319-24574-4_28) of 70,000
+    weights. Its first and last steps fold squares of 4x4 samples into channels: few large
+    convolutions are faster than many small ones.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.top = nn.Sequential(Block(5 * FOLD**2, 24), Block(24, 24))
-        self.bottom = nn.Sequential(Block(24, 48), Block(48, 48))
-        self.up = Block(72, 24)
-        self.head = nn.Conv2d(24, FOLD**2, 1)
+    def block(x: np.ndarray, name: str) -> np.ndarray:
+        return _convolved(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return log-odds (n, RAYS, STEPS) of the first five channels that `samples` gives."""
-        top = self.top(F.pixel_unshuffle(x[:, :5], FOLD))
-        bottom = self.bottom(F.max_pool2d(top, 2))
-        top = self.up(torch.cat([top, F.interpolate(bottom, scale_factor=2)], 1))
-        return F.pixel_shuffle(self.head(top), FOLD)[:, 0]
+    rays, steps = RAYS // FOLD, STEPS // FOLD
+    folded = channels[:5].reshape(5, rays, FOLD, steps, FOLD).transpose(1, 3, 0, 2, 4)
+    top = block(block(folded.reshape(rays, steps, -1), "top.0"), "top.1")
+    halved = top.reshape(rays // 2, 2, steps // 2, 2, -1).max(axis=(1, 3))
+    bottom = block(block(halved, "bottom.0"), "bottom.1")
+    enlarged = bottom.repeat(2, axis=0).repeat(2, axis=1)
+    up = block(np.concatenate([top, enlarged], axis=2), "up")
+    odds = up @ weights["head.weight"][..., 0, 0].T + weights["head.bias"]
+    return odds.reshape(rays, steps, FOLD, FOLD).transpose(0, 2, 1, 3).reshape(RAYS, STEPS)
 
 
-@cache
-def shipped() -> OutlineNet:
-    """Return the network of this package."""
-    with torch.device("meta"):  # no random numbers of the caller, nor default device or dtype
-        net = OutlineNet().eval()
-    weights = {name: value.float() for name, value in load_file(WEIGHTS).items()}
-    net.load_state_dict(weights, assign=True)
-    for block in net.modules():
-        if isinstance(block, Block):
-            block.conv = fuse_conv_bn_eval(block.conv, block.norm)
-            block.norm = nn.Identity()  # type: ignore[assignment]
-    return net.to(memory_format=torch.channels_last)
+def _convolved(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """Convolve x (rays, steps, channels), 3x3, with ReLU; the rays close to a circle."""
+    padded = np.pad(np.concatenate([x[-1:], x, x[:1]]), ((0, 0), (1, 1), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(0, 1))
+    sums = windows.reshape(x.shape[0] * x.shape[1], -1) @ weight.reshape(len(weight), -1).T
+    return np.maximum(sums + bias, 0).reshape(*x.shape[:2], -1)
 
 
 def redrawn(
-    views: Sequence[View], net: OutlineNet | None = None, vote: float = VOTE
+    views: Sequence[View], weights: Mapping[str, np.ndarray] | None = None, vote: float = VOTE
 ) -> list[list[Cell]]:
     """Return the cells of each view with better outlines."""
     every = [(view, cell, *around(cell)) for view in views for cell in view.cells]
@@ -106,10 +83,8 @@ def redrawn(
     channels = np.stack(
         [samples(view, cell, rays(centre, reach), reach) for view, cell, centre, reach in every]
     )
-    with torch.inference_mode(), torch.autocast("cpu", enabled=False):
-        # One by one: the sums of a convolution are rounded differently in batches of other sizes.
-        batch = torch.from_numpy(channels)
-        odds = torch.cat([(net or shipped())(one[None]) for one in batch]).numpy()
+    # One by one: sums may be rounded differently in batches of other sizes.
+    odds = np.stack([log_odds(one, weights or shipped()) for one in channels])
     paths = best_paths(_gain(odds, channels, vote))
     drawn = (
         _drawn(cell, _outline(path, centre, reach), view.seen)

@@ -1,0 +1,1 @@
+"""What finds and cuts out white cells, with NumPy and OpenCV alone."""
