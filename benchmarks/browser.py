@@ -86,7 +86,7 @@ def main():
         browser = playwright.chromium.launch(executable_path=chromium, args=OPTIONS)
         page = browser.new_page()
         page.goto(Path(folder, "index.html").as_uri())
-        expect(page.locator("#choose")).to_be_enabled(timeout=120_000)
+        expect(page.locator("#progress")).to_have_text("0 pictures", timeout=120_000)
         print("| laboratory | cells | same call | accuracy, page | accuracy, exact | pictures/s |")
         print("|---|---|---|---|---|---|")
         for name in ("PBC", "Raabin"):

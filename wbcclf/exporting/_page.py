@@ -7,6 +7,7 @@ import gzip
 import json
 import os
 import re
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,15 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from wbcclf._files import read_regular, replacing
+from wbcclf._files import read_regular, replacing, shown
 from wbcclf._version import __version__
-from wbcclf.onnx._format import FORMAT, KEY, unsealed
+from wbcclf.onnx import load
 
 LARGEST = 100_000_000  # bytes of a model: browsers hold a page as one text, a third larger
+
+RUNTIME_SCRIPT, RUNTIME_WASM = "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"
+LICENCES = ("LICENSE", "ThirdPartyNotices.txt")
+RUNTIME_FILES = (RUNTIME_SCRIPT, RUNTIME_WASM, *LICENCES)
 
 _HERE = Path(__file__).parent
 _RUNTIME = _HERE / "vendor"  # what `make browser` puts there
@@ -54,9 +59,10 @@ def export_page(model: str | os.PathLike, folder: str | os.PathLike) -> None:
 
     Raises
     ------
+    ModelFormatError
+        If `model` is not such a file, or was damaged.
     ValueError
-        If `model` is not such a file, is damaged or too large, or cuts pictures in a way that the
-        page does not know: only ``CellCropper(scale="nucleus")`` or a number of pixels, with
+        If `model` is too large, or cuts pictures in a way that the page does not know: only ``CellCropper(scale="nucleus")`` or a number of pixels, with
         ``stain="keep"``, and ``background="keep"`` or ``"normalise"``.
     FileNotFoundError
         If `model` is not there, or ONNX Runtime Web is missing from this installation: the message
@@ -71,18 +77,25 @@ def export_page(model: str | os.PathLike, folder: str | os.PathLike) -> None:
     >>> from wbcclf import export_page
     >>> export_page("model.onnx", "page/")  # doctest: +SKIP
     """
+    about, name = load(model, n_threads=1).metadata, shown(os.fsdecode(model))
     data = read_regular(model)
-    about = _read_about(data, model)
-    for name in RUNTIME_FILES:
-        if not (_RUNTIME / name).is_file():
+    if len(data) > LARGEST:
+        raise ValueError(
+            f"{name} has {len(data) / 1e6:.0f} MB; a page takes models of up to "
+            f"{LARGEST / 1e6:.0f} MB. Export it with --int8, or train a smaller network."
+        )
+    if about["crop"] is not None:
+        _check_crop(about["crop"], name)
+    for file in RUNTIME_FILES:
+        if not (_RUNTIME / file).is_file():
             raise FileNotFoundError(
-                f"{_RUNTIME / name} is missing: this installation has no ONNX Runtime Web, which "
+                f"{_RUNTIME / file} is missing: this installation has no ONNX Runtime Web, which "
                 "the page runs on. Run `make browser` in a checkout of wbcclf (it needs npm), or "
                 "install a wheel that has it."
             )
     page = _page(data, about).encode()
     digest = sha256(page).hexdigest()[:16]
-    licences = b"\n\n".join((_RUNTIME / name).read_bytes() for name in LICENCES)
+    licences = b"\n\n".join((_RUNTIME / file).read_bytes() for file in LICENCES)
     files = {
         "index.html": page,
         "sw.js": _PAGES.get_template("sw.js").render(digest=digest).encode(),
@@ -92,45 +105,12 @@ def export_page(model: str | os.PathLike, folder: str | os.PathLike) -> None:
     }
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        with replacing(folder / name) as temporary:
+    for file, content in files.items():
+        with replacing(folder / file) as temporary:
             temporary.write_bytes(content)
 
 
-RUNTIME_SCRIPT, RUNTIME_WASM = "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"
-LICENCES = ("LICENSE", "ThirdPartyNotices.txt")
-RUNTIME_FILES = (RUNTIME_SCRIPT, RUNTIME_WASM, *LICENCES)
-
-
-def _read_about(data: bytes, path: str | os.PathLike) -> dict[str, Any]:
-    """Return what an exported model says of itself."""
-    name = os.fspath(path)
-    if len(data) > LARGEST:
-        raise ValueError(
-            f"{name} has {len(data) / 1e6:.0f} MB; a page takes models of up to "
-            f"{LARGEST / 1e6:.0f} MB. Export it with --int8, or train a smaller network."
-        )
-    try:
-        unsealed(data)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}. Export the model again.") from error
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ImportError('export_page needs onnxruntime: pip install "wbcclf[onnx]".') from error
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    about = json.loads(session.get_modelmeta().custom_metadata_map[KEY])
-    if about["format"] > FORMAT:
-        raise ValueError(
-            f"{name} has format {about['format']}, this version of wbcclf reads up to {FORMAT}. "
-            "Update wbcclf."
-        )
-    if about["crop"] is not None:
-        _check_crop(about["crop"], name)
-    return about
-
-
-def _check_crop(crop: dict[str, Any], name: str) -> None:
+def _check_crop(crop: Mapping[str, Any], name: str) -> None:
     """Fail if the page cannot cut as the model's cropper does."""
     known = (
         (crop["scale"] == "nucleus" or isinstance(crop["scale"], int))
@@ -145,18 +125,20 @@ def _check_crop(crop: dict[str, Any], name: str) -> None:
         )
 
 
-def _page(data: bytes, about: dict[str, Any]) -> str:
+def _page(data: bytes, about: Mapping[str, Any]) -> str:
     crop = about["crop"]
     if crop is not None:
         crop = crop | {"factor": _FACTOR if crop["factor"] is None else crop["factor"]}
     script = _script()
     style = (_HERE / "browser" / "style.css").read_text(encoding="utf-8")
     known = {name: about[name] for name in ("classes", "image_size", "thresholds", "strange")}
+    uncertain = "-1" if isinstance(about["classes"][0], int) else "uncertain"  # as in `predict`
     # In JSON "<" stands only inside of texts: without it, none of them can end the element.
-    text = json.dumps(known | {"crop": crop}).replace("<", r"\u003c")
+    text = json.dumps(known | {"crop": crop, "uncertain": uncertain}).replace("<", r"\u003c")
     rejection = about["rejection"]
     return _PAGES.get_template("page.html").render(
         classes=about["classes"],
+        uncertain=uncertain,
         limits=about["limits"],
         shares=list(about["thresholds"]),
         rejection=None if rejection is None else f"{rejection:g}",

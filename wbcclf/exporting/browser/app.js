@@ -1,10 +1,8 @@
 // The page: pictures in, one after the other through the model, cards and a table out.
-"use strict";
 
 const MOST_PIXELS = 89478485; // of a picture: more is taken for a decompression bomb
 const PER_PAGE = 24;
 const PREVIEW = 480; // pixels of a card's picture on its longer side
-const UNCERTAIN = "uncertain";
 const OTHER = "other"; // a correction: none of the classes, or no cell
 // As in Python: fewer pictures raise no warning, nor does a mean familiarity above this.
 const FEWEST_TESTED = 20;
@@ -12,6 +10,7 @@ const LEAST_FAMILIAR = 0.1;
 
 const model = JSON.parse(byId("about").textContent);
 const classes = model.classes.map(String);
+const UNCERTAIN = model.uncertain;
 const tasks = []; // functions that wait for their turn: pictures are predicted one at a time
 let entries = []; // what is known of each picture that was read, or was not
 let session = null;
@@ -69,10 +68,11 @@ async function readPicture(file) {
   }
 }
 
-/** Return a small JPEG of a picture, which is kept to be shown. */
-async function previewOf(picture) {
+/** Return what is kept of a picture to be shown: a small JPEG, or the file if it is small. */
+async function previewOf(file, picture) {
   const { width, height } = picture;
-  const scale = Math.min(1, PREVIEW / Math.max(width, height));
+  const scale = PREVIEW / Math.max(width, height);
+  if (scale >= 1) return file;
   const size = [width, height].map((side) => Math.max(1, Math.round(side * scale)));
   const canvas = new OffscreenCanvas(...size);
   const bitmap = await createImageBitmap(picture);
@@ -111,7 +111,7 @@ function labelOf({ shares, familiarity, certainty }) {
 }
 
 async function work() {
-  if (isBusy) return;
+  if (isBusy || !session) return;
   isBusy = true;
   while (tasks.length) {
     await tasks.shift()();
@@ -122,7 +122,6 @@ async function work() {
 }
 
 function addFiles(files) {
-  if (!session) return;
   const into = entries; // what is removed meanwhile stays removed
   for (const file of files) {
     tasks.push(async () => {
@@ -132,7 +131,7 @@ function addFiles(files) {
         Object.assign(entry, { width: picture.width, height: picture.height });
         if (model.crop) Object.assign(entry, proposeSquare(picture, model.crop));
         entry.proposed = entry.square;
-        entry.preview = await previewOf(picture);
+        entry.preview = await previewOf(file, picture);
         await predict(entry, picture);
       } catch (error) {
         entry.error = error.message;
@@ -140,7 +139,7 @@ function addFiles(files) {
       into.push(entry);
       if (into !== entries) return;
       if (entry.error) byId("broken").append(make("li", {}, `${file.name}: ${entry.error}`));
-      else if (matching().length <= (shownPage + 1) * PER_PAGE + 1) showCards();
+      else if (byId("cards").children.length < PER_PAGE) showCards();
     });
   }
   report();
@@ -151,7 +150,10 @@ function report() {
   const done = entries.length;
   const left = tasks.length ? `, ${tasks.length} to come` : "";
   byId("progress").value = `${done} ${done === 1 ? "picture" : "pictures"}${left}`;
-  if (!tasks.length || done % 10 === 0) showCounts();
+  if (!tasks.length || done % 10 === 0) {
+    showCounts();
+    showPager();
+  }
   byId("save").disabled = byId("clear").disabled = !done;
 }
 
@@ -196,9 +198,7 @@ function matching() {
 }
 
 function showCards() {
-  const found = matching();
-  const last = Math.max(0, Math.ceil(found.length / PER_PAGE) - 1);
-  shownPage = Math.min(shownPage, last);
+  const found = showPager();
   const cards = byId("cards");
   const kept = new Map([...cards.children].map((card) => [card.entry, card]));
   found.slice(shownPage * PER_PAGE, (shownPage + 1) * PER_PAGE).forEach((entry, place) => {
@@ -207,9 +207,17 @@ function showCards() {
     if (cards.children[place] !== card) cards.insertBefore(card, cards.children[place] ?? null);
   });
   for (const card of kept.values()) card.remove();
+}
+
+/** Say which page is shown, and return the pictures of all pages. */
+function showPager() {
+  const found = matching();
+  const last = Math.max(0, Math.ceil(found.length / PER_PAGE) - 1);
+  shownPage = Math.min(shownPage, last);
   byId("where").value = `Page ${shownPage + 1} of ${last + 1}`;
   byId("before").disabled = shownPage === 0;
   byId("after").disabled = shownPage === last;
+  return found;
 }
 
 function turnPage(by) {
@@ -364,8 +372,8 @@ async function start() {
     byId("progress").value = `The model cannot run in this browser: ${error.message}`;
     return;
   }
-  byId("choose").disabled = false; // a fieldset: all that is in it
   report();
+  work(); // on what was given meanwhile
 }
 
 start();

@@ -2,7 +2,6 @@
 //
 // A picture is {data, width, height}, as a canvas gives it: RGBA, 0-255. A square is
 // {left, top, side} in pixels of the picture; it may reach beyond the border.
-"use strict";
 
 const BLACK = 16; // darker in all channels is no stain but the edge of a turned picture
 const FAINTEST = 0.1; // density: less than a tenth of the light taken away is not a stain
@@ -15,7 +14,7 @@ const FEWEST = 4; // pixels of its radius: smaller ones show no shape
 const NUCLEUS = 1.3;
 const GAP = 0.7; // between lobes of one nucleus
 const SMALLEST_LOBE = 0.045; // area; what is smaller is a platelet or dirt
-const SMALLEST = 0.25; // area of a nucleus in that of the largest one
+const SMALLEST_NUCLEUS = 0.25; // area of a nucleus in that of the largest one
 
 function quantile(values, share) {
   return values.sort()[Math.floor(share * (values.length - 1))];
@@ -230,7 +229,7 @@ function findNuclei(picture, stain) {
     area = Math.max(...found.areas, ...nuclei.map((nucleus) => nucleus.area));
     if (area === last) break;
   }
-  const whole = nuclei.filter((nucleus) => nucleus.area >= SMALLEST * area);
+  const whole = nuclei.filter((nucleus) => nucleus.area >= SMALLEST_NUCLEUS * area);
   return whole.map(({ x, y, area: pixels }) => ({
     x: (x + 0.5) * factor - 0.5,
     y: (y + 0.5) * factor - 0.5,

@@ -1,5 +1,4 @@
 // The square on a picture: moved and resized by mouse, touch and keyboard.
-"use strict";
 
 const SMALLEST = 8; // pixels of a square's side
 
