@@ -81,14 +81,26 @@ def test_a_script_imports_what_the_package_has(path):
                     importlib.import_module(f"{node.module}.{name.name}")
 
 
-def test_importing_stays_light():
-    code = (
-        "import sys, wbcclf\n"
-        "print([name for name in ('torch', 'skorch', 'matplotlib', 'typer')"
-        " if name in sys.modules])"
-    )
+@pytest.mark.parametrize(
+    ("used", "left_out"),
+    [
+        ("wbcclf.__all__", ("torch", "skorch", "matplotlib", "typer")),
+        ("wbcclf.find_cells", ("torch",)),
+        ("wbcclf.__version__", ("numpy", "sklearn")),
+        ("wbcclf.onnx", ("sklearn", "scipy", "PIL", "onnxruntime")),
+    ],
+)
+def test_importing_stays_light(used, left_out):
+    code = f"import sys, wbcclf; {used}; print({{*{left_out}}} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.strip() == "set()"
+
+
+def test_names_are_there_before_they_are_used():
+    code = "import wbcclf; print({*wbcclf.__all__} - {*dir(wbcclf)}); wbcclf.recepies"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "set()"
+    assert "AttributeError: module 'wbcclf' has no attribute 'recepies'" in done.stderr
 
 
 def test_every_public_name_is_in_the_api_pages():

@@ -6,14 +6,17 @@ from contextlib import suppress
 from inspect import signature
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from imblearn.pipeline import make_pipeline
+from onnx_models.drawn_model import CROP, write_model
 from sklearn.model_selection import cross_val_score
 from sklearn.tree import DecisionTreeClassifier
 
 import wbcclf
+import wbcclf.onnx
 from wbcclf import (
     SMOTE,
     CellCropper,
@@ -149,6 +152,23 @@ def learning_sets_from_few_cells():
     ConformalClassifier(clf).fit(cells.images, cells.target)  # the caller
 
 
+def predicting_with_onnx_a_file_that_is_broken(tmp_path):
+    model = wbcclf.onnx.load(write_model(tmp_path / "model.onnx"))
+    cv2.imwrite(str(tmp_path / "cell.png"), CELLS.images[0])
+    files = [tmp_path / "cell.png", tmp_path / "missing.png"]
+    model.answer(files, on_error="warn")  # the caller
+
+
+def predicting_with_onnx_a_picture_without_a_cell(tmp_path):
+    path = write_model(tmp_path / "model.onnx", image_size=[32, 32], crop=CROP)
+    wbcclf.onnx.load(path).predict(np.full((1, 32, 32, 3), 230, np.uint8))  # the caller
+
+
+def predicting_with_onnx_what_is_unfamiliar(tmp_path):
+    model = wbcclf.onnx.load(write_model(tmp_path / "model.onnx"))
+    model.predict(np.zeros((20, 32, 32, 3), np.uint8))  # the caller
+
+
 # File and function of every call of warn, what it says, and how it comes to that.
 WARNINGS = [
     ("sampling/_smote.py", "_neighbours", "has 3 images", smote_of_a_small_class),
@@ -184,6 +204,19 @@ WARNINGS = [
         "maps are empty",
         explaining_a_network_that_knows_nothing,
     ),
+    (
+        "decoding/_failures.py",
+        "report_failures",
+        "1 of 2 files",
+        predicting_with_onnx_a_file_that_is_broken,
+    ),
+    (
+        "cells/_square.py",
+        "warn_of_missing_cells",
+        "No white cell",
+        predicting_with_onnx_a_picture_without_a_cell,
+    ),
+    ("onnx/_model.py", "_answers", "do not look", predicting_with_onnx_what_is_unfamiliar),
     ("conformal.py", "_warn_of_small_classes", "needs 9 cells", learning_sets_from_few_cells),
     ("_saved.py", "_encode_parameters", "optimizer=.*default", saving_what_no_file_can_hold),
 ]

@@ -147,7 +147,7 @@ def _cells(scene: _Scene) -> list[Cell]:
     return [cell for cell in found.values() if cell.score >= 0.5]
 
 
-def _boxes(nuclei: np.ndarray) -> dict[int, tuple[slice, slice]]:
+def _boxes(nuclei: np.ndarray) -> dict[int, tuple[slice, ...]]:
     """Return the rows and columns of each nucleus by its number."""
     rows, columns = np.nonzero(nuclei)
     numbers = nuclei[rows, columns]
@@ -159,16 +159,15 @@ def _boxes(nuclei: np.ndarray) -> dict[int, tuple[slice, slice]]:
         np.maximum.at(stops, numbers, places + 1)
         return [slice(*side) for side in zip(starts.tolist(), stops.tolist(), strict=True)]
 
-    boxes = dict(enumerate(zip(sides(rows), sides(columns), strict=True)))
-    del boxes[0]  # no nucleus
-    return boxes
+    every = enumerate(zip(sides(rows), sides(columns), strict=True))
+    return {number: box for number, box in every if number}  # 0 is no nucleus
 
 
 def _outlined(
     scene: _Scene,
     nuclei: np.ndarray,
     number: int,
-    box: tuple[slice, slice],
+    box: tuple[slice, ...],
     outside: np.ndarray,
     radius: float,
 ) -> Cell:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
 import cv2
@@ -65,7 +64,7 @@ class Crop:
         ValueError
             If the square is more than 16 times as wide as the longer side of the picture.
         """
-        if isinstance(self.scale, Integral) and int(self.scale) > LARGEST * max(size):
+        if not isinstance(self.scale, str) and int(self.scale) > LARGEST * max(size):
             raise ValueError(
                 f"scale={self.scale} gives a square of {self.scale} pixels, more than {LARGEST} "
                 f"times as wide as {name}, which is {size[0]}x{size[1]}. Give a smaller scale."
@@ -123,7 +122,7 @@ class Crop:
         return resized(255 * mask.astype(np.uint8), self.image_size)
 
     def _side(self, picture: Picture, cell: Cell, cells: Sequence[Cell]) -> int:
-        if isinstance(self.scale, Integral):
+        if not isinstance(self.scale, str):
             return int(self.scale)
         if self.scale == "red cell":
             unit = _red_cell_diameter(picture, cell, cells)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from numbers import Integral
 from types import MappingProxyType
 from typing import Any
@@ -34,8 +35,10 @@ from wbcclf.onnx._format import (
     unsealed,
 )
 
-# Pixels that the network is given at once, which bounds the memory of its activations.
-TOGETHER = 150_000
+READ = 64  # pictures that are read before the network gets them
+# Pixels that the network is given at once. It sees eight views of each picture where the classifier
+# did: more take more memory, and are no faster.
+TOGETHER = 16_384
 NO_DESCRIPTION = (
     "The model keeps no description of its training images, so it cannot tell how familiar others "
     "are. Fit it again on more images with this version of wbcclf, and export it again."
@@ -102,6 +105,8 @@ def load(path: str | os.PathLike, *, n_threads: int | None = None) -> OnnxModel:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = n_threads
     options.log_severity_level = 3  # errors
+    # Threads that wait in a loop would take the cores from those that read pictures.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Both keep memory for later batches, which may be smaller.
     options.enable_cpu_mem_arena = options.enable_mem_pattern = False
     try:
@@ -296,9 +301,10 @@ class OnnxModel:
         ValueError
             If the model has no description of its training images.
         """
-        if FAMILIARITY not in self._outputs:
+        familiarity = self.answer(pictures).familiarity
+        if familiarity is None:
             raise ValueError(NO_DESCRIPTION)
-        return self.answer(pictures).familiarity
+        return familiarity
 
     def answer(self, pictures: Any, *, on_error: str = "raise") -> Answers:
         """Return all that the model says of each picture: labels, probabilities and the rest.
@@ -337,10 +343,9 @@ class OnnxModel:
         outputs = [[*none.values()]]
         together = max(1, TOGETHER // (self._size[0] * self._size[1]))
         with ThreadPoolExecutor(self._n_threads, thread_name_prefix="wbcclf") as pool:
-            for block in _blocks(len(sources), together):
-                images = [each for each in pool.map(image, block) if each is not None]
-                if images:
-                    outputs.append(self._run(np.stack(images)))
+            for block in _parts(range(len(sources)), READ):
+                images = (each for each in pool.map(image, block) if each is not None)
+                outputs += [self._run(np.stack(some)) for some in _parts(images, together)]
         names = paths or [f"pictures[{index}]" for index in range(len(sources))]
         skipped = [(name, why) for name, why in zip(names, reasons, strict=True) if why]
         report_failures(skipped, len(names), on_error, 'Take answer(..., on_error="warn").')
@@ -389,5 +394,7 @@ class OnnxModel:
         return Answers(labels, probabilities, familiarity, certainty, found, kept, skipped)
 
 
-def _blocks(n_items: int, size: int) -> Iterator[range]:
-    return (range(start, min(start + size, n_items)) for start in range(0, n_items, size))
+def _parts(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Give items in lists of at most a size."""
+    rest = iter(items)
+    return iter(lambda: list(islice(rest, size)), [])

@@ -43,7 +43,7 @@ _PRIOR = 5
 # which one had most of the images; more than ten gained nothing.
 _MOST_GROUPS, _FEWEST_OF_GROUP = 10, 50
 # Shares of the distances at home that are remembered, the 90th per cent among them.
-_LEVELS = np.linspace(0, 1, 101)
+LEVELS = np.linspace(0, 1, 101)
 # Stranger images are as often wrong as these: a straight line through all would be too flat.
 _FAR = 3.0
 # What a certainty has to reach, in units of log-odds, from strict to lenient.
@@ -101,7 +101,7 @@ class Description:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @cached_property
-    def _spread(self) -> float:
+    def spread(self) -> float:
         """From the median at home to the 90th per cent: the unit of strangeness."""
         middle, far = self.distances[[50, 90]].tolist()
         return max(far - middle, 1e-3)
@@ -109,7 +109,7 @@ class Description:
     def strangeness(self, logits: np.ndarray, features: np.ndarray) -> np.ndarray:
         """Return how far images are from home (n,): 0 is the median there, 1 the 90th per cent."""
         distances, group = self._distances(logits, features)
-        return (distances - self.centres[group]) / self._spread
+        return (distances - self.centres[group]) / self.spread
 
     def _distances(self, logits: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the logarithm of the distances (n,), and the groups of the images (n,)."""
@@ -128,7 +128,7 @@ class Description:
 
     def familiarity(self, strangeness: np.ndarray) -> np.ndarray:
         """Return the share of images from home (n,) that look less familiar."""
-        return 1 - np.interp(strangeness * self._spread, self.distances, _LEVELS)
+        return 1 - np.interp(strangeness * self.spread, self.distances, LEVELS)
 
     def certainty(self, logits: np.ndarray, strangeness: np.ndarray) -> np.ndarray:
         """Return how certain predictions are (n,): log-odds, less for images that are strange."""
@@ -229,7 +229,7 @@ def describe(
         "means": means,
         "whitening": top_counts * whitening,
         "centres": np.zeros(len(style_means)),
-        "distances": np.zeros(len(_LEVELS)),
+        "distances": np.zeros(len(LEVELS)),
         "weight": np.array([USUAL_WEIGHT]),
     }
     description = Description(
@@ -238,7 +238,7 @@ def describe(
     )
     distances, group = description._distances(*compared)
     description.centres[:] = _medians(distances, group, len(style_means))
-    description.distances[:] = np.quantile(distances - description.centres[group], _LEVELS)
+    description.distances[:] = np.quantile(distances - description.centres[group], LEVELS)
     if validation is not None and elsewhere is not None:
         description.weight[:] = _weight_of_strangeness(description, validation, elsewhere)
     if validation is not None:
@@ -352,7 +352,7 @@ def restored(arrays: Mapping[str, np.ndarray], n_classes: int) -> Description:
         "means": ((n_classes, WIDTH), np.float32),
         "whitening": ((WIDTH, WIDTH), np.float32),
         "centres": ((n_groups,), np.float32),
-        "distances": (_LEVELS.shape, np.float32),
+        "distances": (LEVELS.shape, np.float32),
         "weight": ((1,), np.float32),
         "calls": ((2, len(THRESHOLDS)), np.int64),
     }
