@@ -140,7 +140,7 @@ def _page(data: bytes, about: Mapping[str, Any]) -> str:
         classes=about["classes"],
         uncertain=uncertain,
         limits=about["limits"],
-        shares=list(about["thresholds"]),
+        shares=sorted(about["thresholds"], key=float),
         rejection=None if rejection is None else f"{rejection:g}",
         cropped=None if crop is None else crop["which"],
         version=__version__,

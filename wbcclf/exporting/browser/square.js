@@ -23,6 +23,9 @@ function makePicture(entry, predictAgain) {
     square.style.top = `${(100 * top) / entry.height}%`;
     square.style.width = `${(100 * side) / entry.width}%`;
     square.style.height = `${(100 * side) / entry.height}%`;
+    // Where the picture cuts the square's corner off, the handle stays inside.
+    handle.style.right = `${(100 * Math.max(0, left + side - entry.width)) / side}%`;
+    handle.style.bottom = `${(100 * Math.max(0, top + side - entry.height)) / side}%`;
     const where = `left ${left}, top ${top}, side ${side} pixels`;
     const keys = "Arrow keys move it, plus and minus resize it, Escape proposes it again.";
     square.setAttribute("aria-label", `Square of ${entry.file.name}: ${where}. ${keys}`);
