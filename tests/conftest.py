@@ -7,7 +7,9 @@ from unittest import mock
 
 import pytest
 
+from wbcclf import load_model
 from wbcclf.backbones import _registry
+from wbcclf.exporting import export_onnx
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +18,15 @@ def wbcclf_data() -> Path:
     if "WBCCLF_DATA" not in os.environ:
         pytest.skip("WBCCLF_DATA is not set: tests on real images need that folder")
     return Path(os.environ["WBCCLF_DATA"])
+
+
+@pytest.fixture(scope="session")
+def packaged_onnx(tmp_path_factory) -> Path:
+    """Return the ONNX file of the model that comes with the package; making it takes 20 s."""
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed: wbcclf[onnx]")
+    path = tmp_path_factory.mktemp("packaged") / "model.onnx"
+    export_onnx(load_model("wbcclf:blood-cells"), path)
+    return path
 
 
 @pytest.fixture
