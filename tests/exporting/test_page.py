@@ -39,7 +39,9 @@ def stand_ins(tmp_path, monkeypatch):
     folder = tmp_path / "vendor"
     folder.mkdir()
     for name in _page.RUNTIME_FILES:
-        (folder / name).write_text(f"const {name[:3].lower()} = 1;export{{a$ as Tensor,b as env}};\n")
+        (folder / name).write_text(
+            f"const {name[:3].lower()} = 1;export{{a$ as Tensor,b as env}};\n"
+        )
     monkeypatch.setattr(_page, "_RUNTIME", folder)
     return folder
 
@@ -285,7 +287,9 @@ def test_a_thousand_pictures_do_not_fill_the_memory(pages, pictures, open_page):
 @in_browser
 @pytest.mark.parametrize(("scheme", "width"), [("light", 375), ("dark", 1280)])
 def test_the_page_is_accessible_by_axe_and_fits(scheme, width, pages, pictures, open_page):
-    page = open_page((pages / "cut" / "index.html").as_uri(), width, color_scheme=scheme, bypass_csp=True)
+    page = open_page(
+        (pages / "cut" / "index.html").as_uri(), width, color_scheme=scheme, bypass_csp=True
+    )
     give(page, pictures)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     found = Axe().run(page).response["violations"]

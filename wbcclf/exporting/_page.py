@@ -62,8 +62,9 @@ def export_page(model: str | os.PathLike, folder: str | os.PathLike) -> None:
     ModelFormatError
         If `model` is not such a file, or was damaged.
     ValueError
-        If `model` is too large, or cuts pictures in a way that the page does not know: only ``CellCropper(scale="nucleus")`` or a number of pixels, with
-        ``stain="keep"``, and ``background="keep"`` or ``"normalise"``.
+        If `model` is too large, or cuts pictures in a way that the page does not know: only
+        ``CellCropper(scale="nucleus")`` or a number of pixels, with ``stain="keep"``, and
+        ``background="keep"`` or ``"normalise"``.
     FileNotFoundError
         If `model` is not there, or ONNX Runtime Web is missing from this installation: the message
         says what to run.
