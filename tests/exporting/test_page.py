@@ -236,15 +236,13 @@ def test_the_square_is_moved_and_corrections_are_kept(pages, pictures, open_page
 
 
 @in_browser
-def test_uncertain_is_what_python_leaves_uncalled(pages, pictures, open_page):
+def test_uncertain_is_what_python_leaves_uncalled(pages, tmp_path, open_page):
     page = open_page((pages / "cut" / "index.html").as_uri())
     colours = {"certain": [90, 230, 90], "doubtful": [100, 120, 100], "strange": [0, 255, 0]}
-    files = [pictures[0].with_name(f"{name}.bmp") for name in colours]
+    files = [tmp_path / f"{name}.bmp" for name in colours]
     for file, colour in zip(files, colours.values(), strict=True):
         Image.fromarray(np.full((32, 32, 3), colour, np.uint8)).save(file)
     give(page, files)
-    for file in files:
-        file.unlink()
     assert page.locator("#rejection").input_value() == "0.05"
     labels = page.locator(".card h3")
     # The background becomes grey 230 in all channels, so the drawn model's certainty is 0.8.
@@ -257,7 +255,7 @@ def test_uncertain_is_what_python_leaves_uncalled(pages, pictures, open_page):
 
 
 @in_browser
-def test_a_thousand_pictures_do_not_fill_the_memory(pages, pictures, open_page):
+def test_a_thousand_pictures_do_not_fill_the_memory(pages, tmp_path, open_page):
     page = open_page((pages / "whole" / "index.html").as_uri())
     session = page.context.new_cdp_session(page)
 
@@ -265,7 +263,7 @@ def test_a_thousand_pictures_do_not_fill_the_memory(pages, pictures, open_page):
         session.send("HeapProfiler.collectGarbage")
         return page.evaluate("performance.memory.usedJSHeapSize")
 
-    small = pictures[0].with_name("small.bmp")
+    small = tmp_path / "small.bmp"
     Image.fromarray(np.full((32, 32, 3), 200, np.uint8)).save(small)
     files = [small] * 200
     give(page, files)
@@ -273,7 +271,6 @@ def test_a_thousand_pictures_do_not_fill_the_memory(pages, pictures, open_page):
     for done in range(400, 1001, 200):
         page.locator("#files").set_input_files(files)
         expect(page.locator("#progress")).to_have_text(f"{done} pictures", timeout=60_000)
-    small.unlink()
     assert used() - first < 5e6  # of 800 pictures
     assert page.locator(".card").count() == 24
     expect(page.locator("#where")).to_have_text("Page 1 of 42")
