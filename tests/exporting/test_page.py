@@ -237,21 +237,22 @@ def test_the_square_is_moved_and_corrections_are_kept(pages, pictures, open_page
 
 @in_browser
 def test_uncertain_is_what_python_leaves_uncalled(pages, tmp_path, open_page):
-    page = open_page((pages / "cut" / "index.html").as_uri())
-    colours = {"certain": [90, 230, 90], "doubtful": [100, 120, 100], "strange": [0, 255, 0]}
-    files = [tmp_path / f"{name}.bmp" for name in colours]
-    for file, colour in zip(files, colours.values(), strict=True):
-        Image.fromarray(np.full((32, 32, 3), colour, np.uint8)).save(file)
+    # The drawn model: green is the certainty (0.5 is asked for at 0.05), red the familiarity.
+    colours = [[90, 230, 90], [100, 180, 100], [100, 120, 100], [0, 255, 0]]
+    files = [tmp_path / f"{number}.bmp" for number in range(len(colours))]
+    for file, colour in zip(files, colours, strict=True):
+        Image.fromarray(np.full((96, 120, 3), colour, np.uint8)).save(file)
+    page = open_page((pages / "whole" / "index.html").as_uri())
     give(page, files)
-    assert page.locator("#rejection").input_value() == "0.05"
-    labels = page.locator(".card h3")
-    # The background becomes grey 230 in all channels, so the drawn model's certainty is 0.8.
-    assert labels.all_inner_texts()[0] != "uncertain"
+    model = wbcclf.onnx.load(pages / "whole.onnx", n_threads=1)
+    for rejection, n_uncertain in (("", 0), ("0.05", 3), ("0.1", 2)):
+        page.locator("#rejection").select_option(rejection)
+        model.rejection = float(rejection) if rejection else None
+        labels = [row["label"] for row in table(page)]
+        assert labels == model.predict([str(file) for file in files]).tolist()
+        assert labels.count("uncertain") == n_uncertain
     page.locator("#filter").select_option("uncertain")
-    n_uncertain = [row["label"] for row in table(page)].count("uncertain")
-    assert labels.count() == n_uncertain
-    page.locator("#rejection").select_option("")
-    assert "uncertain" not in [row["label"] for row in table(page)]
+    assert page.locator(".card h3").all_inner_texts() == ["uncertain"] * 2
 
 
 @in_browser
