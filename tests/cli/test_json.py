@@ -13,8 +13,10 @@ import wbcclf
 from wbcclf.backbones import list_backbones
 from wbcclf.cli._main import COMMANDS, app
 from wbcclf.cli._output import save_figures, write_json
+from wbcclf.exporting import _page
 from wbcclf.recipes import list_recipes
 
+VENDORED = all((_page._RUNTIME / name).is_file() for name in _page.RUNTIME_FILES)
 BY_TENS = r"(\d)\.png"  # the groups of the pictures of `trained`: ten, by their last digit
 
 
@@ -195,6 +197,27 @@ def check_count(ran, trained, tmp_path, smear, **folders):
         assert sum(cell["probabilities"].values()) == pytest.approx(1)
 
 
+def check_export(ran, trained, tmp_path, **folders):
+    pytest.importorskip("onnxruntime", reason="export needs onnxruntime")
+    path, page = tmp_path / "m.onnx", tmp_path / "page"
+    with_page = VENDORED * ["--page", page]
+    out, found = ran(
+        *("export", trained / "m.wbcclf", trained / "train", "-o", path, "--int8"),
+        *("--allow-loss", 100, "--groups", BY_TENS, *with_page),
+    )
+    assert found["page"] == (str(page / "index.html") if VENDORED else None)
+    assert (f"Page: {found['page']}" in out) == page.is_dir() == VENDORED
+    assert found["n_images"] == 45 + 60 and f"Compared on {found['n_images']} pictures" in out
+    assert found["n_bytes"] == path.stat().st_size
+    assert f"Model: {path} ({found['n_bytes'] / 1e6:.1f} MB)" in out
+    of_int8 = found["int8"]
+    assert [row["n_groups"] for row in of_int8["classes"]] == [5, 5]
+    for row in of_int8["classes"]:
+        assert f"{row['float32']:.3f}" in out and f"{row['int8']:.3f}" in out
+    assert of_int8["n_trained_on"] == 30  # the test is not about accuracy
+    assert wbcclf.onnx.load(path, n_threads=1).metadata["int8"] is True
+
+
 def check_demo(ran, tmp_path, **folders):
     pytest.importorskip("matplotlib", reason="the demo's confusion matrix needs matplotlib")
     out, found = ran("demo", "-o", tmp_path / "demo")
@@ -264,6 +287,7 @@ def test_the_networks_are_listed(call, tmp_path):
         ("adapt", "MODEL", "IMAGES"),
         ("predict", "MODEL", "IMAGES"),
         ("count", "MODEL", "IMAGES"),
+        ("export", "MODEL", "IMAGES"),
     ],
 )
 def test_it_is_not_written_over_an_image_or_another_result(arguments, trained, tmp_path, call):

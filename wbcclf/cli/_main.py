@@ -19,6 +19,7 @@ from wbcclf.cli._demo import demo
 from wbcclf.cli._evaluate import evaluate
 from wbcclf.cli._explain import explain
 from wbcclf.cli._explore import explore
+from wbcclf.cli._export import export
 from wbcclf.cli._groups import groups
 from wbcclf.cli._predict import predict
 from wbcclf.cli._recipes import recipes
@@ -54,7 +55,7 @@ def common(
 # In the order of the help: before training, training and after it, and the rest.
 COMMANDS: list[Callable[..., None]] = [
     *(explore, audit, groups, split),
-    *(train, evaluate, explain, adapt, predict, count),
+    *(train, evaluate, explain, adapt, predict, count, export),
     *(demo, recipes, backbones),
 ]
 for command in COMMANDS:

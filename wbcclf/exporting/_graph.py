@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import warnings
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import onnx
+import onnxruntime
 import torch
 
 from wbcclf.classifiers import CNNClassifier
@@ -20,8 +23,11 @@ _OPSET = 18
 _SQUARES = "squares"  # pictures that are stretched already
 
 
-def network_graph(classifier: CNNClassifier) -> Any:
-    """Return the onnx.ModelProto of a classifier on the CPU; it takes images of `image_shape_`."""
+def network_graph(classifier: CNNClassifier) -> tuple[Any, list[str]]:
+    """Return a classifier on the CPU as a graph, and the names of nodes outside of its network.
+
+    The graph, an onnx.ModelProto, takes images of `image_shape_`.
+    """
     height, width, _ = classifier.image_shape_
     outputs = [PROBABILITIES]
     if classifier._description is not None:
@@ -47,14 +53,57 @@ def network_graph(classifier: CNNClassifier) -> Any:
             )
     finally:
         logger.setLevel(level)
-    return program.model_proto
+    model = program.model_proto
+    outside = []
+    for node in model.graph.node:
+        scopes = {each.key: each.value for each in node.metadata_props}
+        if "'network." not in scopes["pkg.torch.onnx.name_scopes"]:
+            outside.append(node.name)
+        del node.metadata_props[:]  # where the code lies on this machine, among others
+    del model.graph.value_info[:]
+    return simplified(model), outside
+
+
+def simplified(model: Any) -> Any:
+    """Return a graph without what is the same for all inputs, as runtimes make it when they load.
+
+    So files are smaller and load faster, and BatchNorm is a part of the convolution before it.
+    """
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.log_severity_level = 3
+    with TemporaryDirectory() as folder:
+        options.optimized_model_filepath = os.path.join(folder, "model.onnx")
+        onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        model = onnx.load(options.optimized_model_filepath)
+    del model.opset_import[:]  # it names all domains that it knows
+    model.opset_import.add(domain="", version=_OPSET)
+    return model
 
 
 def whole_file(network: Any, image_size: tuple[int, int], about: dict[str, Any]) -> bytes:
     """Return the bytes of a file: the graph that takes pictures of any size, and what it is."""
     model = onnx.ModelProto()
     model.CopyFrom(network)
+    _shorten_names(model.graph)
     add_stretching(model, INPUT, image_size)
     del model.metadata_props[:]
     model.metadata_props.add(key=KEY, value=json.dumps(about))
     return sealed(model.SerializeToString())
+
+
+def _shorten_names(graph: Any) -> None:
+    """Give what is inside of a graph numbers as names: those of layers make the file larger."""
+    outside = {each.name for each in (*graph.input, *graph.output)}
+    inside = [each.name for each in graph.initializer]
+    inside += [name for node in graph.node for name in node.output]
+    short = {name: f"{k:x}" for k, name in enumerate(inside) if name and name not in outside}
+    for tensor in graph.initializer:
+        tensor.name = short[tensor.name]
+    for node in graph.node:
+        node.name = ""
+        node.input[:] = [short.get(name, name) for name in node.input]
+        node.output[:] = [short.get(name, name) for name in node.output]
+    del graph.value_info[:]

@@ -25,6 +25,10 @@ class Predictor(nn.Module):
         self.network = copy.deepcopy(classifier.net_.module_).eval()
         # ONNX knows no other layout.
         self.network.to(memory_format=torch.contiguous_format)
+        for layer in self.network.modules():
+            # For a missing bias the exporter adds nodes, which keep BatchNorm from being merged.
+            if isinstance(layer, nn.Conv2d) and layer.bias is None:
+                layer.bias = nn.Parameter(torch.zeros(layer.out_channels))
         height, width, _ = classifier.image_shape_
         self.turns = (0, 1, 2, 3) if height == width else (0, 2)
         self.in_views = classifier.test_time_augmentation
@@ -78,7 +82,8 @@ class _Home(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return familiarity and certainty (n,) of what :func:`joined` gives."""
         n_classes = log_shares.shape[1]
-        logits, top, styles = given.split((n_classes, WIDTH, self.style_means.shape[1]), 1)
+        logits, top = given[:, :n_classes], given[:, n_classes : n_classes + WIDTH]
+        styles = given[:, n_classes + WIDTH :]
         from_groups = (styles[:, None] - self.style_means)[:, :, None] @ self.style_whitenings
         to_groups = from_groups.square().sum((2, 3))
         group = (to_groups + self.style_volumes).argmin(1)

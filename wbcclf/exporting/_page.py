@@ -87,13 +87,7 @@ def export_page(model: str | os.PathLike, folder: str | os.PathLike) -> None:
         )
     if about["crop"] is not None:
         _check_crop(about["crop"], name)
-    for file in RUNTIME_FILES:
-        if not (_RUNTIME / file).is_file():
-            raise FileNotFoundError(
-                f"{_RUNTIME / file} is missing: this installation has no ONNX Runtime Web, which "
-                "the page runs on. Run `make browser` in a checkout of wbcclf (it needs npm), or "
-                "install a wheel that has it."
-            )
+    check_runtime()
     page = _page(data, about).encode()
     digest = sha256(page).hexdigest()[:16]
     licences = b"\n\n".join((_RUNTIME / file).read_bytes() for file in LICENCES)
@@ -109,6 +103,17 @@ def export_page(model: str | os.PathLike, folder: str | os.PathLike) -> None:
     for file, content in files.items():
         with replacing(folder / file) as temporary:
             temporary.write_bytes(content)
+
+
+def check_runtime() -> None:
+    """Fail if this installation lacks what pages run on."""
+    for file in RUNTIME_FILES:
+        if not (_RUNTIME / file).is_file():
+            raise FileNotFoundError(
+                f"{_RUNTIME / file} is missing: this installation has no ONNX Runtime Web, which "
+                "the page runs on. Run `make browser` in a checkout of wbcclf (it needs npm), or "
+                "install a wheel that has it."
+            )
 
 
 def _check_crop(crop: Mapping[str, Any], name: str) -> None:
