@@ -2,6 +2,7 @@
 # make test   sets everything up and runs every gate
 # make docs   builds the documentation into site/
 # make pictures   draws the pictures of the README and the documentation, a minute
+# make browser   fetches what pages of `wbcclf export --page` run on; needs npm
 # make families   runs scikit-learn's checks on the large networks, a quarter of an hour
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,7 +10,7 @@ BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 RUN = $(BIN)/python -m
 
-.PHONY: install demo test lint docs pictures unit proof families clean
+.PHONY: install demo test lint docs pictures browser unit proof families clean
 
 install: $(INSTALLED)
 
@@ -36,6 +37,9 @@ docs: $(INSTALLED)
 
 pictures: $(INSTALLED)
 	$(BIN)/python docs/pictures/draw.py
+
+browser: $(INSTALLED)
+	$(BIN)/python vendor_browser.py
 
 # Small networks on small images: two workers with one thread each beat one with two.
 unit: $(INSTALLED)

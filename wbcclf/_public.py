@@ -57,7 +57,7 @@ from wbcclf.datasets import (
     load_image_folder,
     make_blood_cells,
 )
-from wbcclf.exporting import export_onnx
+from wbcclf.exporting import export_onnx, export_page
 from wbcclf.fields import count_cells
 from wbcclf.persistence import load_model, save_model
 from wbcclf.preprocessing import (
@@ -129,6 +129,7 @@ __all__ = [
     "adapt",
     "count_cells",
     "export_onnx",
+    "export_page",
     "find_cells",
     "list_image_folder",
     "load_image_csv",

@@ -19,8 +19,10 @@ from wbcclf.backbones import list_backbones
 from wbcclf.cli import _demo
 from wbcclf.cli._main import COMMANDS, app
 from wbcclf.cli._output import save_figures, write_json
+from wbcclf.exporting import _page
 from wbcclf.recipes import list_recipes
 
+VENDORED = all((_page._RUNTIME / name).is_file() for name in _page.RUNTIME_FILES)
 BY_TENS = r"(\d)\.png"  # the groups of the pictures of `trained`: ten, by their last digit
 
 
@@ -226,11 +228,14 @@ def check_serve(trained, tmp_path, **folders):
 
 def check_export(ran, trained, tmp_path, **folders):
     pytest.importorskip("onnxruntime", reason="export needs onnxruntime")
-    path = tmp_path / "m.onnx"
+    path, page = tmp_path / "m.onnx", tmp_path / "page"
+    with_page = VENDORED * ["--page", page]
     out, found = ran(
         *("export", trained / "m.wbcclf", trained / "train", "-o", path, "--int8"),
-        *("--allow-loss", 100, "--groups", BY_TENS),
+        *("--allow-loss", 100, "--groups", BY_TENS, *with_page),
     )
+    assert found["page"] == (str(page / "index.html") if VENDORED else None)
+    assert (f"Page: {found['page']}" in out) == page.is_dir() == VENDORED
     assert found["n_images"] == 45 + 60 and f"Compared on {found['n_images']} pictures" in out
     assert found["n_bytes"] == path.stat().st_size
     assert f"Model: {path} ({found['n_bytes'] / 1e6:.1f} MB)" in out

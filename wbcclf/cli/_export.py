@@ -31,6 +31,7 @@ from wbcclf.cli._shared import (
 )
 from wbcclf.cli._source import GroupColumn, LabelColumn, Part, PathColumn, Root, Source
 from wbcclf.exporting._export import export_squares, parts
+from wbcclf.exporting._page import check_runtime
 from wbcclf.persistence import find_model
 
 
@@ -57,6 +58,14 @@ def export(
         Path, typer.Option("-o", "--output", metavar="FILE", help="ONNX file to write.")
     ] = Path("model.onnx"),
     json_: JsonOption = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Also write a page that runs the model in a browser, without a network, to this "
+            "folder: DIR/index.html opens by a double click.",
+        ),
+    ] = None,
     int8: Annotated[
         bool,
         typer.Option(
@@ -108,8 +117,12 @@ def export(
     Example: wbcclf export model.wbcclf cells/ -o model.onnx
 
     Example: wbcclf export model.wbcclf cells/ -o model.onnx --int8 --groups cells.csv
+
+    Example: wbcclf export model.wbcclf -o model.onnx --page page/
     """
     check_outputs(output=output, json=json_)
+    if page is not None:
+        check_runtime()
     renamed = parse_map(map_ or [])
     if images is None and str(model_file) != DEFAULT_MODEL and model_file.is_dir():
         model_file, images = Path(DEFAULT_MODEL), model_file
@@ -146,7 +159,12 @@ def export(
     if result.int8 is not None:
         _print_int8(result)
     out.print(f"Model: {output} ({result.n_bytes / 1e6:.1f} MB)")
-    save_figures(json_, lambda: about_model(model_file) | result | {"left_out": given.left_out})
+    more: dict[str, Any] = {"left_out": given.left_out, "page": None}
+    if page is not None:
+        wbcclf.export_page(output, page)
+        more["page"] = str(page / "index.html")
+        out.print(f"Page: {more['page']}")
+    save_figures(json_, lambda: about_model(model_file) | result | more)
 
 
 def _load(source: Source, loader: Any, on_error: OnError) -> Bunch:
