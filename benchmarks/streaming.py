@@ -6,7 +6,7 @@ Run: WBCCLF_DATA=... python benchmarks/streaming.py overlap
 Overlap: reading alone, predicting alone, one after the other, and overlapped, in turn. The slow
 disk waits before every file, the "GPU" before every chunk, without any use of a core.
 
-Memory: `wbcclf predict` on links to 1,000 pictures of blood-cells TRAIN, 1,000 links to a folder,
+Memory: `wbcclf predict` on links to 1,000 pictures of pbc/train (128x128), 1,000 links to a folder,
 as a process of its own. The network is small (simple_cnn at 16x16), so that a million files are a
 matter of minutes. Then the listing alone, of links that all lie in one folder.
 """
@@ -145,7 +145,7 @@ def link(sources, folder, n_files, n_each):
 
 
 def memory(sizes):
-    listing = list_image_folder(DATA / "blood-cells" / "TRAIN")
+    listing = list_image_folder(DATA / "pbc" / "train")
     sources = [os.path.abspath(path) for path in listing.paths[:N_SOURCES]]
     images, target = blood_cells(256, 16)
     clf = SimpleCNNClassifier(max_epochs=1, device="cpu", random_state=0).fit(images, target)
