@@ -12,6 +12,7 @@ import pytest
 import torch
 from imblearn.pipeline import make_pipeline
 from onnx_models.drawn_model import CROP, write_model
+from PIL import Image
 from sklearn.model_selection import cross_val_score
 from sklearn.tree import DecisionTreeClassifier
 
@@ -23,6 +24,7 @@ from wbcclf import (
     CNNClassifier,
     ConformalClassifier,
     Head,
+    ImageLoader,
     SimpleCNNClassifier,
     adapt,
     count_cells,
@@ -30,7 +32,7 @@ from wbcclf import (
     save_model,
 )
 from wbcclf.backbones import get_backbone, list_backbones
-from wbcclf.inspection import evaluate, explain
+from wbcclf.inspection import evaluate, explain, predict_files
 from wbcclf.model_selection import train_test_split_cells
 
 PACKAGE = Path(wbcclf.__file__).parent
@@ -139,6 +141,19 @@ def evaluating_on_unfamiliar_images():
     evaluate(clf, 255 - cells.images, cells.target)  # the caller
 
 
+def predicting_files_from_a_damaged_store(tmp_path):
+    clf = SimpleCNNClassifier(max_epochs=1, device="cpu").fit(CELLS.images, CELLS.target)
+    model = make_pipeline(ImageLoader(16, memory=tmp_path / "store"), clf)
+    paths = [str(tmp_path / f"{number}.png") for number in range(2)]
+    for path, image in zip(paths, CELLS.images, strict=False):
+        Image.fromarray(image).save(path)
+    model[0].transform(paths)
+    for entry in (tmp_path / "store").rglob("*.entry"):
+        entry.write_bytes(b"damaged")
+    for _ in predict_files(model, paths):  # the caller
+        pass
+
+
 def explaining_a_network_that_knows_nothing():
     clf = SimpleCNNClassifier(max_epochs=1, device="cpu").fit(CELLS.images, CELLS.target)
     with torch.no_grad():
@@ -198,6 +213,7 @@ WARNINGS = [
         evaluating_on_what_was_trained_on,
     ),
     ("inspection/_files.py", "predict_all", "do not look", evaluating_on_unfamiliar_images),
+    ("inspection/_files.py", "_predict", "Damaged files", predicting_files_from_a_damaged_store),
     (
         "inspection/explaining/_explain.py",
         "explain",

@@ -2,6 +2,7 @@
 
 import shutil
 import struct
+import threading
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,7 @@ from wbcclf import (
     make_blood_cells,
 )
 from wbcclf.datasets import _reading
-from wbcclf.inspection import predict_files
+from wbcclf.inspection import _files, predict_files
 
 
 @pytest.fixture(scope="module")
@@ -241,3 +242,16 @@ def test_nothing_but_the_paths_is_read_before_the_first_chunk(model, paths, tmp_
     chunks = predict_files(model, [later])
     shutil.copy(paths[0], later)
     assert next(chunks).paths == [str(later)]
+
+
+def test_reading_ahead_changes_nothing_and_ends_with_the_chunks(model, paths, monkeypatch):
+    def digits(chunks):
+        return [(chunk.paths, chunk.probabilities.tobytes()) for chunk in chunks]
+
+    beside = digits(predict_files(model, paths, chunk_size=6))
+    chunks = predict_files(model, paths, chunk_size=6)
+    next(chunks)
+    chunks.close()
+    assert not [each for each in threading.enumerate() if each.name.startswith("wbcclf")]
+    monkeypatch.setattr(_files, "ahead", iter)
+    assert digits(predict_files(model, paths, chunk_size=6)) == beside

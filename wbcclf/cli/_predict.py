@@ -162,26 +162,14 @@ def predict(
                 f"Mean familiarity: {summary.familiarity:.2f} (0.50 for the laboratory of the "
                 "training)"
             )
-        n_predicted = summary.labels.total()
-        out.print(f"Images predicted: {n_predicted} ({counts_text(summary.labels)})")
+        out.print(f"Images predicted: {summary.labels.total()} ({counts_text(summary.labels)})")
         out.print(f"Predictions: {output}")
         save_figures(
             json_,
             lambda: (
                 about_model(model_file)
-                | {
-                    "n_images": n_predicted,
-                    "classes": [
-                        {"label": label, "n_images": count}
-                        for label, count in sorted(summary.labels.items())
-                    ],
-                    "familiarity": summary.familiarity,
-                    "unfamiliar": summary.is_unfamiliar,
-                    "rejection": rejection,
-                    "files": each_file(predictions, classes),
-                    "no_cell_found": each_uncut(predictions) if summary.has_cropper else None,
-                    "left_out": each_left_out(predictions),
-                }
+                | {"rejection": rejection}
+                | figures_of(summary, predictions, classes)
             ),
         )
 
@@ -231,6 +219,21 @@ def each_prediction(part: Bunch) -> Iterator[tuple]:
         part.probabilities.tolist(),
         strict=True,
     )
+
+
+def figures_of(summary: Summary, predictions: Predictions, classes: list) -> dict[str, Any]:
+    """Return what the JSON file holds; what is listed is read part by part."""
+    return {
+        "n_images": summary.labels.total(),
+        "classes": [
+            {"label": label, "n_images": count} for label, count in sorted(summary.labels.items())
+        ],
+        "familiarity": summary.familiarity,
+        "unfamiliar": summary.is_unfamiliar,
+        "files": each_file(predictions, classes),
+        "no_cell_found": each_uncut(predictions) if summary.has_cropper else None,
+        "left_out": each_left_out(predictions),
+    }
 
 
 def each_file(predictions: Predictions, classes: list) -> Iterator[dict[str, Any]]:
