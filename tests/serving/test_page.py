@@ -105,7 +105,7 @@ def test_pictures_are_dropped_answered_and_explained(chromium, client, new):
     assert card.locator(".called").inner_text() == answer["label"]
     text = card.inner_text()
     assert f"{answer['probabilities'][answer['label']]:.3f}" in text
-    assert f"Familiarity {answer['familiarity']:.2f}" in text
+    assert f"Familiarity {answer['familiarity']:.3f}" in text
     assert f"Set (90%): {', '.join(answer['set'])}" in text
     card.get_by_text("What does the model go by?").click()
     card.locator("figure").nth(1).wait_for()
