@@ -117,16 +117,20 @@
     const answer = make("span", "", { role: "status" });
     label.append(select);
     made.append(label, " ", answer);
-    select.onchange = async () => {
-      if (!select.value) return;
+    const save = async (name) => {
       answer.textContent = "saving…";
       try {
-        await ask("corrections", [file], { class: select.value });
+        await ask("corrections", [file], { class: name });
         answer.textContent = "saved";
         select.options[0].disabled = true;
       } catch (error) {
         answer.textContent = error.message;
       }
+    };
+    let saving = Promise.resolve(); // one after the other, for the last word to count
+    select.onchange = () => {
+      const name = select.value;
+      if (name) saving = saving.then(() => save(name));
     };
     return made;
   };
