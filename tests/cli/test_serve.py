@@ -68,24 +68,30 @@ def test_sets_are_learnt_from_labelled_pictures(serve, trained, tmp_path):
     assert not folder.exists()
 
 
-def test_pictures_of_one_cell_count_once(serve, trained):
-    code, _, err, found = serve(trained / "m.wbcclf", "--sets", trained / "test", "--groups", "png")
-    assert code == 0 and "needs 9 cells of each class" in err
-    assert found["sets"]["cells"] == {"lymphocyte": 1, "neutrophil": 1}
+def test_pictures_of_one_cell_count_once(serve, trained, tmp_path):
+    names = [path.relative_to(trained / "test") for path in (trained / "test").rglob("*.png")]
+    same = {"0.png": "1.png", "10.png": "11.png"}
+    lines = [f"{name.as_posix()},{same.get(name.name, name.name)}" for name in names]
+    groups = tmp_path / "groups.csv"
+    groups.write_text("\n".join(["path,group", *lines]))
+    code, _, err, found = serve(
+        trained / "m.wbcclf", "--sets", trained / "test", "--groups", groups
+    )
+    assert code == 0, err
+    assert found["sets"]["cells"] == {"lymphocyte": 9, "neutrophil": 9}
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("--groups", "auto"), "--groups needs --sets"),
-        (("none.wbcclf",), "does not exist"),
         (("--reject", "2"), "between 0 and 1"),
         (("--sets", "none"), "does not exist"),
         (("--host", "192.0.2.1"), "cannot listen"),  # an address for documentation
     ],
 )
-def test_what_cannot_be_is_an_error(serve, arguments, said):
-    code, _, err, found = serve(*arguments)
+def test_what_cannot_be_is_an_error(serve, trained, arguments, said):
+    code, _, err, found = serve(trained / "m.wbcclf", *arguments)
     assert code == 1 and said in err and found is None
 
 
@@ -105,18 +111,18 @@ def test_pictures_of_the_training_make_no_sets(serve, trained):
     assert code == 1 and "was trained on" in err
 
 
-def test_a_port_that_is_taken_is_an_error(call):
+def test_a_port_that_is_taken_is_an_error(call, trained):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        code, _, err = call("serve", "--port", port)
+        code, _, err = call("serve", trained / "m.wbcclf", "--port", port)
     assert code == 1 and f"--port {port}" in err and "Give another --port" in err
 
 
-def test_an_address_that_others_reach_is_warned_of(serve):
-    _, _, err, found = serve("--host", "0.0.0.0")
+def test_an_address_that_others_reach_is_warned_of(serve, trained):
+    _, _, err, found = serve(trained / "m.wbcclf", "--host", "0.0.0.0")
     assert "warning" in err and "there is no password" in err
     assert found["address"].startswith("http://0.0.0.0:")
-    assert "password" not in serve("--host", "localhost")[2]
+    assert "password" not in serve(trained / "m.wbcclf", "--host", "localhost")[2]
 
 
 @pytest.mark.parametrize("package", ["starlette", "uvicorn", "python_multipart"])

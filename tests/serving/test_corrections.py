@@ -1,5 +1,11 @@
 """Corrections are a labelled folder, in which every picture is once."""
 
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
 import pytest
 from serving.clients import encoded, serving
 
@@ -89,3 +95,18 @@ def test_a_crash_leaves_nothing_that_is_taken_for_a_picture(corrections, new, mo
 def test_a_class_that_cannot_be_a_folder_is_an_error_at_the_start(tmp_path, name):
     with pytest.raises(ValueError, match="cannot be the name of a folder"):
         Corrections(tmp_path, ["neutrophil", name])
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_calls_of_the_documentation_are_answered(client, new, tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
+    [block] = re.findall(r"^```bash\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    for name, image in zip(("cell.png", "other.png", "field.png"), new[0], strict=False):
+        (tmp_path / name).write_bytes(encoded(image))
+    calls = block.replace("http://127.0.0.1:8000", client.address).splitlines()
+    assert len(calls) == 5
+    for call in calls:
+        command = [*call.split(), "--silent", "--fail-with-body"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60)
+        assert done.returncode == 0, done.stdout
+        assert json.loads(done.stdout)

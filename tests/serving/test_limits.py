@@ -211,6 +211,18 @@ def test_more_connections_than_there_is_room_for_keep_nobody_out(client, start):
         connection.close()
 
 
+def test_requests_that_do_not_wait_for_answers_get_one(client):
+    connection = client.open(PAGE * 300)
+    answers = b""
+    try:
+        while piece := connection.recv(65536):
+            answers += piece
+    except ConnectionError:
+        pass
+    assert answers.count(b"HTTP/1.1 200 OK") == 1
+    connection.close()
+
+
 def test_bodies_that_do_not_end_give_way_to_others(client, new):
     # Each is within its limit; all of them are not.
     part = form(("a.png", bytes(90_000)), ("b.png", bytes(90_000)))[:-30]

@@ -9,6 +9,7 @@ import socket
 import sys
 from typing import ClassVar
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
@@ -25,7 +26,9 @@ class Connection(H11Protocol):
 
     uvicorn waits for the head of a request for ever, and accepts any number of connections. Here
     the head has a deadline (the body has another, in `Uploads`). Beyond the limit of connections,
-    a new one takes the place of the one whose client has sent or read nothing for longest.
+    a new one takes the place of the one whose client has sent or read nothing for longest. No
+    browser sends a request before the last one is answered: after one answer such a connection is
+    closed.
     """
 
     limits: ClassVar[Limits]
@@ -34,17 +37,16 @@ class Connection(H11Protocol):
         """Start the deadline of the first request; make room for it."""
         super().connection_made(transport)
         self._waits_since = self.loop.time()
-        self._refused = False
+        self._refused = self._gives_way = False
         self._deadline: asyncio.TimerHandle | None = None
         self._start_deadline()
-        open_ = [
-            each
-            for each in self.connections
-            if isinstance(each, Connection) and not each.transport.is_closing()
-        ]
-        if len(open_) > self.limits.connections:
-            waiting = [each for each in open_ if not each.is_at_work()]
-            min(waiting, key=lambda each: each._waits_since).transport.abort()
+        own = [each for each in self.connections if isinstance(each, Connection)]
+        kept = [each for each in own if not each._gives_way]
+        if len(kept) > self.limits.connections:
+            waiting = [each for each in kept if not each.is_at_work()]
+            slowest = min(waiting, key=lambda each: each._waits_since)
+            slowest._gives_way = True
+            slowest.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Take a piece of a request."""
@@ -57,8 +59,10 @@ class Connection(H11Protocol):
             self._stop_deadline()
 
     def on_response_complete(self) -> None:
-        """Wait for the next request."""
+        """Wait for the next request. One that is there already was sent without waiting."""
         self._waits_since = self.loop.time()
+        if self.conn.their_state is h11.DONE and self.conn.trailing_data[0]:
+            self.transport.close()
         super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -74,7 +78,8 @@ class Connection(H11Protocol):
     def is_at_work(self) -> bool:
         """Return whether the client waits for us, and not we for the client."""
         cycle = self.cycle
-        return cycle is not None and not cycle.more_body and not cycle.response_started
+        is_asked = cycle is not None and not cycle.more_body and not cycle.response_started
+        return is_asked and not self.flow.write_paused
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no request. uvicorn calls it where h11 has raised an error."""

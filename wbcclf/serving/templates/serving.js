@@ -38,7 +38,6 @@
     picture.onload = () => URL.revokeObjectURL(url);
     picture.onerror = () => { URL.revokeObjectURL(url); picture.remove(); }; // TIFF
     made.append(make("h3", file.name), picture);
-    answers.prepend(made);
     return made;
   };
   const fault = (where, text) =>
@@ -64,7 +63,7 @@
     where.append(make("p", found.label, { className: "called" }), shares(found.probabilities));
     const doubt = (text) => where.append(make("p", text, { className: "doubt small" }));
     if (found.familiarity !== null) {
-      where.append(make("p", `Familiarity ${found.familiarity.toFixed(2)}`, { className: "small" }));
+      where.append(make("p", `Familiarity ${found.familiarity.toFixed(3)}`, { className: "small" }));
       if (found.familiarity < model.strange) {
         doubt("It looks like no picture that the model was trained on. Expect a wrong label.");
       }
@@ -118,16 +117,20 @@
     const answer = make("span", "", { role: "status" });
     label.append(select);
     made.append(label, " ", answer);
-    select.onchange = async () => {
-      if (!select.value) return;
+    const save = async (name) => {
       answer.textContent = "saving…";
       try {
-        await ask("corrections", [file], { class: select.value });
+        await ask("corrections", [file], { class: name });
         answer.textContent = "saved";
         select.options[0].disabled = true;
       } catch (error) {
         answer.textContent = error.message;
       }
+    };
+    let saving = Promise.resolve(); // one after the other, for the last word to count
+    select.onchange = () => {
+      const name = select.value;
+      if (name) saving = saving.then(() => save(name));
     };
     return made;
   };
@@ -189,6 +192,7 @@
     for (const batch of kind === "count" ? files.map((file) => [file]) : batches(files)) {
       say(`Pictures: ${done} of ${files.length} answered…`);
       const cards = batch.map(card);
+      answers.prepend(...cards);
       try {
         const found = await ask(kind, batch);
         if (kind === "count") field(cards[0], found);
