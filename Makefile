@@ -2,7 +2,7 @@
 # make test   sets everything up and runs every gate
 # make docs   builds the documentation into site/
 # make package   builds the wheel and the source archive into dist/, and tests them
-# make pictures   draws the pictures of the README and the documentation, a minute
+# make pictures   draws the pictures of the README, the documentation and the examples, ten minutes
 # make families   runs scikit-learn's checks on the large networks, a quarter of an hour
 PYTHON ?= python3
 VENV ?= .venv
@@ -44,6 +44,8 @@ package: $(INSTALLED)
 
 pictures: $(INSTALLED)
 	$(BIN)/python docs/pictures/draw.py
+	$(BIN)/python docs/pictures/examples.py
+	$(BIN)/python docs/pictures/tutorial.py
 
 # Small networks on small images: two workers with one thread each beat one with two.
 unit: $(INSTALLED)

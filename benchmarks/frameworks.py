@@ -131,8 +131,12 @@ def fastai(paths, labels, tested, seed):
 
 def autogluon(paths, labels, tested, seed):
     import pandas as pd
+    import timm
     from autogluon.multimodal import MultiModalPredictor
 
+    # It asks timm for pretrained weights by name: these are to come from the file.
+    timm.models.get_pretrained_cfg(NAME)  # fills timm's table
+    timm.models._registry._model_pretrained_cfgs[f"{NAME}.in1k"].file = str(LITE0)
     options = {
         "model.names": ["timm_image"],
         "model.timm_image.checkpoint_name": NAME,

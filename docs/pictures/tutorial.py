@@ -9,6 +9,7 @@ output.
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from playwright.sync_api import sync_playwright
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "tutorial.md"
 BLOCK = re.compile(r"^```(py|sh)\n(.*?)^```\n(\n```text\n.*?^```\n)?", re.MULTILINE | re.DOTALL)
+OPTIONS = ["--no-sandbox", "--disable-gpu"]  # root has no sandbox
 SHOTS = {"explore": 1000, "audit": 700, "report": 1300, "maps": 900}  # heights in pixels
 
 
@@ -49,7 +51,7 @@ def run(folder: Path, block: re.Match) -> str:
 def take_pictures(folder: Path) -> None:
     """Take pictures of the pages that the steps wrote."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium")
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=OPTIONS)
         for name, height in SHOTS.items():
             page = browser.new_page(viewport={"width": 1000, "height": height})
             page.goto((folder / f"{name}.html").as_uri())
@@ -65,5 +67,5 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         text = BLOCK.sub(lambda block: run(folder, block), PAGE.read_text())
+        PAGE.write_text(text)
         take_pictures(folder)
-    PAGE.write_text(text)
