@@ -1,7 +1,8 @@
 # make demo   sets everything up and shows the whole path on synthetic cells
 # make test   sets everything up and runs every gate
 # make docs   builds the documentation into site/
-# make pictures   draws the pictures of the README and the documentation, a minute
+# make package   builds the wheel and the source archive into dist/, and tests them
+# make pictures   draws the pictures of the README, the documentation and the examples, ten minutes
 # make browser   fetches what pages of `wbcclf export --page` run on; needs npm
 # make families   runs scikit-learn's checks on the large networks, a quarter of an hour
 PYTHON ?= python3
@@ -10,7 +11,7 @@ BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 RUN = $(BIN)/python -m
 
-.PHONY: install demo test lint docs pictures browser unit proof families clean
+.PHONY: install demo test lint docs package pictures browser unit proof families clean
 
 install: $(INSTALLED)
 
@@ -24,7 +25,7 @@ $(INSTALLED): requirements.txt pyproject.toml
 demo: $(INSTALLED)
 	$(BIN)/wbcclf demo
 
-test: lint docs unit proof
+test: lint docs package unit proof
 
 lint: $(INSTALLED)
 	$(RUN) ruff check .
@@ -35,15 +36,24 @@ lint: $(INSTALLED)
 docs: $(INSTALLED)
 	$(RUN) mkdocs build --quiet --strict
 
+# The wheel is built from the source archive, so both are complete.
+package: $(INSTALLED)
+	rm -rf dist
+	$(RUN) build --no-isolation
+	$(RUN) twine check --strict dist/*
+	$(RUN) pytest -m package --quiet
+
 pictures: $(INSTALLED)
 	$(BIN)/python docs/pictures/draw.py
+	$(BIN)/python docs/pictures/examples.py
+	$(BIN)/python docs/pictures/tutorial.py
 
 browser: $(INSTALLED)
 	$(BIN)/python vendor_browser.py
 
 # Small networks on small images: two workers with one thread each beat one with two.
 unit: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(RUN) pytest -m "not proof and not families" --numprocesses 2 --cov --quiet
+	OMP_NUM_THREADS=1 $(RUN) pytest -m "not proof and not families and not package" --numprocesses 2 --cov --quiet
 
 # One training on real images, with all cores; passive waiting, since others may use them too.
 proof: $(INSTALLED)
@@ -54,4 +64,4 @@ families: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(RUN) pytest -m families --numprocesses 2 --quiet
 
 clean:
-	rm -rf $(VENV) site demo
+	rm -rf $(VENV) site demo dist

@@ -24,3 +24,4 @@ result = evaluate_predictions(cells.target, predicted, groups=cells.groups)
 for name, recall, support in zip(result.classes, result.recall, result.support, strict=True):
     print(f"{name:12} {support:4} images, recall {recall:.2f}")
 print(result)
+result.plot_confusion().figure.savefig("cross_validate_imbalanced.png")

@@ -9,6 +9,7 @@ network starts at random: then freezing anything is a bad idea, and the search s
 import sys
 import warnings
 
+import matplotlib.pyplot as plt
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
 from wbcclf import CNNClassifier, make_blood_cells
@@ -28,3 +29,9 @@ for params, score in zip(
     search.cv_results_["params"], search.cv_results_["mean_test_score"], strict=True
 ):
     print(f"unfrozen_layers={params['unfrozen_layers']!r:8} accuracy {score:.2f}")
+
+plt.figure(figsize=(5, 3), layout="constrained")
+names = [str(params["unfrozen_layers"]) for params in search.cv_results_["params"]]
+plt.bar(names, search.cv_results_["mean_test_score"])
+plt.gca().set(xlabel="unfrozen_layers", ylabel="accuracy", ylim=(0, 1))
+plt.savefig("search_unfrozen_layers.png")

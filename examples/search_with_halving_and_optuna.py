@@ -9,6 +9,7 @@ trained on them again.
 import tempfile
 import warnings
 
+import matplotlib.pyplot as plt
 import optuna
 from imblearn.pipeline import Pipeline
 from optuna.distributions import CategoricalDistribution, FloatDistribution
@@ -55,3 +56,12 @@ with tempfile.TemporaryDirectory() as folder:
         random_state=0,
     ).fit(cells.images, cells.target)
     print(f"Optuna: {bayes.best_params_}, accuracy {bayes.best_score_:.2f}")
+
+plt.figure(figsize=(5, 3), layout="constrained")
+plt.semilogx(
+    [trial.params["clf__lr"] for trial in bayes.trials_],
+    [trial.value for trial in bayes.trials_],
+    "o",
+)
+plt.gca().set(xlabel="learning rate", ylabel="accuracy of Optuna's trials", ylim=(0, 1))
+plt.savefig("search_with_halving_and_optuna.png")

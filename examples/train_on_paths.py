@@ -19,6 +19,7 @@ from wbcclf import (
     make_blood_cells,
     save_model,
 )
+from wbcclf.inspection import plot_cells
 
 with tempfile.TemporaryDirectory() as folder:
     # A folder such as a microscope's software exports: class/cell_picture.png
@@ -44,5 +45,9 @@ with tempfile.TemporaryDirectory() as folder:
     model.fit(listing.paths, listing.target)
     save_model(model, Path(folder, "model.wbcclf"))
     restored = load_model(Path(folder, "model.wbcclf"))
-    for path, label in zip(listing.paths[:3], restored.predict(listing.paths[:3]), strict=True):
+    shown = listing.paths[:6]
+    predicted = restored.predict(shown)
+    for path, label in zip(shown[:3], predicted, strict=False):
         print(Path(path).name, label)
+    axes = plot_cells(shown, listing.target[:6], predicted)
+    axes.ravel()[0].figure.savefig("train_on_paths.png")

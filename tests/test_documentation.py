@@ -24,7 +24,7 @@ def python_blocks(name):
     return re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
-TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TEXTS = [ROOT / "README.md", ROOT / "PYPI.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NAMES = [path.relative_to(ROOT).as_posix() for path in TEXTS]
 PAGES = [name for name in NAMES if python_blocks(name)]
 
@@ -48,18 +48,28 @@ def test_the_code_blocks_of_a_page_run_one_after_the_other(
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
-def test_there_are_three_examples():
-    assert len(EXAMPLES) >= 3
-
-
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_runs(path, monkeypatch, capsys):
+def test_an_example_runs_and_draws_its_figure(path, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [str(path)])
+    monkeypatch.chdir(tmp_path)
     runpy.run_path(str(path), run_name="__main__")
-    assert "accuracy" in capsys.readouterr().out
+    assert capsys.readouterr().out
+    assert Path(f"{path.stem}.png").stat().st_size > 1000
 
 
-def test_the_pretrained_example_runs_with_real_weights(wbcclf_data, monkeypatch, capsys):
+def test_the_page_of_examples_shows_the_scripts_as_they_are():
+    assert len(EXAMPLES) >= 9
+    page = (ROOT / "docs" / "examples.md").read_text()
+    shown = re.findall(
+        r"^`examples/(\S+)`\n\n```py\n(.*?)^```\n\n```text\n.+?^```", page, re.M | re.S
+    )
+    assert dict(shown) == {path.name: path.read_text().partition('"""\n\n')[2] for path in EXAMPLES}
+    for path in EXAMPLES:
+        assert f"](pictures/examples/{path.stem}.png)" in page
+
+
+def test_the_pretrained_example_runs_with_real_weights(wbcclf_data, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     weights = wbcclf_data.parent / "weights" / "squeezenet1_1_features.npz"
     path = ROOT / "examples" / "search_unfrozen_layers.py"
     monkeypatch.setattr(sys, "argv", [str(path), str(weights)])
@@ -67,7 +77,10 @@ def test_the_pretrained_example_runs_with_real_weights(wbcclf_data, monkeypatch,
     assert capsys.readouterr().out.count("unfrozen_layers=") == 4
 
 
-SCRIPTS = [*sorted((ROOT / "benchmarks").glob("*.py")), ROOT / "docs" / "pictures" / "draw.py"]
+SCRIPTS = [
+    *sorted((ROOT / "benchmarks").glob("*.py")),
+    *sorted((ROOT / "docs" / "pictures").glob("*.py")),
+]
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
@@ -103,10 +116,46 @@ def test_names_are_there_before_they_are_used():
     assert "AttributeError: module 'wbcclf' has no attribute 'recepies'" in done.stderr
 
 
+API = re.findall(
+    r"^::: (\S+)$",
+    "".join(path.read_text() for path in (ROOT / "docs" / "api").glob("*.md")),
+    flags=re.MULTILINE,
+)
+
+
+def resolve(name):
+    """Return what a dotted name means; `wbcclf.recipes` is a module, `wbcclf.adapt` a function."""
+    return pkgutil.resolve_name(re.sub(r"\.(\w+)$", r":\1", name))
+
+
+def public_modules():
+    """Import the modules that list public names."""
+    names = [each.name for each in pkgutil.walk_packages(wbcclf.__path__, "wbcclf.")]
+    public = (name for name in names if not re.search(r"\._", name))
+    modules = [wbcclf, *map(importlib.import_module, public)]
+    return [module for module in modules if hasattr(module, "__all__")]
+
+
 def test_every_public_name_is_in_the_api_pages():
-    pages = "".join(path.read_text() for path in (ROOT / "docs" / "api").glob("*.md"))
-    missing = [name for name in wbcclf.__all__ if f"::: wbcclf.{name}\n" not in pages]
-    assert not missing
+    described = [resolve(name) for name in API]
+    described += [
+        getattr(module, name)
+        for module in described
+        if inspect.ismodule(module)
+        for name in getattr(module, "__all__", [])
+    ]
+    shown = {id(each) for each in described}
+    modules = public_modules()
+    assert len(modules) > 8
+    names = {f"{module.__name__}.{name}" for module in modules for name in module.__all__}
+    missing = {name for name in names if id(resolve(name)) not in shown}
+    assert missing == {"wbcclf.cli.main"}  # the command wbcclf, which `wbcclf --help` describes
+
+
+def test_every_name_in_the_api_pages_is_public():
+    assert len(API) == len({*API})
+    listed = {f"{each.__name__}.{name}" for each in public_modules() for name in each.__all__}
+    assert {*API} - listed == {"wbcclf.exceptions"}  # a module, described as a whole
 
 
 def test_the_pinned_requirements_name_no_address():
@@ -118,12 +167,29 @@ def test_the_pinned_requirements_name_no_address():
 
 
 @pytest.fixture(scope="module")
-def api_pages(tmp_path_factory):
-    """Return the HTML of every API page by its name."""
+def site(tmp_path_factory):
+    """Return the folder of the built documentation."""
     pytest.importorskip("mkdocs", reason="mkdocs is not installed: pip install 'wbcclf[docs]'")
     site = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", site]
     subprocess.run(command, cwd=ROOT, check=True)
+    return site
+
+
+def test_the_site_loads_nothing_from_elsewhere(site):
+    pages = [*site.rglob("*.html")]
+    assert len(pages) > 30
+    for page in pages:
+        tags = re.findall(r"<(?!a\b)[a-z]+\s[^>]*?\b(?:src|href|srcset)=[^>]*>", page.read_text())
+        assert [tag for tag in tags if re.search(r"""=["']?(?:https?:)?//""", tag)] == [], page
+    for sheet in site.rglob("*.css"):
+        text = sheet.read_text()
+        assert not re.search(r"""(?:url\(|@import)\s*["']?(?:https?:)?//""", text), sheet
+
+
+@pytest.fixture(scope="module")
+def api_pages(site):
+    """Return the HTML of every API page by its name."""
     return {path.parent.name: path.read_text() for path in site.glob("api/*/index.html")}
 
 
@@ -152,12 +218,8 @@ def test_docstrings_link_to_each_other(api_pages):
 
 CLASSES = {
     name: cls
-    for name in re.findall(
-        r"^::: (\S+)$",
-        "".join(path.read_text() for path in (ROOT / "docs" / "api").glob("*.md")),
-        flags=re.MULTILINE,
-    )
-    if inspect.isclass(cls := pkgutil.resolve_name(re.sub(r"\.(\w+)$", r":\1", name)))
+    for name in API
+    if inspect.isclass(cls := resolve(name))
     and inspect.signature(cls).parameters
     and not issubclass(cls, Bunch)  # results, which functions make
 }
