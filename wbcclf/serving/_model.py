@@ -16,8 +16,8 @@ from sklearn.pipeline import make_pipeline
 from wbcclf._files import plain
 from wbcclf._images import check_image_size
 from wbcclf._threads import run_in_threads
+from wbcclf._uncertainty import UNCERTAIN as UNCERTAIN_LABEL
 from wbcclf.classifiers import CNNClassifier
-from wbcclf.classifiers.familiarity._prediction import UNCERTAIN as UNCERTAIN_LABEL
 from wbcclf.conformal import ConformalClassifier
 from wbcclf.datasets._cropping import check_crop
 from wbcclf.datasets._decode import TooManyPixels, decode_image
