@@ -61,6 +61,7 @@ def random_network(name, images, target):
 
 def speeds(folder):
     images, target = blood_cells(N_IMAGES, 96)
+    target = np.char.lower(target.astype(str))
     print(f"\n{torch.get_num_threads()} threads, {N_IMAGES} images of 96x96 pixels\n")
     print(
         "| network | torch, images/s | ONNX | times torch | int8 | times torch | MB | MB int8 | "

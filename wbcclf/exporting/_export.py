@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from wbcclf._files import plain, replacing
-from wbcclf._images import check_image_size
+from wbcclf._images import Interval, check_image_size
 from wbcclf._uncertainty import STRANGE
 from wbcclf._version import __version__
 from wbcclf.backbones import get_backbone
@@ -148,7 +148,7 @@ def export_onnx(
 
 
 def _check_allow_loss(allow_loss: Any) -> None:
-    if isinstance(allow_loss, bool) or not isinstance(allow_loss, Real) or not allow_loss >= 0:
+    if not Interval(Real, 0, None, closed="left").is_satisfied_by(allow_loss):
         raise ValueError(f"allow_loss must be a number of points, 0 or more, got {allow_loss!r}.")
 
 
@@ -211,7 +211,7 @@ def export_squares(
     classifier.net_.move_to("cpu", "float32")
     size = classifier.image_shape_[:2]
     about = _about(loader, classifier, limits)
-    if int8:
+    if int8 and squares is not None:
         split = halves(y, groups, len(squares), classifier.classes_)  # fails before the work
     network, outside = network_graph(classifier)
     data = whole_file(network, size, about)
@@ -220,7 +220,7 @@ def export_squares(
     about["checked"]["images"] = result.n_images
     about["checked"]["largest_difference"] = result.largest_difference
     result.int8 = None
-    if int8:
+    if int8 and squares is not None:
         network, result.int8 = _to_int8(
             classifier, network, outside, squares, split, outputs, about, allow_loss
         )

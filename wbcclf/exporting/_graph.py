@@ -53,6 +53,7 @@ def network_graph(classifier: CNNClassifier) -> tuple[Any, list[str]]:
             )
     finally:
         logger.setLevel(level)
+    assert program is not None  # None is for a file
     model = program.model_proto
     outside = []
     for node in model.graph.node:

@@ -69,6 +69,16 @@ class Predictor(nn.Module):
 class _Home(nn.Module):
     """The methods of a :class:`Description` that predictions need."""
 
+    style_means: torch.Tensor
+    style_whitenings: torch.Tensor
+    style_volumes: torch.Tensor
+    means: torch.Tensor
+    whitening: torch.Tensor
+    centres: torch.Tensor
+    distances: torch.Tensor
+    weight: torch.Tensor
+    levels: torch.Tensor
+
     def __init__(self, description: Description) -> None:
         super().__init__()
         for name, array in description.arrays().items():

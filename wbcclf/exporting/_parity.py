@@ -61,7 +61,9 @@ def own_pictures(image_size: tuple[int, int]) -> Iterator[Batch]:
 
 def given_pictures(images: np.ndarray | None) -> Iterator[Batch]:
     """Yield the user's pictures, a few at a time."""
-    for start in range(0, 0 if images is None else len(images), _TOGETHER):
+    if images is None:
+        return
+    for start in range(0, len(images), _TOGETHER):
         some = images[start : start + _TOGETHER]
         yield Batch([f"images[{k}]" for k in range(start, start + len(some))], some)
 
@@ -121,7 +123,7 @@ def _compare(
             f"{expected.probabilities.shape}. {_NOT_WRITTEN}"
         )
     apart = np.abs(shares - expected.probabilities)
-    row, column = np.unravel_index(np.nan_to_num(apart, nan=np.inf).argmax(), apart.shape)
+    row, column = divmod(int(np.nan_to_num(apart, nan=np.inf).argmax()), apart.shape[1])
     if not apart[row, column] <= TOLERANCE:
         raise ValueError(
             f"The exported graph gives another probability of {classes[column]!s} for "
