@@ -133,7 +133,7 @@ def _compare(
     largest, rows = float(apart[row, column]), np.arange(len(shares))
     label, ours = shares.argmax(1), expected.probabilities.argmax(1)
     lead = expected.probabilities[rows, ours] - expected.probabilities[rows, label]
-    for row in np.flatnonzero(lead > _TIE):
+    for row in np.flatnonzero(lead > _TIE).tolist():
         raise ValueError(
             f"The exported graph calls {names[row]} {classes[label[row]]!s} "
             f"({shares[row, label[row]]:.6f}), the model {classes[ours[row]]!s} "
