@@ -30,4 +30,4 @@ with warnings.catch_warnings():
     found = explain(model, images)
 print(found.warning)
 rows = np.flatnonzero(target == "marked")[:4]
-found.plot(rows).ravel()[0].figure.savefig("explain_a_model.png")
+found.plot(rows).savefig("explain_a_model.png")

@@ -5,6 +5,8 @@ import runpy
 import shlex
 from pathlib import Path
 
+import pytest
+
 PAGE = Path(__file__).parents[2] / "docs" / "tutorial.md"
 # A small training knows too little for the page's bound on errors.
 SMALLER = {
@@ -16,6 +18,7 @@ SMALLER = {
 }
 
 
+@pytest.mark.filterwarnings("default")  # the page shows them, too: cells that are not found
 def test_the_tutorial_runs_from_top_to_bottom(call, tmp_path, monkeypatch):
     text = PAGE.read_text()
     for page, here in SMALLER.items():
