@@ -2,8 +2,8 @@
 
 Run: python examples/adapt_to_a_laboratory.py
 
-The other laboratory's pictures are darker and yellower. `adapt` compares old and new model on cells
-that were left out, and keeps the better one; the test below is on 100 further cells.
+The other laboratory's pictures are darker and yellower. `adapt` compares the old and the new
+model on cells that it left out, and keeps the better one. The test below is on 100 further cells.
 """
 
 import warnings

@@ -2,8 +2,8 @@
 
 Run: python examples/calibrate_and_sets.py
 
-A quarter of the cells sets the temperature, and another one the sets. The sets are promised to hold
-the true class of nine cells in ten, for every class.
+A quarter of the cells sets the temperature, and another one the sets. For every class, the sets
+hold the true class of nine in ten new cells of the same laboratory, on average.
 """
 
 from sklearn.model_selection import train_test_split

@@ -2,8 +2,9 @@
 
 Run: python examples/count_a_field.py
 
-The field is laid together from drawn cells, each in its own light, which no real field is: so some
-are missed. The model is trained on cells that are cut in the same way as `count_cells` cuts them.
+The field is laid together from drawn cells, each in its own light, which no real field is. So some
+are missed, and some are given the wrong class. The model is trained on cells that are cut in the
+same way as `count_cells` cuts them.
 """
 
 import warnings

@@ -19,7 +19,7 @@ HEAD = """\
 
 Scripts that run as they stand, on synthetic cells. They are in the folder `examples`. Output and
 figures are those of one run; another machine may round differently. Drawings are easier than blood:
-no score here says anything of real cells.
+no score here says anything about real cells.
 """
 
 

@@ -64,8 +64,8 @@ def serve(
             metavar="IMAGES",
             help="Labelled pictures of your laboratory that the model was not trained on: a folder "
             "with one folder of images per class, or a CSV file. From them the answers get sets of "
-            "classes that hold the true one for 90% of the cells of each class. 9 cells of each "
-            "class are the least.",
+            "classes that hold the true one for 90% of new cells of each class, on average. "
+            "9 cells of each class are the least.",
         ),
     ] = None,
     groups: Annotated[

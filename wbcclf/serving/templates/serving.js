@@ -213,7 +213,7 @@
     tell("Classes", model.classes.join(", "));
     tell("Uncertain", model.rejection === null
       ? "The model always gives a label. Start the server with --reject 0.05 to leave pictures uncertain."
-      : `Pictures are left uncertain so that at most ${perCent(model.rejection)} of the other calls are wrong, on pictures like those of the training.`);
+      : `Pictures are left uncertain so that at most ${perCent(model.rejection)} of the other calls are wrong, with 95% confidence, on pictures like those of the training. Elsewhere more may be.`);
     tell("Sets", model.sets === null
       ? "There are none. Start the server with --sets IMAGES, labelled pictures of your laboratory, to get sets of classes that hold the true one as often as they promise."
       : `Learnt from your cells: ${Object.entries(model.sets.cells).map(([name, n]) => `${n} of ${name}`).join(", ")}.`);
