@@ -198,6 +198,8 @@ def test_what_changed_meanwhile_is_predicted_anew(root, tmp_path, call, computed
     assert n_computed() == 0
     os.utime(folder / "0" / "cell0.png")
     assert n_computed() == 1
+    (folder / "0" / "cell2.png").chmod(0o600)  # which may let it be read at last
+    assert n_computed() == 1
     (folder / "1" / "cell35.png").unlink()
     shutil.copy(folder / "1" / "cell1.png", folder / "1" / "cell37.png")
     assert n_computed() == 1
