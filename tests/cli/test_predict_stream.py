@@ -208,6 +208,15 @@ def test_what_changed_meanwhile_is_predicted_anew(root, tmp_path, call, computed
     assert len(os.listdir(f"{output}.parts")) == 2  # each model has its own
 
 
+def test_parts_that_another_command_removes_are_told(root, tmp_path, call, monkeypatch):
+    output = tmp_path / "p.csv"
+    # Between the summary and the table.
+    monkeypatch.setattr(_predict, "root_of", lambda images: shutil.rmtree(f"{output}.parts"))
+    code, _, err = call("predict", root / "m.wbcclf", root / "cells", "-o", output)
+    assert code == 1 and "Parts are gone from" in err and "Run this one again" in err, err
+    assert "could not be written" not in err and not os.listdir(tmp_path)
+
+
 def test_the_table_may_lie_among_the_images(root, expected, tmp_path, call, computed, interrupt):
     folder = shutil.copytree(root / "cells", tmp_path / "cells")
     output = folder / "p.csv"
