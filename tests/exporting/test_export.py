@@ -10,6 +10,7 @@ import pytest
 from imblearn.pipeline import Pipeline
 
 import wbcclf
+import wbcclf.onnx
 from wbcclf import (
     BackgroundRemover,
     CellCropper,
@@ -96,6 +97,23 @@ def test_the_file_describes_itself(classifier, exported):
     assert found["checked"]["images"] == result.n_images
     # Nothing of the machine that made it.
     assert b"wbcclf/exporting" not in path.read_bytes()
+
+
+@pytest.mark.parametrize("share", [0.2000001, np.float32(0.3)])
+def test_any_rejection_that_is_kept_can_be_loaded(share, again, classifier, cells, tmp_path):
+    path, model = tmp_path / "model.onnx", copy.deepcopy(classifier).set_params(rejection=share)
+    export_onnx(model, path)
+    loaded = wbcclf.onnx.load(path, n_threads=1)
+    assert loaded.rejection == share
+    np.testing.assert_array_equal(loaded.predict(cells.images), model.predict(cells.images))
+
+
+def test_rejection_needs_classes_that_leave_room_for_uncertain(again, classifier, tmp_path):
+    model = copy.deepcopy(classifier)
+    model.classes_ = np.array([False, True])
+    with pytest.raises(ValueError, match="which labels of bool cannot be"):
+        export_onnx(model, tmp_path / "model.onnx")
+    assert not [*tmp_path.iterdir()]
 
 
 def test_the_classifier_stays_as_it_was(classifier, exported, cells):

@@ -14,7 +14,7 @@ from sklearn.utils import Bunch
 
 from wbcclf._files import plain, replacing
 from wbcclf._images import Interval, check_image_size
-from wbcclf._uncertainty import STRANGE
+from wbcclf._uncertainty import STRANGE, uncertain_label
 from wbcclf._version import __version__
 from wbcclf.backbones import get_backbone
 from wbcclf.classifiers import CNNClassifier
@@ -291,8 +291,11 @@ def _about(loader: ImageLoader, classifier: CNNClassifier, limits: str) -> dict[
     """Return what the file says of itself; `checked` is still to be filled."""
     crop, _ = check_crop(loader.crop, check_image_size(loader.image_size))
     description = classifier._description
-    if description is None and classifier.rejection is not None:
-        raise ValueError(f"rejection={classifier.rejection:g} cannot be kept. {NO_DESCRIPTION}")
+    rejection = None if classifier.rejection is None else float(classifier.rejection)
+    if rejection is not None:
+        uncertain_label(classifier.classes_)  # raises if they leave no room for it
+        if description is None:
+            raise ValueError(f"rejection={rejection:g} cannot be kept. {NO_DESCRIPTION}")
     return {
         "format": FORMAT,
         "version": __version__,
@@ -300,8 +303,8 @@ def _about(loader: ImageLoader, classifier: CNNClassifier, limits: str) -> dict[
         "classes": classifier.classes_.tolist(),
         "image_size": list(classifier.image_shape_[:2]),
         "crop": None if crop is None else {name: plain(getattr(crop, name)) for name in _CROP},
-        "rejection": classifier.rejection,
-        "thresholds": {} if description is None else _thresholds(description, classifier.rejection),
+        "rejection": rejection,
+        "thresholds": {} if description is None else _thresholds(description, rejection),
         "strange": STRANGE,
         "limits": _limits(classifier, limits),
         "int8": False,
@@ -318,10 +321,11 @@ def _thresholds(description: Description, rejection: float | None) -> dict[str, 
     ValueError
         If `rejection` is none of them.
     """
-    found = {} if rejection is None else {f"{rejection:g}": description.threshold(rejection)}
+    # All digits of a share: `load` looks for the one that it reads in "rejection".
+    found = {} if rejection is None else {str(float(rejection)): description.threshold(rejection)}
     for share in SHARES:
         with suppress(ValueError):  # too few validation images, or too many of them wrong
-            found[f"{share:g}"] = description.threshold(share)
+            found[str(share)] = description.threshold(share)
     return found
 
 

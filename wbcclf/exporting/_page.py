@@ -137,17 +137,19 @@ def _page(data: bytes, about: Mapping[str, Any]) -> str:
         crop = crop | {"factor": _FACTOR if crop["factor"] is None else crop["factor"]}
     script = _script()
     style = (_HERE / "browser" / "style.css").read_text(encoding="utf-8")
-    known = {name: about[name] for name in ("classes", "image_size", "thresholds", "strange")}
-    uncertain = "-1" if isinstance(about["classes"][0], int) else "uncertain"  # as in `predict`
+    known = {name: about[name] for name in ("image_size", "thresholds", "strange")}
+    classes = [str(name) for name in about["classes"]]  # JavaScript writes True and 1.0 otherwise
+    uncertain = "uncertain" if isinstance(about["classes"][0], str) else "-1"  # as in `predict`
     # In JSON "<" stands only inside of texts: without it, none of them can end the element.
-    text = json.dumps(known | {"crop": crop, "uncertain": uncertain}).replace("<", r"\u003c")
+    text = json.dumps(known | {"classes": classes, "crop": crop, "uncertain": uncertain})
+    text = text.replace("<", r"\u003c")
     rejection = about["rejection"]
     return _PAGES.get_template("page.html").render(
-        classes=about["classes"],
+        classes=classes,
         uncertain=uncertain,
         limits=about["limits"],
         shares=sorted(about["thresholds"], key=float),
-        rejection=None if rejection is None else f"{rejection:g}",
+        rejection=None if rejection is None else str(rejection),
         cropped=None if crop is None else crop["which"],
         version=__version__,
         digest=about["model_sha256"][:12],

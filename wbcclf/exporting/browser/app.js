@@ -9,7 +9,7 @@ const FEWEST_TESTED = 20;
 const LEAST_FAMILIAR = 0.1;
 
 const model = JSON.parse(byId("about").textContent);
-const classes = model.classes.map(String);
+const { classes } = model;
 const UNCERTAIN = model.uncertain;
 const tasks = []; // functions that wait for their turn: pictures are predicted one at a time
 let entries = []; // what is known of each picture that was read, or was not
