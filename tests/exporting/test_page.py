@@ -312,3 +312,12 @@ def test_served_it_opens_without_a_network(pages, pictures, open_page):
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *arguments):
         """Write nothing."""
+
+
+@pytest.mark.parametrize("name", ["uncertain", ".other"])
+def test_a_class_that_the_page_would_take_for_something_else_is_refused(name, tmp_path):
+    path = tmp_path / "model.onnx"
+    write_model(path, classes=[name, "b", "c"])
+    with pytest.raises(ValueError, match=r"model.onnx has a class called uncertain or \.other"):
+        export_page(path, tmp_path / "page")
+    assert not (tmp_path / "page").exists()

@@ -137,7 +137,6 @@ def export_onnx(
     >>> result.n_images, result.largest_difference < 1e-4  # doctest: +SKIP
     (65, True)
     """
-    _check_allow_loss(allow_loss)
     if int8 and (images is None or y is None):
         raise ValueError(
             "int8=True needs images and y: labelled pictures to calibrate on and to compare on."
@@ -200,6 +199,7 @@ def export_squares(
     limits: str,
 ) -> Bunch:
     """Write a model as :func:`export_onnx` does, whose `images` were cut and stretched before."""
+    _check_allow_loss(allow_loss)
     loader, classifier = parts(model)
     # onnx, onnxruntime and torch are imported when they are needed.
     from wbcclf.exporting._graph import network_graph, whole_file

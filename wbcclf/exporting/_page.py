@@ -19,6 +19,7 @@ from wbcclf._files import read_regular, replacing, shown
 from wbcclf._version import __version__
 from wbcclf.onnx import load
 
+OTHER = ".other"  # a correction: none of the classes, or no cell; app.js has it, too
 LARGEST = 100_000_000  # bytes of a model: browsers hold a page as one text, a third larger
 
 RUNTIME_SCRIPT, RUNTIME_WASM = "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"
@@ -62,7 +63,8 @@ def export_page(model: str | os.PathLike, folder: str | os.PathLike) -> None:
     ModelFormatError
         If `model` is not such a file, or was damaged.
     ValueError
-        If `model` is too large, or cuts pictures in a way that the page does not know: only
+        If `model` is too large, a class has a name that the page needs, or it cuts pictures in a
+        way that the page does not know: only
         ``CellCropper(scale="nucleus")`` or a number of pixels, with ``stain="keep"``, and
         ``background="keep"`` or ``"normalise"``.
     FileNotFoundError
@@ -85,10 +87,17 @@ def export_page(model: str | os.PathLike, folder: str | os.PathLike) -> None:
             f"{name} has {len(data) / 1e6:.0f} MB; a page takes models of up to "
             f"{LARGEST / 1e6:.0f} MB. Export it with --int8, or train a smaller network."
         )
+    classes = [str(label) for label in about["classes"]]  # JavaScript writes True and 1.0 otherwise
+    uncertain = "uncertain" if isinstance(about["classes"][0], str) else "-1"  # as in `predict`
+    if {uncertain, OTHER} & {*classes}:
+        raise ValueError(
+            f"{name} has a class called {uncertain} or {OTHER}, which mean something else on the "
+            "page. Train with another name for it."
+        )
     if about["crop"] is not None:
         _check_crop(about["crop"], name)
     check_runtime()
-    page = _page(data, about).encode()
+    page = _page(data, about, classes, uncertain).encode()
     digest = sha256(page).hexdigest()[:16]
     licences = b"\n\n".join((_RUNTIME / file).read_bytes() for file in LICENCES)
     files = {
@@ -131,15 +140,13 @@ def _check_crop(crop: Mapping[str, Any], name: str) -> None:
         )
 
 
-def _page(data: bytes, about: Mapping[str, Any]) -> str:
+def _page(data: bytes, about: Mapping[str, Any], classes: list[str], uncertain: str) -> str:
     crop = about["crop"]
     if crop is not None:
         crop = crop | {"factor": _FACTOR if crop["factor"] is None else crop["factor"]}
     script = _script()
     style = (_HERE / "browser" / "style.css").read_text(encoding="utf-8")
     known = {name: about[name] for name in ("image_size", "thresholds", "strange")}
-    classes = [str(name) for name in about["classes"]]  # JavaScript writes True and 1.0 otherwise
-    uncertain = "uncertain" if isinstance(about["classes"][0], str) else "-1"  # as in `predict`
     # In JSON "<" stands only inside of texts: without it, none of them can end the element.
     text = json.dumps(known | {"classes": classes, "crop": crop, "uncertain": uncertain})
     text = text.replace("<", r"\u003c")

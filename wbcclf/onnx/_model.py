@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from numbers import Integral
+from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any
 
@@ -229,7 +229,7 @@ class OnnxModel:
     def _threshold(self, share: float) -> float:
         """Return the least certainty of a call."""
         thresholds = {float(each): least for each, least in self.metadata["thresholds"].items()}
-        if share not in thresholds:
+        if not isinstance(share, Real) or share not in thresholds:
             allowed = ", ".join(f"{each:g}" for each in sorted(thresholds)) or "none"
             raise ValueError(
                 f"rejection must be None or a share that the model can keep ({allowed}), "
@@ -315,7 +315,8 @@ class OnnxModel:
             See the class.
         on_error : {"raise", "warn", "skip"}, default="raise"
             What happens if files cannot be read. ``"raise"`` names them in an error after all were
-            tried. ``"warn"`` and ``"skip"`` leave them out and list them in `skipped`.
+            tried. ``"warn"`` and ``"skip"`` leave them out and list them in `skipped`; it is an
+            error if all are broken.
 
         Returns
         -------

@@ -3,7 +3,7 @@
 const MOST_PIXELS = 89478485; // of a picture: more is taken for a decompression bomb
 const PER_PAGE = 24;
 const PREVIEW = 480; // pixels of a card's picture on its longer side
-const OTHER = "other"; // a correction: none of the classes, or no cell
+const OTHER = ".other"; // a correction, as of `wbcclf serve`; no class may be called so
 // As in Python: fewer pictures raise no warning, nor does a mean familiarity above this.
 const FEWEST_TESTED = 20;
 const LEAST_FAMILIAR = 0.1;
@@ -240,7 +240,7 @@ function makeCard(entry) {
   const bars = make("div", { class: "bars" });
   const facts = make("p", { class: "facts" });
   const options = ["", ...classes, OTHER].map((each) =>
-    make("option", { value: each }, each || "none")
+    make("option", { value: each }, { "": "none", [OTHER]: "no cell, or another kind" }[each] ?? each)
   );
   const correct = (event) => {
     entry.correction = event.target.value;
