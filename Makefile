@@ -2,7 +2,7 @@
 # make test   sets everything up and runs every gate
 # make docs   builds the documentation into site/
 # make package   builds the wheel and the source archive into dist/, and tests them
-# make pictures   draws the pictures of the README, the documentation and the examples, ten minutes
+# make pictures   draws the pictures of the README, the documentation and the examples, some minutes
 # make browser   fetches what pages of `wbcclf export --page` run on; needs npm
 # make families   runs scikit-learn's checks on the large networks, a quarter of an hour
 PYTHON ?= python3

@@ -322,7 +322,7 @@ def test_parts_that_vanish_are_named_and_computed_again(cluster, client, model, 
     parts = tmp_path / "parts"
     found = predictions(cluster.address, model, paths, parts, 2)
     shutil.rmtree(parts)
-    with pytest.raises(OSError, match=r"Parts are gone from .*Run this one again"):
+    with pytest.raises(RuntimeError, match=r"Parts are gone from .*Run this one again"):
         next(found.images())
     again = predictions(cluster.address, model, paths, parts, 2)
     assert [path for part in again.images() for path in part.paths] == paths

@@ -42,7 +42,8 @@ def part_key(what: str, paths: Sequence[str]) -> str:
     for path in paths:
         try:
             status = os.stat(path)
-            stamp = f"{status.st_size} {status.st_mtime_ns}"
+            # The time of the last change catches what leaves the other two: a swap, or a new mode.
+            stamp = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
         except OSError:  # gone since it was listed; the part says why it is left out
             stamp = ""
         digest.update(os.fsencode(os.path.abspath(path)) + f"\0{stamp}\0".encode())

@@ -134,7 +134,7 @@ class Predictions:
     def _read(self, key: str) -> dict[str, np.ndarray]:
         part = self._store.read(key)
         if part is None:
-            raise OSError(
+            raise RuntimeError(  # no OSError: the output is not what cannot be written
                 f"Parts are gone from {self._store.folder}. Does another command write the same "
                 "output? Run this one again: it computes what is missing."
             )

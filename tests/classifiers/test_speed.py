@@ -149,6 +149,7 @@ def test_training_on_a_gpu_takes_the_data_from_there(simple, cells, augment):
 # ---------------------------------------------------------------- torch.compile
 
 
+@pytest.mark.families  # compiling takes a quarter of a minute
 def test_a_compiled_network_trains_predicts_and_is_saved_like_another(cells, tmp_path):
     """Compiled arithmetic is rounded in another way: 1e-6 in a logit, some steps later 1e-4."""
     params = {"device": "cpu", "max_epochs": 2, "head": Head(dropout=0.0), "random_state": 0}

@@ -198,12 +198,23 @@ def test_what_changed_meanwhile_is_predicted_anew(root, tmp_path, call, computed
     assert n_computed() == 0
     os.utime(folder / "0" / "cell0.png")
     assert n_computed() == 1
+    (folder / "0" / "cell2.png").chmod(0o600)  # which may let it be read at last
+    assert n_computed() == 1
     (folder / "1" / "cell35.png").unlink()
     shutil.copy(folder / "1" / "cell1.png", folder / "1" / "cell37.png")
     assert n_computed() == 1
     save_model(load_model(model).set_params(batch_size=7), model)
     assert n_computed() == 5
     assert len(os.listdir(f"{output}.parts")) == 2  # each model has its own
+
+
+def test_parts_that_another_command_removes_are_told(root, tmp_path, call, monkeypatch):
+    output = tmp_path / "p.csv"
+    # Between the summary and the table.
+    monkeypatch.setattr(_predict, "root_of", lambda images: shutil.rmtree(f"{output}.parts"))
+    code, _, err = call("predict", root / "m.wbcclf", root / "cells", "-o", output)
+    assert code == 1 and "Parts are gone from" in err and "Run this one again" in err, err
+    assert "could not be written" not in err and not os.listdir(tmp_path)
 
 
 def test_the_table_may_lie_among_the_images(root, expected, tmp_path, call, computed, interrupt):

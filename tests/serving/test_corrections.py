@@ -75,6 +75,15 @@ def test_without_a_folder_nothing_is_saved(model, new):
     assert status == 404 and "--corrections DIR" in found["error"]
 
 
+def test_a_correction_that_cannot_be_saved_is_told(client, corrections, new):
+    corrections.folder.touch()  # a file in its place
+    picture = ("a.png", encoded(new[0][0]))
+    status, found = client.post("corrections", picture, **{"class": "neutrophil"})
+    assert status == 507 and "not saved (" in found["error"] and "--corrections" in found["error"]
+    corrections.folder.unlink()
+    assert client.post("corrections", picture, **{"class": "neutrophil"})[0] == 201
+
+
 def test_a_crash_leaves_nothing_that_is_taken_for_a_picture(corrections, new, monkeypatch):
     def die(*paths):
         raise KeyboardInterrupt

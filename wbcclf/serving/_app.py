@@ -102,8 +102,15 @@ class Api:
                 )
             async with self._turn():
                 await self._in_time(request, self.worker.run(self.worker.model.check, data))
-            async with self._saving:  # one after the other, for the last word to count
-                file = await asyncio.to_thread(self.corrections.save, data, label)
+            try:
+                async with self._saving:  # one after the other, for the last word to count
+                    file = await asyncio.to_thread(self.corrections.save, data, label)
+            except OSError as error:
+                raise Refused(
+                    507,
+                    f"The picture was not saved ({error.strerror or error}). The folder of "
+                    "--corrections needs room and leave to write.",
+                ) from error
         return JSONResponse({"class": label, "file": file}, 201)
 
     async def _of_one(self, request: Request, work: Any) -> Response:
