@@ -280,6 +280,16 @@ def test_a_model_that_takes_too_long_is_not_waited_for(client, new, stopped):
     stopped[0].set()
 
 
+def test_who_waits_is_told_that_the_server_is_stopped(served, new, stopped, monkeypatch, caplog):
+    monkeypatch.setattr("wbcclf.serving._server.SHUTDOWN", 0.1)
+    with serving(served, Limits(pixels=LIMITS.pixels)) as client:
+        threads, statuses = ask_in_threads(client, 1, ("a.png", encoded(new[0][0])))
+        time.sleep(0.3)
+    threads[0].join()
+    assert statuses == [503] and "Traceback" not in caplog.text
+    stopped[0].set()
+
+
 def test_what_nobody_waits_for_is_not_begun(client, new, stopped):
     first, second = (("a.png", encoded(image)) for image in new[0][:2])
     threads, _ = ask_in_threads(client, 1, first)

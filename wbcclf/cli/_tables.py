@@ -86,11 +86,16 @@ def _csv_lines(rows: Iterable[Row], classes: list) -> Iterator[list]:
         yield [row.file, "" if row.label is None else row.label, row.error or "", look, *shares]
 
 
+def _as_utf8(name: str) -> str:
+    """Return a file name as text that every reader takes, with other bytes than UTF-8 escaped."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def _write_jsonl(path: Path, rows: Iterable[Row], classes: list) -> None:
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
             shares = row.probabilities and dict(zip(classes, row.probabilities, strict=True))
-            line = plain(row._asdict() | {"probabilities": shares})
+            line = plain(row._asdict() | {"file": _as_utf8(row.file), "probabilities": shares})
             file.write(json.dumps(line) + "\n")
 
 
@@ -103,11 +108,7 @@ def _write_parquet(path: Path, rows: Iterator[Row], classes: list) -> None:
     schema = pa.schema(list(zip(names, [*types, *[pa.float32()] * len(classes)], strict=True)))
     with pq.ParquetWriter(path, schema) as writer:
         while group := list(islice(rows, ROWS_TOGETHER)):
-            # Parquet has text in UTF-8 only, which a file name need not be.
-            files = [
-                row.file.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-                for row in group
-            ]
+            files = [_as_utf8(row.file) for row in group]
             _, *known, shares = zip(*group, strict=True)
             of_classes = zip(*(each or [None] * len(classes) for each in shares), strict=True)
             columns = [files, *known, *of_classes]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -35,15 +36,23 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
+        has_begun = False
 
         async def send_with_headers(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], *HEADERS]
             await send(message)
 
         fault = self._fault(dict(scope["headers"]))
         app = JSONResponse({"error": fault}, 403) if fault else self.app
-        await app(scope, receive, send_with_headers)
+        try:
+            await app(scope, receive, send_with_headers)
+        except asyncio.CancelledError:  # after Ctrl-C, by a server that has waited long enough
+            if not has_begun:
+                stopped = JSONResponse({"error": "The server was stopped."}, 503)
+                await stopped(scope, receive, send_with_headers)
 
     def _fault(self, headers: dict[bytes, bytes]) -> str | None:
         host = headers.get(b"host", b"").decode("latin-1").lower()
