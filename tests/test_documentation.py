@@ -48,11 +48,23 @@ def test_the_code_blocks_of_a_page_run_one_after_the_other(
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_runs_and_draws_its_figure(path, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", [str(path)])
+@pytest.fixture
+def run_example(tmp_path, monkeypatch):
+    """Return a function that runs a script with arguments in an empty folder, as Python would."""
+    pyplot = pytest.importorskip("matplotlib.pyplot", reason="examples draw with matplotlib")
     monkeypatch.chdir(tmp_path)
-    runpy.run_path(str(path), run_name="__main__")
+
+    def run_example(path, *arguments):
+        monkeypatch.setattr(sys, "argv", [str(path), *arguments])
+        runpy.run_path(str(path), run_name="__main__")
+
+    yield run_example
+    pyplot.close("all")
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_runs_and_draws_its_figure(path, run_example, capsys):
+    run_example(path)
     assert capsys.readouterr().out
     assert Path(f"{path.stem}.png").stat().st_size > 1000
 
@@ -68,12 +80,9 @@ def test_the_page_of_examples_shows_the_scripts_as_they_are():
         assert f"](pictures/examples/{path.stem}.png)" in page
 
 
-def test_the_pretrained_example_runs_with_real_weights(wbcclf_data, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_the_pretrained_example_runs_with_real_weights(wbcclf_data, run_example, capsys):
     weights = wbcclf_data.parent / "weights" / "squeezenet1_1_features.npz"
-    path = ROOT / "examples" / "search_unfrozen_layers.py"
-    monkeypatch.setattr(sys, "argv", [str(path), str(weights)])
-    runpy.run_path(str(path), run_name="__main__")
+    run_example(ROOT / "examples" / "search_unfrozen_layers.py", str(weights))
     assert capsys.readouterr().out.count("unfrozen_layers=") == 4
 
 

@@ -74,9 +74,9 @@ def test_where_nothing_can_be_written_the_error_names_the_file_and_nothing_is_ha
     assert list(tmp_path.iterdir()) == [output] and output.read_text() == "what was there before"
 
 
-def test_a_full_disk_behind_stdout_is_named(run):
+def test_a_full_disk_behind_stdout_is_named(start):
     with open("/dev/full", "w") as full:
-        done = run("--version", capture_output=False, stdout=full, stderr=subprocess.PIPE)
+        done = start("--version", capture_output=False, stdout=full, stderr=subprocess.PIPE)
     assert done.returncode != 0
     assert "wbcclf: error: <stdout> cannot be written to (No space left on device)" in done.stderr
 

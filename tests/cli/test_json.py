@@ -296,6 +296,7 @@ def test_every_command_has_a_json_file_with_one_help_text_and_is_run_here():
     assert len(texts) == 1
 
 
+@pytest.mark.filterwarnings("always:No white cell was found:UserWarning")  # of the demo
 @pytest.mark.parametrize("command", sorted(CHECKS))
 def test_the_file_agrees_with_what_is_printed(
     command, ran, call, trained, smear, tmp_path, read_csv, monkeypatch

@@ -399,7 +399,7 @@ def jpeg(height, width, orientation=1):
     ],
 )
 def test_the_decoder_scales_where_twice_the_size_is_left(source, size, factor):
-    assert _decode._reduction(source, size) == factor
+    assert _decode.reduction(source, size) == factor
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
