@@ -24,7 +24,7 @@ def python_blocks(name):
     return re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
-TEXTS = [ROOT / "README.md", ROOT / "PYPI.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NAMES = [path.relative_to(ROOT).as_posix() for path in TEXTS]
 PAGES = [name for name in NAMES if python_blocks(name)]
 
@@ -32,6 +32,10 @@ PAGES = [name for name in NAMES if python_blocks(name)]
 def test_the_pages_with_code_are_found():
     assert len(PAGES) > 10
     assert {"README.md", "docs/guide.md"} < {*PAGES}
+
+
+def test_the_readme_of_the_index_has_the_code_of_ours():
+    assert python_blocks("PYPI.md") == python_blocks("README.md")
 
 
 @pytest.mark.parametrize("name", PAGES)

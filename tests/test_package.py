@@ -100,6 +100,15 @@ def test_the_wheel_holds_the_package_and_its_licences_alone(built):
 
 
 @pytest.mark.package
+def test_the_wheel_holds_what_pages_in_a_browser_run_on(built):
+    vendored = [path.name for path in (ROOT / "wbcclf" / "exporting" / "vendor").glob("*")]
+    if not vendored:
+        pytest.skip("ONNX Runtime Web is not here: `make browser` fetches it before `make package`")
+    names = {*zipfile.ZipFile(built(".whl")).namelist()}
+    assert {f"wbcclf/exporting/vendor/{name}" for name in vendored} < names
+
+
+@pytest.mark.package
 def test_the_source_archive_builds_and_tests(built):
     with tarfile.open(built(".tar.gz")) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
