@@ -1,4 +1,4 @@
-"""Predictions of image files, in parts that lie in a folder: a killed run goes on from them."""
+"""Predictions of image files, stored in parts, so that a killed run can resume."""
 
 from __future__ import annotations
 

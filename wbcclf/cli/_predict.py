@@ -101,9 +101,9 @@ def predict(
     of older versions leave the column empty.
 
     The number of images is not limited by memory. What was predicted is kept in
-    OUTPUT.parts until the end: if the command is killed or fails, the same
-    command goes on from there. A changed model, option or image is predicted
-    anew.
+    OUTPUT.parts until the end: if the command is killed or fails, run it again
+    to resume. Images are predicted again if they, the model or an option have
+    changed.
 
     Names are written as they are. A spreadsheet may take one that begins with
     =, +, - or @ for a formula: import the column as text.

@@ -101,11 +101,11 @@ def export_onnx(
         If the model holds a step that a file cannot hold: a :class:`CellCropper` that is not the
         loader's, a :class:`BackgroundRemover`, another classifier.
     ValueError
-        If the model was not trained on uint8 RGB images; or file and model do not agree: if a label
-        is another one, a probability differs by more than 0.0001, or familiarity or certainty by
-        more than 0.001. With `int8`, if `images` or `y` is missing, a class has images of one group
-        only, loses more than `allow_loss`, or the model's `rejection` cannot be kept. Then nothing
-        is written.
+        If the model was not trained on uint8 RGB images; or the file and the model disagree: a
+        label differs, a probability differs by more than 0.0001, or familiarity or certainty
+        differs by more than 0.001. With `int8`, if `images` or `y` is missing, a class has images
+        of one group only, a class loses more than `allow_loss`, or the model's `rejection` cannot
+        be kept. Then nothing is written.
     OSError
         If the file cannot be written.
 

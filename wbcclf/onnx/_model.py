@@ -293,8 +293,7 @@ class OnnxModel:
         Returns
         -------
         ndarray of shape (n,), float32
-            0 to 1: the share of pictures from home that look less familiar. Errors and warnings
-            are those of `predict`.
+            The share of pictures from home that look less familiar. It warns as `predict` does.
 
         Raises
         ------
