@@ -13,7 +13,7 @@ from imblearn.pipeline import Pipeline
 import wbcclf
 from wbcclf._resampled import row_digests
 from wbcclf.classifiers.familiarity._description import FEWEST
-from wbcclf.cli._classes import match_classes, parse_map
+from wbcclf.cli._classes import MapOption, match_classes, parse_map
 from wbcclf.cli._console import out
 from wbcclf.cli._output import (
     JsonOption,
@@ -54,15 +54,7 @@ def adapt(
         Path, typer.Option("-o", "--output", metavar="FILE", help="Model file to write.")
     ],
     json_: JsonOption = None,
-    map_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--map",
-            metavar="NAME=CLASS",
-            help="Images of the class NAME are of the model's class CLASS. Repeat it for every "
-            "name. Names that differ only in case or surrounding spaces need no --map.",
-        ),
-    ] = None,
+    map_: MapOption = None,
     path_column: PathColumn = None,
     label_column: LabelColumn = None,
     root: Root = None,

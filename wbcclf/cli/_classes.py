@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from shlex import quote
+from typing import Annotated
+
+import typer
 
 from wbcclf._labels import without_spelling
 from wbcclf.cli._console import out
 from wbcclf.cli._output import require
+
+MapOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map",
+        metavar="NAME=CLASS",
+        help="Images of the class NAME are of the model's class CLASS. Repeat it for every "
+        "name. Names that differ only in case or surrounding spaces need no --map.",
+    ),
+]
 
 
 def parse_map(pairs: list[str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from sklearn.utils import Bunch
 
 import wbcclf
 from wbcclf.cli import _defaults
-from wbcclf.cli._classes import match_classes, parse_map
+from wbcclf.cli._classes import MapOption, match_classes, parse_map
 from wbcclf.cli._console import out, print_table, warn
 from wbcclf.cli._output import (
     JsonOption,
@@ -91,15 +91,7 @@ def export(
         ),
     ] = None,
     group_column: GroupColumn = None,
-    map_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--map",
-            metavar="NAME=CLASS",
-            help="Images of the class NAME are of the model's class CLASS. Repeat it for every "
-            "name. Names that differ only in case or surrounding spaces need no --map.",
-        ),
-    ] = None,
+    map_: MapOption = None,
     path_column: PathColumn = None,
     label_column: LabelColumn = None,
     root: Root = None,
