@@ -141,7 +141,10 @@ def test_smote_in_the_adapter_tells_both_parents():
 
 def test_what_is_not_told_is_lost_and_stays_lost():
     cells = make_blood_cells(
-        classes=["ig", "monocyte"], imbalance={"ig": 20, "monocyte": 10}, image_size=16
+        classes=["ig", "monocyte"],
+        imbalance={"ig": 20, "monocyte": 10},
+        image_size=16,
+        random_state=0,
     )
     X, y = ImageSampler(ADASYN(random_state=0)).fit_resample(cells.images, cells.target)
     assert isinstance(X, ResampledArray)
@@ -207,7 +210,10 @@ class Witness(ClassifierMixin, BaseEstimator):
 
 def test_it_survives_a_caching_pipeline_run_twice(tmp_path):
     cells = make_blood_cells(
-        classes=["ig", "monocyte"], imbalance={"ig": 20, "monocyte": 10}, image_size=16
+        classes=["ig", "monocyte"],
+        imbalance={"ig": 20, "monocyte": 10},
+        image_size=16,
+        random_state=0,
     )
     steps = [("aug", Augmenter(random_state=0)), ("smote", SMOTE(random_state=0))]
     seen = [
