@@ -66,7 +66,8 @@ def environment(tmp_path_factory):
 def pictures(tmp_path_factory):
     root = tmp_path_factory.mktemp("pictures")
     for number, size in enumerate((96, 160, (200, 128))):
-        for index, image in enumerate(make_blood_cells(2, 2, image_size=size, random_state=0).images):
+        cells = make_blood_cells(2, 2, image_size=size, random_state=0)
+        for index, image in enumerate(cells.images):
             cv2.imwrite(str(root / f"{number}-{index}.png"), image[..., ::-1])
     return [str(path) for path in sorted(root.iterdir())]
 

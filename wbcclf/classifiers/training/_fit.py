@@ -9,26 +9,22 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
-from wbcclf._resampled import sources_of
 from wbcclf._store import Store
-from wbcclf._uncertainty import uncertain_label
 from wbcclf._warnings import warn
 from wbcclf.backbones import WeightsReport
 from wbcclf.classifiers.caching._activations import keep_activations, open_store
 from wbcclf.classifiers.caching._keys import frozen_digest
 from wbcclf.classifiers.data._batches import Batches, ImageData
 from wbcclf.classifiers.data._domain import Domain
-from wbcclf.classifiers.data._labels import encode_labels, total_weight
+from wbcclf.classifiers.data._labels import total_weight
 from wbcclf.classifiers.data._samples import Samples, check_samples
-from wbcclf.classifiers.data._split import validation_split, warn_of_doubles
-from wbcclf.classifiers.familiarity._description import fewest_calls, too_few_for
 from wbcclf.classifiers.familiarity._seen import trained_on_before, with_images
 from wbcclf.classifiers.network._building import (
     build_network,
@@ -38,13 +34,18 @@ from wbcclf.classifiers.network._building import (
 )
 from wbcclf.classifiers.network._network import CellNetwork
 from wbcclf.classifiers.options._settings import Settings
-from wbcclf.classifiers.training._calibrating import FEWEST, calibrate
+from wbcclf.classifiers.training._calibrating import calibrate
 from wbcclf.classifiers.training._callbacks import make_callbacks, make_step_callbacks
 from wbcclf.classifiers.training._checkpoint import Checkpoint, checkpoint_file
 from wbcclf.classifiers.training._describing import describe_training
 from wbcclf.classifiers.training._kept import Outcome, find_kept_fit
 from wbcclf.classifiers.training._net import CellNet, make_net, train
 from wbcclf.classifiers.training._schedules import Budget
+from wbcclf.classifiers.training._validation import (
+    check_validation,
+    rows_of_originals,
+    split_off_validation,
+)
 
 if TYPE_CHECKING:
     from wbcclf.classifiers._classifier import CNNClassifier
@@ -85,8 +86,8 @@ def fit(
     known = None if is_new else classifier._domain()
     samples = check_samples(classifier, X, y, sample_weight, known=known)
 
-    split = _split(classifier, settings, samples, X, y, X_val, y_val, random_state)
-    _check_validation(settings, split.valid_data, samples.domain.classes)
+    split = split_off_validation(classifier, settings, samples, X, y, X_val, y_val, random_state)
+    check_validation(settings, split.valid_data, samples.domain.classes)
     train_data = _training_data(settings, samples, split.train_rows)
     valid_data = split.valid_data
 
@@ -109,7 +110,7 @@ def fit(
     if is_new:
         kept = find_kept_fit(classifier, settings, net, train_data, valid_data, store)
     outcome = None if kept is None else kept.read()
-    originals = _originals(X, y, samples, train_data.rows)
+    originals = rows_of_originals(X, y, samples, train_data.rows)
     if outcome is None:
         images = train_data, valid_data
         data = _prepare(settings, net, *images, store)
@@ -222,86 +223,9 @@ def check_fit(
     return network
 
 
-class _Split(NamedTuple):
-    """Rows of `X` to train on and to validate on, and all images to validate on, if any."""
-
-    train_rows: np.ndarray
-    validation_rows: np.ndarray
-    valid_data: ImageData | None
-
-
-def _split(
-    classifier: CNNClassifier,
-    settings: Settings,
-    samples: Samples,
-    X: Any,
-    y: Any,
-    X_val: Any,
-    y_val: Any,
-    random_state: np.random.RandomState,
-) -> _Split:
-    """Take the validation images that were given, or split some off for early stopping."""
-    if X_val is not None or y_val is not None:
-        valid_data = _given_validation(classifier, samples.domain, X_val, y_val)
-        warn_of_doubles(X, samples.images, samples.used, X_val, valid_data.X)
-        return _Split(samples.used, samples.used[:0], valid_data)
-    if settings.early_stopping is None:
-        return _Split(samples.used, samples.used[:0], None)
-    train_rows, validation_rows = validation_split(
-        samples.images,
-        samples.labels,
-        samples.used,
-        sources_of(X, samples.images, y),
-        settings.early_stopping.validation_fraction,
-        random_state,
-    )
-    valid_data = ImageData(samples.images, samples.target, rows=validation_rows)
-    return _Split(train_rows, validation_rows, valid_data)
-
-
-def _check_validation(
-    settings: Settings, valid_data: ImageData | None, classes: np.ndarray
-) -> None:
-    """Fail before the training if validation images are too few for what is learnt from them.
-
-    Also if labels leave no room for what is uncertain.
-    """
-    share, n_images = settings.rejection, 0 if valid_data is None else len(valid_data)
-    if settings.calibrate and n_images < FEWEST:
-        raise ValueError(
-            f"calibrate=True needs at least {FEWEST} validation images, not {n_images}. Fit with "
-            "X_val and y_val, or with early_stopping=True, on more images."
-        )
-    if share is None:
-        return
-    uncertain_label(classes)  # raises if they leave no room for it
-    if n_images < fewest_calls(share):
-        raise ValueError(too_few_for(share, n_images))
-
-
-def _originals(X: Any, y: Any, samples: Samples, rows: np.ndarray) -> np.ndarray:
-    """Return positions in `rows` of images that are no copies, as far as the record tells."""
-    sources = sources_of(X, samples.images, y)
-    return np.arange(len(rows)) if sources is None else np.flatnonzero(sources.original[rows])
-
-
 def _training_data(settings: Settings, samples: Samples, rows: np.ndarray) -> ImageData:
     weight, rows = samples.weights(settings.class_weight, rows)
     return ImageData(samples.images, samples.target, weight, rows)
-
-
-def _given_validation(
-    classifier: CNNClassifier, domain: Domain, X_val: Any, y_val: Any
-) -> ImageData:
-    if y_val is None:
-        raise ValueError("X_val was given without y_val.")
-    if X_val is None:
-        raise ValueError("y_val was given without X_val.")
-    images = classifier._check_images(X_val, domain)
-    y_val = np.asarray(y_val)
-    if y_val.shape != (len(images),):
-        raise ValueError(f"X_val has {len(images)} images, y_val the shape {y_val.shape}.")
-    return ImageData(images, encode_labels(y_val, domain.classes, slice(None), "y_val"))
 
 
 def _new_network(
