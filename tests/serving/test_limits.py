@@ -3,6 +3,8 @@
 import json
 import threading
 import time
+from contextlib import ExitStack
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -203,12 +205,26 @@ PAGE = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
     ],
 )
 def test_more_connections_than_there_is_room_for_keep_nobody_out(client, start):
-    slow = [client.open(start) for _ in range(40)]
-    begun = time.monotonic()
-    assert client.ask("GET", "/api/model")[0] == 200
-    assert time.monotonic() - begun < LIMITS.head_seconds
-    for connection in slow:
-        connection.close()
+    with ExitStack() as slow:
+        for _ in range(40):
+            slow.enter_context(client.open(start))
+        begun = time.monotonic()
+        assert client.ask("GET", "/api/model")[0] == 200
+        assert time.monotonic() - begun < LIMITS.head_seconds
+
+
+def test_a_new_connection_never_gives_way_to_those_at_work(served, new, stopped):
+    picture = ("a.png", encoded(new[0][0]))
+    with serving(served, replace(LIMITS, connections=LIMITS.requests)) as client:
+        threads, statuses = ask_in_threads(client, LIMITS.requests, picture)
+        while not stopped[1]:
+            time.sleep(0.01)
+        time.sleep(0.1)  # for the second, which waits for the first
+        assert client.ask("GET", "/api/model")[0] == 200
+        stopped[0].set()
+        for thread in threads:
+            thread.join()
+    assert statuses == [200] * LIMITS.requests
 
 
 def test_requests_that_do_not_wait_for_answers_get_one(client):

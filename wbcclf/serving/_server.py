@@ -42,9 +42,11 @@ class Connection(H11Protocol):
         self._start_deadline()
         own = [each for each in self.connections if isinstance(each, Connection)]
         kept = [each for each in own if not each._gives_way]
-        if len(kept) > self.limits.connections:
-            waiting = [each for each in kept if not each.is_at_work()]
-            slowest = min(waiting, key=lambda each: each._waits_since)
+        # This one itself has had no time yet. Where all others are at work there are more for a
+        # moment: what is at work ends soon, and requests have limits of their own.
+        waiting = [each for each in kept if each is not self and not each.is_at_work()]
+        waiting.sort(key=lambda each: each._waits_since)
+        for slowest in waiting[: max(len(kept) - self.limits.connections, 0)]:
             slowest._gives_way = True
             slowest.transport.abort()
 
