@@ -54,8 +54,8 @@ def serve(
         typer.Option(
             metavar="DIR",
             file_okay=False,
-            help="Save the pictures that you correct in this folder, in a folder for each class. "
-            "`wbcclf train` and `wbcclf adapt` take it.",
+            help="Save the pictures and the cells of fields that you correct in this folder, in a "
+            "folder for each class. `wbcclf train` and `wbcclf adapt` take it.",
         ),
     ] = None,
     sets: Annotated[
