@@ -238,11 +238,14 @@ def names(server, picture):
 
 
 def endless_body(server, picture):
-    """Send 1 GB in chunks without saying how much will come."""
+    """Send a form with a picture of 1 GB in chunks, without saying how much will come."""
+    start, end = form(("a.jpg", b"\0")).split(b"\0")
 
     def pieces():
+        yield start
         for _ in range(1000):
             yield bytes(1_000_000)
+        yield end
 
     return f"{server.post('/api/predict', pieces())}"
 

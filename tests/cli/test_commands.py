@@ -1,6 +1,7 @@
 """The command line, called as a shell calls it."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +13,16 @@ from wbcclf.cli import _defaults
 from wbcclf.cli._defaults import default_steps
 from wbcclf.cli._main import COMMANDS
 from wbcclf.cli._pipeline import make_pipeline
+
+
+@pytest.mark.parametrize("package", ["torch", "typer"])
+def test_a_package_that_is_missing_is_named_in_one_line(call, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, "wbcclf.cli._main")
+    message, out, _ = call("--version")
+    assert message.startswith(f"wbcclf: error: the command needs {package}, which is not installed")
+    assert "pip install" in message and "wbcclf.onnx" in message and "\n" not in message
+    assert out == ""
 
 
 def test_evaluate_writes_figures_that_agree_with_the_table(trained, call):

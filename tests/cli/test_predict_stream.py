@@ -208,6 +208,22 @@ def test_what_changed_meanwhile_is_predicted_anew(root, tmp_path, call, computed
     assert len(os.listdir(f"{output}.parts")) == 2  # each model has its own
 
 
+def test_a_run_that_can_read_nothing_leaves_nothing(root, tmp_path, call):
+    (tmp_path / "a.png").write_bytes(b"no image")
+    output = tmp_path / "p.csv"
+    code, _, err = call("predict", root / "m.wbcclf", tmp_path, "-o", output)
+    assert code == 1 and "1 of 1 images cannot be read" in err and "is kept in" not in err
+    assert os.listdir(tmp_path) == ["a.png"]
+
+
+def test_a_file_in_the_place_of_the_parts_is_named(root, tmp_path, call):
+    place = tmp_path / "p.csv.parts"
+    place.write_text("mine")
+    code, _, err = call(*arguments(root, tmp_path / "p.csv"))
+    assert code == 1 and f"{place} is a file" in err and "--output" in err
+    assert place.read_text() == "mine"
+
+
 def test_parts_that_another_command_removes_are_told(root, tmp_path, call, monkeypatch):
     output = tmp_path / "p.csv"
     # Between the summary and the table.

@@ -87,7 +87,10 @@ def test_pictures_of_one_cell_count_once(serve, trained, tmp_path):
         (("--groups", "auto"), "--groups needs --sets"),
         (("--reject", "2"), "between 0 and 1"),
         (("--sets", "none"), "does not exist"),
-        (("--host", "192.0.2.1"), "cannot listen"),  # an address for documentation
+        # An address for documentation, and names that no machine has.
+        (("--host", "192.0.2.1"), "--host 192.0.2.1: this machine cannot listen there (Cannot"),
+        (("--host", "none.invalid"), "or one of these"),
+        (("--host", "a" * 100), "or one of these"),
     ],
 )
 def test_what_cannot_be_is_an_error(serve, trained, arguments, said):
@@ -114,14 +117,18 @@ def test_pictures_of_the_training_make_no_sets(serve, trained):
 def test_a_port_that_is_taken_is_an_error(call, trained):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        code, _, err = call("serve", trained / "m.wbcclf", "--port", port)
+        # The model is not read before.
+        code, _, err = call("serve", trained / "none.wbcclf", "--port", port)
     assert code == 1 and f"--port {port}" in err and "Give another --port" in err
+    assert "--host" not in err
 
 
 def test_an_address_that_others_reach_is_warned_of(serve, trained):
-    _, _, err, found = serve(trained / "m.wbcclf", "--host", "0.0.0.0")
+    _, out, err, found = serve(trained / "m.wbcclf", "--host", "0.0.0.0")
     assert "warning" in err and "there is no password" in err
-    assert found["address"].startswith("http://0.0.0.0:")
+    # 0.0.0.0 is no address that a browser can open.
+    assert found["address"].startswith("http://127.0.0.1:")
+    assert f"http://{socket.gethostname()}:" in out and "0.0.0.0" not in out
     assert "password" not in serve(trained / "m.wbcclf", "--host", "localhost")[2]
 
 

@@ -236,6 +236,22 @@ def test_the_square_is_moved_and_corrections_are_kept(pages, pictures, open_page
 
 
 @in_browser
+def test_a_name_that_looks_like_a_formula_is_saved_as_it_is(pages, pictures, tmp_path, open_page):
+    page = open_page((pages / "cut" / "index.html").as_uri())
+    files = [shutil.copy(pictures[0], tmp_path / name) for name in ("a-1.png", "=1+1.png")]
+    page.locator("#files").set_input_files(files[0])
+    expect(page.locator("#progress")).to_have_text("1 picture")
+    table(page)
+    expect(page.locator("#formulas")).to_have_text("")
+    page.locator("#files").set_input_files(files[1])
+    expect(page.locator("#progress")).to_have_text("2 pictures")
+    assert [row["file"] for row in table(page)] == ["a-1.png", "=1+1.png"]
+    expect(page.locator("#formulas")).to_contain_text("may take =1+1.png for a formula (1 such")
+    page.locator("#clear").click()
+    expect(page.locator("#formulas")).to_have_text("")
+
+
+@in_browser
 def test_uncertain_is_what_python_leaves_uncalled(pages, tmp_path, open_page):
     # The drawn model: green is the certainty (0.5 is asked for at 0.05), red the familiarity.
     colours = [[90, 230, 90], [100, 180, 100], [100, 120, 100], [0, 255, 0]]

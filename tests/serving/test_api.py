@@ -121,7 +121,7 @@ def test_no_picture_at_all_is_a_wrong_type(client, path):
     assert status == 415 and "not a JPEG, PNG, BMP or TIFF file" in found["error"]
 
 
-def test_a_field_is_counted(client, model):
+def test_a_field_is_counted(client, served, model):
     field = draw([(80, 80, PALE), (200, 90, DARK), (390, 200, PALE)])
     expected = count_cells(model, [field])
     status, found = client.post("count", ("f.png", encoded(field)))
@@ -133,7 +133,22 @@ def test_a_field_is_counted(client, model):
         assert cell["number"] == row + 1
         for name in ("min_row", "max_col", "status", "label"):
             assert cell[name] == expected.cells[name][row]
+        assert list(cell["probabilities"]) == model.classes_.tolist()
+        shares = np.array([*cell["probabilities"].values()])
+        np.testing.assert_allclose(shares, expected.probabilities[row], atol=1e-6)
+        is_in = shares >= served.sets.thresholds_
+        assert cell["set"] == served.sets.classes_[is_in].tolist()
+        assert max(picture_of(cell["picture"]).shape) == 112
     assert picture_of(found["overlay"]).shape == field.shape
+
+
+def test_a_map_of_a_cell_is_that_of_its_part_of_the_field(client, new):
+    field = np.full((200, 300, 3), 230, np.uint8)
+    field[50:114, 100:164] = new[0][0]
+    part = encoded(field[50:114, 100:164])  # 2.5 times as wide as the box
+    _, expected = client.post("explain", ("a.png", part))
+    status, found = client.post("explain", ("f.png", encoded(field)), box="69,119,95,145")
+    assert status == 200 and found == expected | {"name": "f.png"}
 
 
 def test_the_overlay_of_a_large_field_is_small(served):

@@ -1,12 +1,16 @@
 """Corrections are a labelled folder, in which every picture is once."""
 
+import io
 import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+from fields.two_classes import DARK, PALE, draw
+from PIL import Image
 from serving.clients import encoded, serving
 
 from wbcclf import list_image_folder
@@ -46,6 +50,52 @@ def test_the_last_word_counts_and_the_bytes_stay(client, corrections, new):
         assert status == 201
         assert files(corrections.folder) == [found["file"]] == [f"{label}/{file.name}"]
     assert (corrections.folder / found["file"]).read_bytes() == data
+
+
+def test_a_cell_of_a_field_is_saved_as_a_picture_of_its_own(client, corrections, model):
+    # Two cells near each other; one that the upper border cuts.
+    field = draw([(80, 80, PALE), (100, 190, DARK), (8, 300, PALE)])
+    _, counted = client.post("count", ("f.png", encoded(field)))
+    assert len(counted["cells"]) == 3
+    for cell in counted["cells"]:
+        box = [cell[side] for side in ("min_row", "min_col", "max_row", "max_col")]
+        where = {"class": "neutrophil", "box": ",".join(map(str, box))}
+        status, found = client.post("corrections", ("f.png", encoded(field)), **where)
+        assert status == 201
+        data = (corrections.folder / found["file"]).read_bytes()
+        saved = np.asarray(Image.open(io.BytesIO(data)))
+        reach = 2.5 * max(box[2] - box[0], box[3] - box[1]) / 2
+        rows, columns = ((box[k] + box[k + 2]) / 2 for k in (0, 1))
+        top, left = max(0, round(rows - reach)), max(0, round(columns - reach))
+        part = field[top : round(rows + reach), left : round(columns + reach)]
+        np.testing.assert_array_equal(saved, part)
+        # The model finds the cell in it again, and calls it as in the field.
+        status, answer = client.post("predict", ("a.png", data))
+        [picture] = answer["pictures"]
+        assert picture["label"] == cell["label"] and picture["cell_found"]
+        # Corrected again, it is moved.
+        where["class"] = "lymphocyte"
+        assert client.post("corrections", ("f.png", encoded(field)), **where)[0] == 201
+    assert list_image_folder(corrections.folder).target.tolist() == ["lymphocyte"] * 3
+
+
+@pytest.mark.parametrize(
+    ("box", "said"),
+    [
+        ("", "box must be min_row,min_col,max_row,max_col"),
+        ("1,2,3", "box must be min_row,min_col,max_row,max_col"),
+        ("-1,2,3,4", "box must be min_row,min_col,max_row,max_col"),
+        ("4,2,4,3", "got '4,2,4,3'"),
+        ("1,2,3,²", "box must be min_row,min_col,max_row,max_col"),
+        ("0,0,10,65", "64 rows and 64 columns, got 0,0,10,65"),
+        ("0,0,999999999,10", "64 rows and 64 columns"),
+    ],
+)
+def test_a_box_that_is_not_in_the_field_is_refused(client, corrections, new, box, said):
+    where = {"class": "neutrophil", "box": box}
+    status, answer = client.post("corrections", ("a.png", encoded(new[0][0])), **where)
+    assert status == 400 and said in answer["error"]
+    assert not corrections.folder.exists()
 
 
 def test_loaders_read_the_folder_without_what_is_no_cell(client, corrections, new):
@@ -113,7 +163,7 @@ def test_the_calls_of_the_documentation_are_answered(client, new, tmp_path):
     for name, image in zip(("cell.png", "other.png", "field.png"), new[0], strict=False):
         (tmp_path / name).write_bytes(encoded(image))
     calls = block.replace("http://127.0.0.1:8000", client.address).splitlines()
-    assert len(calls) == 5
+    assert len(calls) == 6
     for call in calls:
         command = [*call.split(), "--silent", "--fail-with-body"]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60)

@@ -11,7 +11,7 @@ from serving.clients import encoded, serving
 
 from wbcclf.serving._corrections import Corrections
 from wbcclf.serving._limits import Limits
-from wbcclf.serving._model import ServedModel
+from wbcclf.serving._model import SIDES, ServedModel
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
@@ -160,18 +160,32 @@ def test_the_place_to_choose_files_is_worked_with_the_keyboard(chromium, client)
     page.close()
 
 
-def test_a_field_is_counted(chromium, client):
+def test_a_field_is_counted_and_a_cell_of_it_corrected(chromium, client, folder):
     page, heard = open_page(chromium, client, 375)
     page.get_by_label("a whole field").check()
-    choose(page, ("field.png", encoded(draw([(80, 80, PALE), (200, 90, DARK)]))))
+    field = encoded(draw([(80, 80, PALE), (200, 90, DARK)]))
+    _, expected = client.post("count", ("field.png", field))
+    choose(page, ("field.png", field))
     wait_for_answers(page, 1)
-    card = page.locator(".card")
-    assert (
-        card.locator("img.overlay").get_attribute("alt")
-        == "The field with 2 cells in numbered boxes"
-    )
-    rows = card.locator("table").nth(1).locator("tbody tr")
-    assert [rows.nth(k).locator("td").first.inner_text() for k in range(rows.count())] == ["1", "2"]
+    overlay = page.locator(".field img.overlay")
+    assert overlay.get_attribute("alt") == "The field with 2 cells in numbered boxes"
+    cells = page.locator(".field .card")
+    assert cells.locator("h4").all_inner_texts() == ["Cell 1", "Cell 2"]
+    for row, cell in enumerate(expected["cells"]):
+        text = cells.nth(row).inner_text()
+        called = cell["label"] if cell["status"] == "called" else "uncertain"
+        assert cells.nth(row).locator(".called").inner_text() == called
+        assert f"Set (90%): {', '.join(cell['set'])}" in text
+        assert cells.nth(row).locator("img").get_attribute("src") == cell["picture"]
+    cells.nth(1).get_by_text("What does the model go by?").click()
+    cells.nth(1).locator("figure").nth(1).wait_for()
+    cells.nth(1).locator("select").select_option("neutrophil")
+    cells.nth(1).get_by_text("saved", exact=True).wait_for()
+    box = ",".join(str(expected["cells"][1][side]) for side in SIDES)
+    _, found = client.post("corrections", ("f.png", field), **{"class": "lymphocyte", "box": box})
+    # It is the picture that the API saves, so it has been moved now.
+    assert (folder / found["file"]).exists()
+    assert not (folder / "neutrophil" / found["file"].rpartition("/")[2]).exists()
     assert page.evaluate("document.documentElement.scrollWidth") <= 375
     assert violations(page) == [] and heard == []
     page.close()

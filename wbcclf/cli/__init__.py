@@ -1,5 +1,5 @@
 """The command line: a file for each command, which parses, calls and prints."""
 
-from wbcclf.cli._main import main
+from wbcclf.cli._start import main
 
 __all__ = ["main"]

@@ -126,6 +126,12 @@ def save(path: Path, write: Callable[[Path], None]) -> None:
 @contextmanager
 def resumable(parts: Path) -> Iterator[None]:
     """Keep what a run has found if it fails, and say so; leave nothing if it ends well."""
+    folder = parts.parent
+    require(
+        folder.is_dir() or not folder.exists(),
+        f"{folder} is a file. What is found is kept in a folder of this name until the end. Move "
+        "the file away, or give another name with --output.",
+    )
     ended_well = False
     try:
         yield
@@ -135,7 +141,7 @@ def resumable(parts: Path) -> Iterator[None]:
             remove_parts(parts)
         else:
             warn(
-                f"what was found is kept in {parts.parent}. Run the same command again to resume, "
+                f"what was found is kept in {folder}. Run the same command again to resume, "
                 "or remove this folder to start anew."
             )
 

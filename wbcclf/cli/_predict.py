@@ -15,7 +15,7 @@ import typer
 from sklearn.utils import Bunch
 
 from wbcclf._cluster import predict_on_cluster
-from wbcclf._parts import file_digest, parts_folder
+from wbcclf._parts import file_digest, parts_folder, remove_parts
 from wbcclf._predictions import Predictions, predict_here
 from wbcclf._progress import progress_bar
 from wbcclf.cli import _defaults
@@ -142,6 +142,8 @@ def predict(
             summary.add(part)
         for item in predictions.left_out():
             summary.others.add([item])
+        if not summary.labels:
+            remove_parts(parts)  # nothing was found that is worth keeping; `report` fails
         summary.report(on_error, f"The column error of {output} names all.", rejection)
         root = root_of(images)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,6 +30,8 @@ from wbcclf.cli._shared import (
 from wbcclf.cli._source import Source
 
 NEEDED = ("starlette", "uvicorn", "python_multipart")
+# What is bound to all addresses of a machine, and which of them the machine itself opens.
+LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 LIMITS = (
     "What the model is worth on your pictures is not known until it is measured there: wbcclf "
     "evaluate MODEL DIR, on labelled cells of your own. For research, not for diagnosis."
@@ -54,8 +57,8 @@ def serve(
         typer.Option(
             metavar="DIR",
             file_okay=False,
-            help="Save the pictures that you correct in this folder, in a folder for each class. "
-            "`wbcclf train` and `wbcclf adapt` take it.",
+            help="Save the pictures and the cells of fields that you correct in this folder, in a "
+            "folder for each class. `wbcclf train` and `wbcclf adapt` take it.",
         ),
     ] = None,
     sets: Annotated[
@@ -109,31 +112,32 @@ def serve(
 
     check_outputs(json=json_)
     require(groups is None or sets is not None, "--groups needs --sets.")
-    model = read_model(model_file, [])
-    rejection = set_rejection(model, reject)
-    limits = Limits()
-    apart = not_white or (_defaults.NOT_WHITE if is_packaged(model_file) else [])
-    served = ServedModel(model, limits.pixels, apart)
-    classes = [str(label) for label in served.classes]
-    saved = None if corrections is None else Corrections(corrections, classes)
-    if sets is not None:
-        fit_sets(served, Source(sets, groups=groups))
-    about = about_model(model_file) | {
-        "version": wbcclf.__version__,
-        "classes": classes,
-        "not_white": apart,
-        "worth": _defaults.LIMITS if is_packaged(model_file) else LIMITS,
-        "strange": STRANGE,
-        "rejection": rejection,
-        "sets": about_sets(served),
-        "corrections": None if saved is None else saved.names,
-        "explains": served.explains,
-        "limits": asdict(limits),
-    }
-    worker = Worker(served)
-    with listen(host, port) as listener:
-        shown = f"[{host}]" if ":" in host else host
-        address = f"http://{shown}:{listener.getsockname()[1]}"
+    with listen(host, port) as listener:  # before the model is loaded, which takes seconds
+        model = read_model(model_file, [])
+        rejection = set_rejection(model, reject)
+        limits = Limits()
+        apart = not_white or (_defaults.NOT_WHITE if is_packaged(model_file) else [])
+        served = ServedModel(model, limits.pixels, apart)
+        classes = [str(label) for label in served.classes]
+        saved = None if corrections is None else Corrections(corrections, classes)
+        if sets is not None:
+            fit_sets(served, Source(sets, groups=groups))
+        about = about_model(model_file) | {
+            "version": wbcclf.__version__,
+            "classes": classes,
+            "not_white": apart,
+            "worth": _defaults.LIMITS if is_packaged(model_file) else LIMITS,
+            "strange": STRANGE,
+            "rejection": rejection,
+            "sets": about_sets(served),
+            "corrections": None if saved is None else saved.names,
+            "explains": served.explains,
+            "limits": asdict(limits),
+        }
+        worker = Worker(served)
+        here, bound_port = listener.getsockname()[:2]
+        shown = LOOPBACK.get(here) or (f"[{host}]" if ":" in host else host)
+        address = f"http://{shown}:{bound_port}"
         if not is_loopback(host):
             warn(
                 f"--host {host}: everyone in the network can use the server, since there is no "
@@ -144,6 +148,11 @@ def serve(
         if saved is not None:
             out.print(f"Corrections: {corrections}")
         out.print(f"Address: {address} (Ctrl-C stops the server)")
+        if here in LOOPBACK:
+            out.print(
+                f"From other machines: http://{socket.gethostname()}:{bound_port}, or with an "
+                "address of this machine in place of its name"
+            )
         save_figures(json_, lambda: {"address": address} | about)
         try:
             make_server(make_app(Api(worker, saved, limits, about), host), limits).run([listener])

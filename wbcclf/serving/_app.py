@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 from starlette.applications import Starlette
@@ -79,16 +81,19 @@ class Api:
 
     async def count(self, request: Request) -> Response:
         """POST /api/count: the white cells of a field."""
-        return await self._of_one(request, self.worker.model.count)
+        async with self.uploads.reading(request) as upload:
+            return await self._of_one(request, upload, self.worker.model.count)
 
     async def explain(self, request: Request) -> Response:
-        """POST /api/explain: what the network goes by in a picture."""
+        """POST /api/explain: what the network goes by in a picture or in a cell of a field."""
         if not self.worker.model.explains:
             raise Refused(501, "The model is no network: there are no maps of it.")
-        return await self._of_one(request, self.worker.model.explain)
+        async with self.uploads.reading(request) as upload:
+            work = partial(self.worker.model.explain, box=_read_box(upload))
+            return await self._of_one(request, upload, work)
 
     async def correct(self, request: Request) -> Response:
-        """POST /api/corrections: the true class of a picture, which is saved."""
+        """POST /api/corrections: the true class of a picture or of a field's cell; it is saved."""
         if self.corrections is None:
             raise Refused(404, "Start wbcclf serve with --corrections DIR to save corrections.")
         async with self.uploads.reading(request) as upload:
@@ -100,11 +105,12 @@ class Api:
                     f"class must be one of {', '.join(self.corrections.names)}; {OTHER} is for "
                     "pictures of no cell or of another kind.",
                 )
+            work = partial(self.worker.model.pick, box=_read_box(upload))
             async with self._turn():
-                await self._in_time(request, self.worker.run(self.worker.model.check, data))
+                picture = await self._in_time(request, self.worker.run(work, data))
             try:
                 async with self._saving:  # one after the other, for the last word to count
-                    file = await asyncio.to_thread(self.corrections.save, data, label)
+                    file = await asyncio.to_thread(self.corrections.save, picture, label)
             except OSError as error:
                 raise Refused(
                     507,
@@ -113,11 +119,10 @@ class Api:
                 ) from error
         return JSONResponse({"class": label, "file": file}, 201)
 
-    async def _of_one(self, request: Request, work: Any) -> Response:
-        async with self.uploads.reading(request) as upload:
-            [(name, data)] = _require_pictures(upload, most=1)
-            async with self._turn():
-                found = await self._in_time(request, self.worker.run(work, data))
+    async def _of_one(self, request: Request, upload: Upload, work: Any) -> Response:
+        [(name, data)] = _require_pictures(upload, most=1)
+        async with self._turn():
+            found = await self._in_time(request, self.worker.run(work, data))
         return JSONResponse({"name": name} | found)
 
     @asynccontextmanager
@@ -192,6 +197,22 @@ def _require_pictures(upload: Upload, most: int | None = None) -> list[tuple[str
     if most is not None and len(upload.pictures) > most:
         raise Refused(400, f"The form holds {len(upload.pictures)} pictures. Send one at a time.")
     return upload.pictures
+
+
+def _read_box(upload: Upload) -> tuple[int, ...] | None:
+    """Return (min_row, min_col, max_row, max_col) of the cell of a field, if the form names one."""
+    text = upload.values.get("box")
+    if text is None:
+        return None
+    is_read = re.fullmatch(r"[0-9]{1,9}(,[0-9]{1,9}){3}", text)
+    box = tuple(int(number) for number in text.split(",")) if is_read else (0, 0, 0, 0)
+    if not (box[0] < box[2] and box[1] < box[3]):
+        raise Refused(
+            400,
+            "box must be min_row,min_col,max_row,max_col of a cell, as /api/count gives them, such "
+            f"as 40,60,120,140, got {text!r}.",
+        )
+    return box
 
 
 async def _tell_refusal(request: Request, error: Refused) -> Response:

@@ -23,11 +23,14 @@ from wbcclf.datasets._cropping import check_crop
 from wbcclf.datasets._decode import TooManyPixels, decode_image
 from wbcclf.exceptions import ImageReadError
 from wbcclf.fields import count_cells
+from wbcclf.fields._fields import MARGIN
 from wbcclf.fields._overlay import BORDER, COLOURS, UNCERTAIN, draw_field
 from wbcclf.inspection import explain
 from wbcclf.inspection._files import model_parts, predict_images
 from wbcclf.inspection.pages._html import picture_source
+from wbcclf.serving._limits import Refused
 
+SIDES = ("min_row", "min_col", "max_row", "max_col")
 OVERLAY_SIDE, OVERLAY_QUALITY = 1600, 85
 
 
@@ -65,9 +68,40 @@ class ServedModel:
         seen = make_pipeline(*self.transformers, self.classifier)
         self.sets = ConformalClassifier(seen, random_state=0).fit(images, target, groups)
 
-    def check(self, data: bytes) -> None:
-        """Fail on a file that is no picture."""
-        self._decode(data)
+    def pick(self, data: bytes, box: Sequence[int] | None = None) -> bytes:
+        """Return the file that shows one cell: a picture as it is, or the cell of a field.
+
+        Parameters
+        ----------
+        data : bytes
+            A file.
+        box : (min_row, min_col, max_row, max_col) or None
+            In pixels, half-open. Then the file is a field, and the cell in this box is cut out.
+
+        Returns
+        -------
+        bytes
+            `data` itself, or the cell as PNG.
+
+        Raises
+        ------
+        ImageReadError
+            If the file is no picture.
+        Refused
+            If the box is not inside the field.
+        """
+        picture = self._decode(data)
+        if box is None:
+            return data
+        height, width = picture.shape[:2]
+        if box[2] > height or box[3] > width:
+            raise Refused(
+                400,
+                f"box must be inside the field, which has {height} rows and {width} columns, got "
+                f"{','.join(map(str, box))}.",
+            )
+        cell = cv2.cvtColor(_cut_out(picture, box), cv2.COLOR_RGB2BGR)
+        return cv2.imencode(".png", cell)[1].tobytes()
 
     def predict(self, files: Sequence[bytes]) -> list[dict | ImageReadError]:
         """Return what is predicted of each file, or why it is no picture."""
@@ -96,24 +130,37 @@ class ServedModel:
         with _heard() as messages:
             found = count_cells(self.model, [picture], not_white=self.not_white)
         cells = {name: column for name, column in found.cells.items() if name != "field"}
+        boxes = np.stack([cells[side] for side in SIDES], axis=1)
         rows = zip(*(column.tolist() for column in cells.values()), strict=True)
+        extras = zip(found.probabilities, boxes.tolist(), strict=True)
         names = list(found.table)
         table = zip(*(column.tolist() for column in found.table.values()), strict=True)
         return plain(
             {
                 "table": [dict(zip(names, row, strict=True)) for row in table],
                 "cells": [
-                    {"number": number} | dict(zip(cells, row, strict=True))
-                    for number, row in enumerate(rows, 1)
+                    {"number": number}
+                    | dict(zip(cells, row, strict=True))
+                    | {
+                        "probabilities": dict(zip(self.classes, probabilities, strict=True)),
+                        "set": self._set(probabilities),
+                        "picture": picture_source(_cut_out(picture, box)),
+                    }
+                    for number, (row, (probabilities, box)) in enumerate(
+                        zip(rows, extras, strict=True), 1
+                    )
                 ],
-                "overlay": self._overlay(picture, cells),
+                "overlay": self._overlay(picture, cells, boxes),
                 "warnings": messages,
             }
         )
 
-    def explain(self, data: bytes) -> dict[str, Any]:
-        """Return where a picture speaks for the label that is predicted, by covering its parts."""
-        square, _ = self._open(data)
+    def explain(self, data: bytes, box: Sequence[int] | None = None) -> dict[str, Any]:
+        """Return where a picture speaks for the label that is predicted, by covering its parts.
+
+        `data` and `box` are as `pick` takes them.
+        """
+        square, _ = self._open(data if box is None else self.pick(data, box))
         with _heard() as messages:
             found = explain(
                 make_pipeline(*self.transformers, self.classifier),
@@ -140,18 +187,21 @@ class ServedModel:
         def known(values: np.ndarray | None) -> Any:
             return None if values is None else values[row]
 
-        is_in_set = None if self.sets is None else probabilities >= self.sets.thresholds_
         return plain(
             {
                 "label": str(label) if label in self.classes else UNCERTAIN_LABEL,
                 "probabilities": dict(zip(self.classes, probabilities, strict=True)),
-                "set": None
-                if is_in_set is None
-                else [str(each) for each in self.classifier.classes_[is_in_set]],
+                "set": self._set(probabilities),
                 "familiarity": known(predicted.familiarity),
                 "trained_on": known(predicted.trained_on),
             }
         )
+
+    def _set(self, probabilities: np.ndarray) -> list[str] | None:
+        if self.sets is None:
+            return None
+        is_in = probabilities >= self.sets.thresholds_
+        return [str(label) for label in self.classifier.classes_[is_in]]
 
     def _decode(self, data: bytes, size: tuple[int, int] | None = None) -> np.ndarray:
         try:
@@ -173,12 +223,11 @@ class ServedModel:
             raise ImageReadError(str(error)) from error
         return square, bool(found)
 
-    def _overlay(self, picture: np.ndarray, cells: dict[str, np.ndarray]) -> str:
+    def _overlay(self, picture: np.ndarray, cells: dict[str, np.ndarray], boxes: np.ndarray) -> str:
         """Return a field with numbers at its cells, not too large for a page, as a data URL."""
         scale = min(1, OVERLAY_SIDE / max(picture.shape[:2]))
         small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        sides = ("min_row", "min_col", "max_row", "max_col")
-        boxes = np.rint(scale * np.stack([cells[side] for side in sides], axis=1)).astype(int)
+        boxes = np.rint(scale * boxes).astype(int)
         place = {str(label): number for number, label in enumerate(self.classes)}
         colours = [
             {"called": COLOURS[place[label] % len(COLOURS)], "uncertain": UNCERTAIN}.get(
@@ -190,6 +239,20 @@ class ServedModel:
         file = io.BytesIO()
         draw_field(small, boxes, numbers, colours).save(file, "JPEG", quality=OVERLAY_QUALITY)
         return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _cut_out(picture: np.ndarray, box: Sequence[int]) -> np.ndarray:
+    """Return the part of a field that shows the cell in a box, as it is.
+
+    It is as wide as pictures of one cell are: a narrower part hides what light and stain are read
+    from, and in a wider one other cells may be nearer the centre. It ends where the field ends.
+    """
+    top, left, bottom, right = box
+    reach = MARGIN * max(bottom - top, right - left) / 2
+    row, column = (top + bottom) / 2, (left + right) / 2
+    rows = slice(max(0, round(row - reach)), round(row + reach))
+    columns = slice(max(0, round(column - reach)), round(column + reach))
+    return picture[rows, columns]
 
 
 @contextmanager

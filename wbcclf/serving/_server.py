@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import socket
@@ -151,8 +152,13 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family, backlog=BACKLOG)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: no name of a machine looks like this
+        reason = getattr(error, "strerror", None) or error
+        is_of_host = getattr(error, "errno", None) not in (errno.EADDRINUSE, errno.EACCES)
         raise OSError(
-            f"--host {host} --port {port}: the server cannot listen there "
-            f"({error.strerror or error}). Give another --port, such as 0 for any that is free."
+            f"--host {host}: this machine cannot listen there ({reason}). Give 127.0.0.1 for this "
+            "machine alone, 0.0.0.0 for all addresses that it has, or one of these."
+            if is_of_host
+            else f"--port {port}: the server cannot listen there ({reason}). Give another --port, "
+            "such as 0 for any that is free."
         ) from error

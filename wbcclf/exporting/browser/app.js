@@ -321,7 +321,23 @@ function toCsv() {
   return lines.map((line) => `${line.map((value) => cell(value)).join(",")}\r\n`).join("");
 }
 
+/**
+ * Return what is to be said of names that a spreadsheet would take for a formula.
+ *
+ * They are saved as they are, as in Python: a sign before one would be part of it elsewhere.
+ */
+function warningOfFormulas() {
+  const names = [...entries.map(({ file }) => file.name), ...classes];
+  const found = names.filter((name) => /^[=+\-@\t\r]/.test(name));
+  if (!found.length) return "";
+  return (
+    `A spreadsheet may take ${found[0]} for a formula (${found.length} such names, which begin ` +
+    "with =, +, -, @ or a control code). Import the column as text."
+  );
+}
+
 function saveCsv() {
+  byId("formulas").textContent = warningOfFormulas();
   const address = URL.createObjectURL(new Blob([toCsv()], { type: "text/csv" }));
   make("a", { href: address, download: "predictions.csv" }).click();
   setTimeout(() => URL.revokeObjectURL(address), 60000);
@@ -331,6 +347,7 @@ function clear() {
   entries = [];
   tasks.length = 0;
   byId("broken").replaceChildren();
+  byId("formulas").textContent = "";
   shownPage = 0;
   refresh();
   report();

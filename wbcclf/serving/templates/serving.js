@@ -58,7 +58,8 @@
     return table;
   };
 
-  const call = (where, file, found) => {
+  // `box` says which cell of a field is meant.
+  const call = (where, file, found, box = {}) => {
     if (found.error) return fault(where, found.error);
     where.append(make("p", found.label, { className: "called" }), shares(found.probabilities));
     const doubt = (text) => where.append(make("p", text, { className: "doubt small" }));
@@ -74,17 +75,17 @@
     }
     if (found.cell_found === false) doubt("No white cell was found. The central square was used.");
     if (found.trained_on) doubt("The model was trained on this picture.");
-    if (model.explains) where.append(explain(where, file));
-    if (model.corrections) where.append(correct(file, found));
+    if (model.explains) where.append(explain(where, file, box));
+    if (model.corrections) where.append(correct(file, box));
   };
 
-  const explain = (where, file) => {
+  const explain = (where, file, box) => {
     const button = make("button", "What does the model go by?", { type: "button" });
     button.onclick = async () => {
       button.disabled = true;
       say("Covering the picture patch by patch…");
       try {
-        const found = await ask("explain", [file]);
+        const found = await ask("explain", [file], box);
         const row = make("div", null, { className: "row" });
         const figure = (source, text) => {
           const made = make("figure", null);
@@ -105,7 +106,7 @@
     return button;
   };
 
-  const correct = (file, found) => {
+  const correct = (file, box) => {
     const made = make("p", null, { className: "small" });
     const label = make("label", "True class: ");
     const select = make("select", null);
@@ -120,7 +121,7 @@
     const save = async (name) => {
       answer.textContent = "saving…";
       try {
-        await ask("corrections", [file], { class: name });
+        await ask("corrections", [file], { class: name, ...box });
         answer.textContent = "saved";
         select.options[0].disabled = true;
       } catch (error) {
@@ -135,39 +136,49 @@
     return made;
   };
 
-  const field = (where, found) => {
+  const field = (where, file, found) => {
     where.classList.add("field");
     where.querySelector("img.own")?.remove();
     for (const text of found.warnings) where.append(make("p", text, { className: "doubt small" }));
     where.append(make("img", null, {
       className: "overlay", src: found.overlay, alt: `The field with ${found.cells.length} cells in numbered boxes`,
     }));
-    const table = (caption, header, rows) => {
-      const wide = make("div", null, { className: "wide", tabIndex: 0 });
-      wide.setAttribute("role", "region");
-      wide.setAttribute("aria-label", caption);
-      const made = make("table", null);
-      made.append(make("caption", caption));
-      const head = made.createTHead().insertRow();
-      for (const name of header) head.append(make("th", name, { scope: "col" }));
-      const body = made.createTBody();
-      for (const row of rows) {
-        const line = body.insertRow();
-        row.forEach((text) => line.append(make("td", text)));
-      }
-      wide.append(made);
-      where.append(wide);
-    };
+    const wide = make("div", null, { className: "wide", tabIndex: 0 });
+    wide.setAttribute("role", "region");
+    wide.setAttribute("aria-label", "Count");
+    const table = make("table", null);
+    table.append(make("caption", "Count"));
+    const head = table.createTHead().insertRow();
+    for (const name of ["Class", "Cells", "Per cent", "95% interval"]) {
+      head.append(make("th", name, { scope: "col" }));
+    }
+    const body = table.createTBody();
     const figure = (value) => (value === null ? "" : value.toFixed(1));
-    table("Count", ["Class", "Cells", "Per cent", "95% interval"], found.table.map((row) => [
-      row.class, String(row.cells), figure(row.percent),
-      row.low === null ? "" : `${figure(row.low)} to ${figure(row.high)}`,
-    ]));
-    table("Cells", ["Number", "Class", "Probability", "Familiarity", "Status"], found.cells.map((cell) => [
-      String(cell.number), cell.label, cell.probability.toFixed(2),
-      cell.familiarity === null ? "" : cell.familiarity.toFixed(2),
-      cell.status === "border" ? "not counted: cut by the lower or right border" : cell.status,
-    ]));
+    for (const row of found.table) {
+      const interval = row.low === null ? "" : `${figure(row.low)} to ${figure(row.high)}`;
+      const line = body.insertRow();
+      for (const text of [row.class, String(row.cells), figure(row.percent), interval]) {
+        line.append(make("td", text));
+      }
+    }
+    wide.append(table);
+    where.append(wide);
+    const cells = make("div", null, { className: "cards" });
+    for (const cell of found.cells) {
+      const one = make("article", null, { className: "card" });
+      one.append(
+        make("h4", `Cell ${cell.number}`),
+        make("img", null, { className: "own", alt: "", src: cell.picture }),
+      );
+      if (cell.status === "border") {
+        one.append(make("p", "Not counted: cut by the lower or right border.", { className: "doubt small" }));
+      }
+      const label = cell.status === "uncertain" ? "uncertain" : cell.label;
+      const box = [cell.min_row, cell.min_col, cell.max_row, cell.max_col].join(",");
+      call(one, file, { ...cell, label }, { box });
+      cells.append(one);
+    }
+    where.append(cells);
   };
 
   // Requests of as many pictures as fit; what is too large alone is sent alone, and refused.
@@ -195,7 +206,7 @@
       answers.prepend(...cards);
       try {
         const found = await ask(kind, batch);
-        if (kind === "count") field(cards[0], found);
+        if (kind === "count") field(cards[0], batch[0], found);
         else found.pictures.forEach((each, row) => call(cards[row], batch[row], each));
       } catch (error) {
         cards.forEach((each) => fault(each, error.message));
@@ -219,7 +230,7 @@
       : `Learnt from your cells: ${Object.entries(model.sets.cells).map(([name, n]) => `${n} of ${name}`).join(", ")}.`);
     tell("Corrections", model.corrections === null
       ? "They are not saved. Start the server with --corrections DIR."
-      : "Choose the true class below an answer. The picture is saved on the server's machine.");
+      : "Choose the true class below an answer. The picture is saved on the server's machine; of a field, the picture of that cell.");
   };
 
   const start = async () => {
