@@ -7,14 +7,17 @@ import inspect
 import pkgutil
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 from sklearn.utils import Bunch
 
 import wbcclf
+from wbcclf.cli._main import app
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,6 +50,25 @@ def test_the_code_blocks_of_a_page_run_one_after_the_other(
     for block in python_blocks(name):
         exec(compile(block, name, "exec"), namespace)
     assert capsys.readouterr().out
+
+
+def test_the_shell_takes_the_commands_of_the_pages(tmp_path, monkeypatch):
+    """They are parsed, not run: most need pictures or a model."""
+    monkeypatch.chdir(tmp_path)
+    Path("figures.json").touch()  # `count --evaluation` looks whether it is there
+    group = typer.main.get_command(app)
+    commands = 0
+    for text in [*TEXTS, ROOT / "PYPI.md", ROOT / "examples" / "plugin" / "README.md"]:
+        blocks = re.findall(r"^```\w*\n(.*?)^```", text.read_text(), re.MULTILINE | re.DOTALL)
+        for line in "".join(blocks).replace("\\\n", " ").splitlines():
+            if line.startswith("wbcclf "):
+                name, *arguments = shlex.split(line, comments=True)[1:]
+                try:
+                    group.commands[name].make_context(name, arguments)
+                except Exception as error:
+                    pytest.fail(f"{text.name}: {line}: {error.format_message()}")
+                commands += 1
+    assert commands > 70
 
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
