@@ -34,25 +34,36 @@ def n_threads(n_jobs: int | None) -> int:
 
 
 def run_in_threads(
-    work: Callable[[int], None], n_items: int, n_jobs: int | None, verbose: int = 0
+    work: Callable[[int], None],
+    n_items: int,
+    n_jobs: int | None,
+    verbose: int = 0,
+    what: str = "Images",
 ) -> None:
-    """Call ``work(index)`` for every index below `n_items`; show a bar on stderr if `verbose`."""
+    """Call ``work(index)`` for every index below `n_items`; show a bar on stderr if `verbose`.
+
+    `what` names the items on the bar.
+    """
 
     def one_by_one(block: range) -> None:
         for index in block:
             work(index)
 
-    run_blocks_in_threads(one_by_one, n_items, n_jobs, verbose)
+    run_blocks_in_threads(one_by_one, n_items, n_jobs, verbose, what)
 
 
 def run_blocks_in_threads(
-    work: Callable[[range], None], n_items: int, n_jobs: int | None, verbose: int = 0
+    work: Callable[[range], None],
+    n_items: int,
+    n_jobs: int | None,
+    verbose: int = 0,
+    what: str = "Images",
 ) -> None:
     """Call ``work(indices)`` for blocks of up to MAX_CHUNK indices below `n_items`."""
     threads = n_threads(n_jobs)
     chunk = max(1, min(MAX_CHUNK, n_items // (4 * threads)))
     starts = range(0, n_items, chunk)
-    with advancing(n_items, verbose) as advance:
+    with advancing(n_items, verbose, what) as advance:
 
         def work_chunk(start: int) -> None:
             block = range(start, min(start + chunk, n_items))

@@ -106,6 +106,13 @@ def test_where_the_inverse_is_negative_no_share_is():
     assert (limits >= 0).all() and (limits <= 1).all()
 
 
+def test_the_corrected_interval_holds_the_estimate_where_all_cells_are_of_one_class():
+    shares, limits = correct(np.array([4, 0, 0]), 8 * np.eye(3, dtype=int), 0)
+    assert shares == pytest.approx([1, 0, 0])
+    assert limits[0, 0] < 0.9 and limits[1:, 1].min() > 0.1
+    assert (limits[:, 0] <= shares).all() and (shares <= limits[:, 1]).all()
+
+
 def test_a_classifier_that_never_errs_needs_no_correction():
     counts = np.array([60, 30, 10, 0])
     shares, limits = correct(counts, 100_000 * np.eye(4, dtype=int), 0)

@@ -87,10 +87,10 @@ def correct(
     -----
     The shares of highest likelihood: where no class is at 0, the adjusted count of Rogan and Gladen
     (1978, 10.1093/oxfordjournals.aje.a112510), which is the inverse of the confusion matrix times
-    what was counted. The interval is the middle 95% of what `DRAWS` draws of counts and confusion
-    matrix give, both from Dirichlet distributions: their parameters are the counts plus 1/2 (of
-    Jeffreys), and the test cells plus one for a whole row. Multinomial draws would never give what
-    was not seen, so that a class of none would have no interval.
+    what was counted. The interval holds them, and the middle 95% of what `DRAWS` draws of counts
+    and confusion matrix give, both from Dirichlet distributions: the parameters are the counts plus
+    1/2 (of Jeffreys), and the test cells plus one for a whole row. Multinomial draws would never
+    give what was not seen, so that a class of none would have no interval.
     """
     if counts[white].sum() == 0:
         return np.full(len(counts), np.nan), np.full((len(counts), 2), np.nan)
@@ -102,7 +102,8 @@ def correct(
     )
     (ratios,), drawn = _per_white(shares, white), _per_white(drawn, white)
     low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
-    return ratios, np.stack([low, high], axis=1)
+    # Nearly no draw has as much as all, or as little as none: the interval would leave these out.
+    return ratios, np.stack([np.minimum(low, ratios), np.maximum(high, ratios)], axis=1)
 
 
 def _per_white(shares: np.ndarray, white: np.ndarray | slice) -> np.ndarray:

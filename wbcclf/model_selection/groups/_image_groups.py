@@ -188,7 +188,7 @@ class _Comparison:
             second = second.mirrored() if is_mirrored else second
             agreeing[index] = count_agreeing(self.keypoints[one], second)
 
-        run_in_threads(compare, len(pairs), self.n_jobs, self.verbose)
+        run_in_threads(compare, len(pairs), self.n_jobs, self.verbose, "Pairs")
         return agreeing
 
 
