@@ -40,8 +40,8 @@ def in_int8(network: Any, outside: list[str], images: np.ndarray) -> Any:
     """Return a graph whose network has weights and activations of 8 bits.
 
     Weights have a scale for each channel of the output. The ranges of activations are those that
-    `images` give. The first convolution and the last layer, which have next to no weights, stay
-    in float32, as does all outside of the network.
+    `images` give, and biases are corrected by them. The first convolution and the last layer, which
+    have next to no weights, stay in float32, as do biases and all outside of the network.
 
     Parameters
     ----------
