@@ -123,7 +123,9 @@ def export_onnx(
     https://github.com/pytorch/pytorch/issues/166797), hence the comparison.
 
     Weights in 8 bits have a scale for each channel and use 7 bits, so that CPUs without VNNI do not
-    overflow. The first convolution and the last layer stay in float32.
+    overflow. The first convolution, the last layer and biases stay in float32. Biases make up for
+    what rounding takes from the mean of a channel on the calibration images (Nagel et al. 2019,
+    https://arxiv.org/abs/1906.04721).
 
     Examples
     --------

@@ -88,11 +88,29 @@ def whole_file(network: Any, image_size: tuple[int, int], about: dict[str, Any])
     """Return the bytes of a file: the graph that takes pictures of any size, and what it is."""
     model = onnx.ModelProto()
     model.CopyFrom(network)
+    _merge_constants(model.graph)
     _shorten_names(model.graph)
     add_stretching(model, INPUT, image_size)
     del model.metadata_props[:]
     model.metadata_props.add(key=KEY, value=json.dumps(about))
     return sealed(model.SerializeToString())
+
+
+def _merge_constants(graph: Any) -> None:
+    """Keep one of all constants that are the same, as the zero points of int8 are."""
+    kept: dict[bytes, str] = {}
+    name_of = {}
+    for tensor in [*graph.initializer]:
+        if len(tensor.dims) > 1:  # weights, which are large and never the same
+            continue
+        content = onnx.TensorProto()
+        content.CopyFrom(tensor)
+        content.name = ""
+        name_of[tensor.name] = kept.setdefault(content.SerializeToString(), tensor.name)
+        if name_of[tensor.name] != tensor.name:
+            graph.initializer.remove(tensor)
+    for node in graph.node:
+        node.input[:] = [name_of.get(name, name) for name in node.input]
 
 
 def _shorten_names(graph: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 from onnxruntime.quantization import (
     CalibrationDataReader,
     CalibrationMethod,
@@ -23,6 +24,7 @@ from wbcclf._files import some
 from wbcclf._labels import check_labels
 from wbcclf._uncertainty import STRANGE
 from wbcclf.classifiers.familiarity._description import THRESHOLDS, Description
+from wbcclf.exporting._biases import correct_biases
 from wbcclf.inspection.evaluation._compare import difference_interval
 from wbcclf.model_selection import train_test_split_cells
 from wbcclf.model_selection.intervals._intervals import check_groups
@@ -38,8 +40,8 @@ def in_int8(network: Any, outside: list[str], images: np.ndarray) -> Any:
     """Return a graph whose network has weights and activations of 8 bits.
 
     Weights have a scale for each channel of the output. The ranges of activations are those that
-    `images` give. The first convolution and the last layer, which have next to no weights, stay
-    in float32, as does all outside of the network.
+    `images` give, and biases are corrected by them. The first convolution and the last layer, which
+    have next to no weights, stay in float32, as do biases and all outside of the network.
 
     Parameters
     ----------
@@ -75,9 +77,37 @@ def in_int8(network: Any, outside: list[str], images: np.ndarray) -> Any:
             # Of each few images the smallest and largest value, averaged: one outlier would make
             # all steps coarse.
             calibrate_method=CalibrationMethod.MinMax,
-            extra_options={"CalibMovingAverage": True, "CalibMovingAverageConstant": 0.05},
+            extra_options={
+                "CalibMovingAverage": True,
+                "CalibMovingAverageConstant": 0.05,
+                # onnxruntime makes them whole numbers when it loads a model. Here they would take
+                # three numbers for each channel instead of one.
+                "QuantizeBias": False,
+            },
         )
-        return onnx.load(path)
+        found = onnx.load(path)
+    correct_biases(network, found, _Images(network.graph.input[0].name, images).batches)
+    _signs_in_int8(found.graph)
+    return found
+
+
+def _signs_in_int8(graph: Any) -> None:
+    """Have 8 bits for constants whose values differ in their sign only: nothing is lost.
+
+    They are those that :class:`Predictor` sums up features with, 1% of a small network.
+    """
+    for tensor in [*graph.initializer]:
+        if tensor.data_type != onnx.TensorProto.FLOAT or len(tensor.dims) < 2:
+            continue
+        values = numpy_helper.to_array(tensor)
+        scale = np.abs(values).max()
+        if scale and (np.abs(values) == scale).all():
+            names = [f"{tensor.name}/{part}" for part in ("signs", "scale")]
+            parts = [np.sign(values).astype(np.int8), np.asarray(scale)]
+            graph.initializer.extend(map(numpy_helper.from_array, parts, names))
+            graph.initializer.remove(tensor)
+            node = onnx.helper.make_node("DequantizeLinear", names, [tensor.name])
+            graph.node.insert(0, node)
 
 
 class _Images(CalibrationDataReader):

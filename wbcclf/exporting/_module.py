@@ -44,7 +44,8 @@ class Predictor(nn.Module):
         """
         n = images.shape[0]
         views = self._views(images) if self.in_views else [images]
-        seen = self.network.preprocessing(torch.cat(views))
+        # Else channels come last, for which global pooling becomes a gather with an index of each.
+        seen = self.network.preprocessing(torch.cat(views)).contiguous()
         styles = style(seen[:n]) if self.home else seen  # before a stage changes what it is given
         x = seen
         for stage in self.network.stages():
