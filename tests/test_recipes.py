@@ -223,7 +223,29 @@ def cells():
     )
 
 
-@pytest.mark.parametrize("name", list_recipes())
+# The 16 of system E differ in the network alone. `make test` runs those of one, and of Xception,
+# whose head is its own; the others, and the deepest network, are run by `make families`.
+RUN_OF_E = {
+    *("leukocyte-vgg16", "leukocyte-vgg16-scratch"),
+    *("leukocyte-xception", "leukocyte-xception-scratch"),
+}
+SLOW = {
+    *(
+        name
+        for name in list_recipes()
+        if get_recipe(name).system[0] == "E" and name not in RUN_OF_E
+    ),
+    "nine-class-resnet152",
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.families if name in SLOW else ())
+        for name in list_recipes()
+    ],
+)
 def test_recipe_runs(name, cells):
     if "xception" in name:
         pytest.importorskip("timm")

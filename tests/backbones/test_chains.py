@@ -39,6 +39,8 @@ NETWORKS = {
     "squeezenet1_1": (1 + 8, "classifier"),
 }
 every_network = pytest.mark.parametrize("name", NETWORKS)
+# The longest of their families, of the same blocks: `make families` compares their features.
+LONG = {"resnet101", "resnet152", "densenet169", "densenet201"}
 small_ones = pytest.mark.parametrize("name", ["simple_cnn", "resnet18", "squeezenet1_1"])
 
 
@@ -80,7 +82,10 @@ def test_every_network_of_torchvision_is_compared():
     assert sorted(NETWORKS) == sorted(spec.name for spec in TORCHVISION)
 
 
-@every_network
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.families if name in LONG else ()) for name in NETWORKS],
+)
 def test_chain_gives_the_originals_features_with_the_originals_state_dict(name, tmp_path):
     spec = get_backbone(name)
     n_blocks, *head = NETWORKS[name]
@@ -202,6 +207,8 @@ def test_blocks_have_unique_names_and_share_no_weights(name):
     with torch.device("meta"):
         blocks = spec.blocks(spec.build())
     assert len({block.lower() for block in blocks}) == len(blocks)
+    if name in NETWORKS:
+        assert len(blocks) == NETWORKS[name][0]
     assert "all" not in blocks
     tensors = [id(tensor) for block in blocks.values() for tensor in block.parameters()]
     assert len(set(tensors)) == len(tensors)

@@ -47,13 +47,13 @@ FAMILIES = [
     ("wide_deep", 24, 0),
     ("resnet18", 32, 2),
     ("squeezenet1_1", 32, 2),
-    ("densenet121", 32, 1),
     ("mobilenet_v3_small", 32, 2),
     ("timm:test_vit", 160, 1),
 ]
 SLOW_FAMILIES = [
     ("sepconv", 16, 3),
     ("vgg16", 32, 2),
+    ("densenet121", 32, 1),
     ("inception_v3", 75, 1),
     ("efficientnet_b0", 32, 2),
     ("convnext_tiny", 32, 1),

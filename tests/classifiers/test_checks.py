@@ -37,25 +37,21 @@ EXPECTED_FAILURES = {
 
 # The accuracy that check_classifiers_train asks for takes a dozen epochs at this learning rate.
 QUICK = {"device": "cpu", "max_epochs": 10, "lr": 3e-3}
-CLASSIFIERS = [
-    CNNClassifier(ConvNet((8, 16)), **QUICK),
-    SqueezeNetClassifier(weights=None, device="cpu", max_epochs=3, lr=1e-3),
-]
+CLF = CNNClassifier(ConvNet((8, 16)), **QUICK)
 
 # Some checks train on random labels, for 50 steps or more.
 NOTHING_TO_LEARN = pytest.mark.filterwarnings("ignore:The training has learnt nothing")
 
 
 @NOTHING_TO_LEARN
-@parametrize_with_checks(CLASSIFIERS, expected_failed_checks=lambda clf: EXPECTED_FAILURES)
+@parametrize_with_checks([CLF], expected_failed_checks=lambda clf: EXPECTED_FAILURES)
 def test_sklearn_checks(estimator, check):
     check(estimator)
 
 
-@pytest.mark.parametrize("clf", CLASSIFIERS, ids=lambda clf: type(clf).__name__)
-def test_most_of_sklearns_checks_ran(clf):
+def test_most_of_sklearns_checks_ran():
     # Seen: 63 with scikit-learn 1.9. Without the tag for 2-D input, one check would be left.
-    names = [check.func.__name__ for _, check in estimator_checks_generator(clf)]
+    names = [check.func.__name__ for _, check in estimator_checks_generator(CLF)]
     assert len(names) >= 60
     assert "check_classifiers_train" in names
     assert set(EXPECTED_FAILURES) <= set(names)
@@ -123,6 +119,7 @@ ALL_BLOCKS = {"unfrozen_layers": "all"}
 FAMILIES = [
     SimpleCNNClassifier(device="cpu", max_epochs=8),
     ImageMLPClassifier(**QUICK),
+    SqueezeNetClassifier(weights=None, device="cpu", max_epochs=3, lr=1e-3),
     VGG16Classifier(**QUICK_LARGE),
     ResNet18Classifier(**QUICK_LARGE),
     DenseNet121Classifier(**QUICK_LARGE),

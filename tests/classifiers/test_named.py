@@ -102,6 +102,9 @@ def test_a_name_means_one_network_in_either_classifier(cls):
     one, other = Settings.of(general), Settings.of(named)
     assert (one.weights, one.lr) == (other.weights, other.lr)
     assert one.head.get_params() == other.head.get_params()
+    assert one.backbone is other.backbone
+    if cls.__name__.removesuffix("Classifier") not in FROM_SCRATCH:
+        return  # these are large, and differ from the others in that description alone
     one, other = built(general), built(named)
     shapes, others = (
         {key: tensor.shape for key, tensor in network.state_dict().items()}

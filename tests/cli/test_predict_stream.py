@@ -25,6 +25,7 @@ from wbcclf.cli._tables import Format, Row, format_of, write_table
 KILLED = """
 import json, os, signal, sys
 from pathlib import Path
+import wbcclf.classifiers.training._fit  # what the forks import late: torch, skorch
 from wbcclf.cli import _predict, main
 
 _predict.CHUNK = 8

@@ -83,6 +83,13 @@ def result(shown):
     return evaluate(*shown)
 
 
+@pytest.fixture
+def few_maps(monkeypatch):
+    """Draw few maps: they take most of the time that a page takes."""
+    monkeypatch.setitem(N_MAPPED, "errors", 4)
+    monkeypatch.setitem(N_MAPPED, "uncertain", 2)
+
+
 def test_the_answer_comes_first_with_its_interval_and_the_cells(result, tmp_path):
     result.to_html(tmp_path / "page.html")
     page, text = read(tmp_path / "page.html")
@@ -106,6 +113,7 @@ def test_the_answer_comes_first_with_its_interval_and_the_cells(result, tmp_path
     assert len(page) < 2_000_000
 
 
+@pytest.mark.usefixtures("few_maps")
 def test_every_error_has_its_picture_and_its_map_with_scores(result, tmp_path):
     result.to_html(tmp_path / "page.html")
     page, text = read(tmp_path / "page.html")
@@ -120,6 +128,7 @@ def test_every_error_has_its_picture_and_its_map_with_scores(result, tmp_path):
     assert "Right, but uncertain" in text
 
 
+@pytest.mark.usefixtures("few_maps")
 def test_files_are_shown_by_name_and_are_read_when_the_page_is_made(shown, tmp_path):
     _, images, y, groups = shown
     paths = []
@@ -137,6 +146,7 @@ def test_files_are_shown_by_name_and_are_read_when_the_page_is_made(shown, tmp_p
     assert f"SHA-256 of the image files {result.images_sha256}" in text
 
 
+@pytest.mark.usefixtures("few_maps")
 def test_pictures_and_maps_go_by_position_whatever_the_index(shown, tmp_path):
     model, images, y, _ = shown
     paths = []
@@ -180,6 +190,7 @@ def test_a_page_without_probabilities_or_pictures_has_neither(tmp_path):
     assert not (tmp_path / "card.md").exists()
 
 
+@pytest.mark.usefixtures("few_maps")
 def test_what_makes_scores_worth_less_is_said(shown, tmp_path):
     clf, images, y, _ = shown
     cells = make_blood_cells(150, classes=3, image_size=48, n_copies=1, random_state=0)
@@ -242,6 +253,7 @@ def test_an_audit_is_shown_where_it_is_given(tmp_path):
         result.to_html(tmp_path / "page.html", audit=Bunch(accuracy=1))
 
 
+@pytest.mark.usefixtures("few_maps")
 def test_the_page_of_a_comparison_says_which_is_better_and_shows_where_they_disagree(
     shown, tmp_path
 ):
@@ -260,6 +272,7 @@ def test_the_page_of_a_comparison_says_which_is_better_and_shows_where_they_disa
     assert f"another wrongly: {n_differ}" in text and page.count('<li class="card"') == n_differ
 
 
+@pytest.mark.usefixtures("few_maps")
 def test_an_interrupted_page_leaves_the_old_one(result, tmp_path, monkeypatch):
     path = tmp_path / "page.html"
     path.write_text("old")
@@ -284,6 +297,7 @@ def test_the_card_has_data_figures_limits_and_licence(result, tmp_path):
     assert "SimpleCNNClassifier(" in card
 
 
+@pytest.mark.usefixtures("few_maps")
 def test_a_loader_in_a_pipeline_is_shown_with_maps(shown, tmp_path):
     clf, images, y, _ = shown
     from sklearn.pipeline import Pipeline

@@ -136,7 +136,7 @@ def test_the_largest_integers_stay_the_largest(dtype, sampler):
 )
 def test_the_fitted_sampler_holds_no_images(sampler):
     rng = np.random.RandomState(0)
-    images = rng.randint(0, 256, (60, 48, 48, 3)).astype(np.uint8)  # 415 kB
+    images = rng.randint(0, 256, (60, 24, 24, 3)).astype(np.uint8)  # 104 kB
     wrapped = ImageSampler(sampler)
     wrapped.fit_resample(images, np.repeat([0, 1], [40, 20]))
     assert len(pickle.dumps(wrapped)) < 20_000
