@@ -140,6 +140,7 @@ def autogluon(paths, labels, tested, seed):
     options = {
         "model.names": ["timm_image"],
         "model.timm_image.checkpoint_name": NAME,
+        "model.timm_image.image_size": SIZE,
         "optim.max_epochs": EPOCHS,
         "env.batch_size": BATCH,
         "env.per_gpu_batch_size": BATCH,
