@@ -1,6 +1,7 @@
 """Fixtures that all rooms share."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 from unittest import mock
@@ -27,6 +28,24 @@ def packaged_onnx(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("packaged") / "model.onnx"
     export_onnx(load_model("wbcclf:blood-cells"), path)
     return path
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """Return Debian's Chromium, without a screen; every page of it has a context of its own."""
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("chromium is not installed")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    # Without the last three it looks up hosts at every start. Root has no sandbox.
+    options = [
+        *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+        *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    ]
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=options)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture
