@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from fields.two_classes import DARK, PALE, draw
 from serving.clients import BOUNDARY, KIND, encoded, form, serving
 
 from wbcclf.serving._limits import Limits
@@ -143,6 +144,20 @@ def test_bombs_are_refused(client):
     data[18:26] = (50_000).to_bytes(4, "little") * 2
     status, answer = client.post("predict", ("a.png", bytes(data)))
     assert status == 413 and "250,000 pixels" in answer["error"]
+
+
+@pytest.mark.parametrize("path", ["predict", "count", "explain"])
+def test_a_field_of_more_cells_than_can_be_looked_at_in_time_is_refused(served, path, monkeypatch):
+    field = encoded(draw([(80, 80, PALE), (80, 240, DARK), (200, 160, PALE)]))
+    with serving(served, Limits()) as client:
+        assert client.post(path, ("f.png", field))[0] == 200
+        monkeypatch.setattr(served, "cells", 2)
+        status, answer = client.post(path, ("f.png", field))
+        assert status == 413 and "more than 2 white cells" in answer["error"]
+        assert "cut it into parts" in answer["error"]
+        # Others are answered as before.
+        alone = encoded(draw([(80, 80, PALE)]))
+        assert client.post(path, ("f.png", alone))[0] == 200
 
 
 def test_a_cut_off_picture_is_refused(client, new):

@@ -9,6 +9,7 @@ from itertools import product
 import numpy as np
 
 from wbcclf.cells._cell import Cell
+from wbcclf.cells._limit import check_number
 from wbcclf.cells._network import redrawn
 from wbcclf.cells._picture import Picture
 from wbcclf.cells._segment import View, segment
@@ -108,7 +109,10 @@ def cells_of(pictures: Sequence[Picture], method: str = "network") -> list[list[
             outlined = [view.cells for view in views]
         for (number, rows, columns, _), cells in zip(batch, outlined, strict=True):
             found[number] += _whole(cells, rows, columns, pictures[number].size)
-    return [_without_doubles(cells) for cells in found]
+    whole = [_without_doubles(cells) for cells in found]
+    for cells in whole:
+        check_number(len(cells))
+    return whole
 
 
 _Place = tuple[int, slice, slice, View]  # of a tile: number of the picture, rows, columns

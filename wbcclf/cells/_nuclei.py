@@ -32,7 +32,8 @@ def group_nuclei(parts: np.ndarray, areas: np.ndarray, gap: float, smallest: flo
     outlines, tree = cv2.findContours(kept, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     for number in range(len(outlines)):
         if tree[0, number, 3] >= 0 and cv2.contourArea(outlines[number]) < smallest:
-            cv2.drawContours(kept, outlines, number, 1, cv2.FILLED)
+            # Given all outlines, the call would copy all of them for each one that it draws.
+            cv2.drawContours(kept, outlines[number : number + 1], 0, 1, cv2.FILLED)
     if large.sum() < 2:
         return kept.astype(np.int32)
     near = cv2.distanceTransform(1 - kept, cv2.DIST_L2, 3) <= gap / 2

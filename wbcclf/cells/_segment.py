@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from wbcclf.cells._cell import Cell, overlap
+from wbcclf.cells._limit import check_number
 from wbcclf.cells._nuclei import group_nuclei
 from wbcclf.cells._outline import colour_bins, find_outline, histogram
 from wbcclf.cells._red_cells import red_cell_radius
@@ -114,6 +115,7 @@ def _cells(scene: _Scene) -> list[Cell]:
     boxes = _boxes(nuclei)
     if not boxes:
         return []
+    check_number(len(boxes))
 
     # A tenth of a picture or more is enough of what is no white cell; else what is farthest.
     stride = max(1, round(np.sqrt(away.size / ENOUGH)))

@@ -117,7 +117,7 @@ def serve(
         rejection = set_rejection(model, reject)
         limits = Limits()
         apart = not_white or (_defaults.NOT_WHITE if is_packaged(model_file) else [])
-        served = ServedModel(model, limits.pixels, apart)
+        served = ServedModel(model, limits.pixels, limits.cells, apart)
         classes = [str(label) for label in served.classes]
         saved = None if corrections is None else Corrections(corrections, classes)
         if sets is not None:

@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from wbcclf.cells._limit import TooManyCells
 from wbcclf.datasets._decode import TooManyPixels
 from wbcclf.exceptions import ImageReadError
 from wbcclf.serving._corrections import OTHER, Corrections
@@ -26,6 +27,7 @@ from wbcclf.serving._uploads import Upload, Uploads
 from wbcclf.serving._worker import Worker
 
 RETRY_AFTER = "2"  # seconds
+TOO_MUCH = TooManyPixels, TooManyCells
 
 T = TypeVar("T")
 
@@ -75,7 +77,7 @@ class Api:
         faults = [each for each in found if isinstance(each, ImageReadError)]
         if len(faults) < len(found):
             return JSONResponse({"pictures": pictures})
-        status = 413 if all(isinstance(each, TooManyPixels) for each in faults) else 415
+        status = 413 if all(isinstance(each, TOO_MUCH) for each in faults) else 415
         first = f"{upload.pictures[0][0]}: {faults[0]}"
         return JSONResponse({"error": first, "pictures": pictures}, status)
 
@@ -221,7 +223,7 @@ async def _tell_refusal(request: Request, error: Refused) -> Response:
 
 
 async def _tell_unreadable(request: Request, error: ImageReadError) -> Response:
-    status = 413 if isinstance(error, TooManyPixels) else 415
+    status = 413 if isinstance(error, TOO_MUCH) else 415
     return JSONResponse({"error": f"The picture cannot be read: {error}."}, status)
 
 

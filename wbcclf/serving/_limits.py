@@ -20,6 +20,8 @@ class Limits:
         Of all requests that are not answered yet.
     pixels : int
         Of a picture.
+    cells : int
+        White cells of a picture, and nuclei of a part of it of 2048 x 2048 pixels.
     head_bytes : int
         Of the first line and the headers of a request.
     connections : int
@@ -36,6 +38,7 @@ class Limits:
     request_bytes: int = 64 * MEGABYTE
     held_bytes: int = 256 * MEGABYTE
     pixels: int = 25_000_000
+    cells: int = 500
     head_bytes: int = 16_384
     connections: int = 128
     requests: int = 32

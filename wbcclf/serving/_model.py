@@ -17,6 +17,7 @@ from wbcclf._files import plain
 from wbcclf._images import check_image_size
 from wbcclf._threads import run_in_threads
 from wbcclf._uncertainty import UNCERTAIN as UNCERTAIN_LABEL
+from wbcclf.cells._limit import at_most
 from wbcclf.classifiers import CNNClassifier
 from wbcclf.conformal import ConformalClassifier
 from wbcclf.datasets._cropping import check_crop
@@ -28,7 +29,7 @@ from wbcclf.fields._overlay import BORDER, COLOURS, UNCERTAIN, draw_field
 from wbcclf.inspection import explain
 from wbcclf.inspection._files import model_parts, predict_images
 from wbcclf.inspection.pages._html import picture_source
-from wbcclf.serving._limits import Refused
+from wbcclf.serving._limits import Limits, Refused
 
 SIDES = ("min_row", "min_col", "max_row", "max_col")
 OVERLAY_SIDE, OVERLAY_QUALITY = 1600, 85
@@ -43,13 +44,22 @@ class ServedModel:
         Fitted.
     pixels : int
         Of the largest picture.
+    cells : int
+        At most in a picture.
     not_white : list of str
         As `count_cells` takes it.
     """
 
-    def __init__(self, model: Any, pixels: int, not_white: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        model: Any,
+        pixels: int,
+        cells: int = Limits.cells,
+        not_white: Sequence[str] = (),
+    ) -> None:
         self.model = model
         self.pixels = pixels
+        self.cells = cells
         self.not_white = not_white
         self.sets: ConformalClassifier | None = None
         self.loader, self.transformers, self.classifier = model_parts(model)
@@ -127,8 +137,9 @@ class ServedModel:
     def count(self, data: bytes) -> dict[str, Any]:
         """Return the white cells of a field, their count, and a picture with their numbers."""
         picture = self._decode(data)
-        with _heard() as messages:
-            found = count_cells(self.model, [picture], not_white=self.not_white)
+        with _heard() as messages, at_most(self.cells):
+            # In this thread, where the limit holds: of one field, others would have nothing to do.
+            found = count_cells(self.model, [picture], not_white=self.not_white, n_jobs=1)
         cells = {name: column for name, column in found.cells.items() if name != "field"}
         boxes = np.stack([cells[side] for side in SIDES], axis=1)
         rows = zip(*(column.tolist() for column in cells.values()), strict=True)
@@ -216,7 +227,8 @@ class ServedModel:
         if self.crop is None:
             return self._decode(data, self.size), None
         try:
-            [square], [found] = self.crop.crop_pictures([self._decode(data)])
+            with at_most(self.cells):
+                [square], [found] = self.crop.crop_pictures([self._decode(data)])
         except ImageReadError:
             raise
         except ValueError as error:  # it is too small for the square
