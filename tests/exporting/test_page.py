@@ -4,6 +4,7 @@ import csv
 import functools
 import http.server
 import re
+import shutil
 import threading
 
 import numpy as np
