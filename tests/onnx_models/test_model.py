@@ -5,6 +5,7 @@ import sys
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 from onnx_models.drawn_model import CROP, METADATA, write_model
 
@@ -205,6 +206,11 @@ def test_files_that_are_no_models(path, tmp_path):
     assert "onnxruntime" in refusal(sealed(b"nothing that is a model"))
     write_model(other, format=2, version="9.0")
     assert "format 2 of wbcclf 9.0; this version reads format 1" in refusal(other.read_bytes())
+    for text in ("[1]", "null", "no JSON"):
+        strange = onnx.ModelProto.FromString(unsealed(data))
+        strange.metadata_props[0].value = text
+        message = refusal(sealed(strange.SerializeToString()))
+        assert "metadata are not those of a model" in message and "Export" in message
     write_model(other, crop={"scale": "nucleus"})
     assert "metadata are not those of a model" in refusal(other.read_bytes())
     with pytest.raises(FileNotFoundError):

@@ -116,18 +116,18 @@ def load(path: str | os.PathLike, *, n_threads: int | None = None) -> OnnxModel:
             f"{name}: onnxruntime {onnxruntime.__version__} cannot load it ({error}). "
             "Install the version that made it, or export the model again."
         ) from error
-    metadata = json.loads(session.get_modelmeta().custom_metadata_map.get(KEY, "{}"))
-    if metadata.get("format") != FORMAT:
-        raise ModelFormatError(
-            f"{name}: format {metadata.get('format')!r} of wbcclf {metadata.get('version')}; this "
-            f"version reads format {FORMAT}. Install a newer wbcclf, or export the model again."
-        )
     try:
-        return OnnxModel(session, metadata, int(n_threads))
+        metadata = dict(json.loads(session.get_modelmeta().custom_metadata_map.get(KEY, "{}")))
+        if metadata.get("format") == FORMAT:
+            return OnnxModel(session, metadata, int(n_threads))
     except (KeyError, TypeError, ValueError) as error:
         raise ModelFormatError(
-            f"{name}: its metadata are not those of a model ({error})."
+            f"{name}: its metadata are not those of a model ({error}). Export the model again."
         ) from error
+    raise ModelFormatError(
+        f"{name}: format {metadata.get('format')!r} of wbcclf {metadata.get('version')}; this "
+        f"version reads format {FORMAT}. Install a newer wbcclf, or export the model again."
+    )
 
 
 def _n_cores() -> int:
