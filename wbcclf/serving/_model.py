@@ -45,7 +45,7 @@ class ServedModel:
     pixels : int
         Of the largest picture.
     cells : int
-        At most in a picture.
+        White cells of a picture, at most.
     not_white : list of str
         As `count_cells` takes it.
     """
