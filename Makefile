@@ -4,7 +4,7 @@
 # make package   builds the wheel and the source archive into dist/, and tests them
 # make pictures   draws the pictures of the README, the documentation and the examples, some minutes
 # make browser   fetches what pages of `wbcclf export --page` run on; needs npm
-# make families   runs scikit-learn's checks on the large networks, a quarter of an hour
+# make families   runs what takes long on large networks: scikit-learn's checks and more
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
@@ -59,7 +59,8 @@ unit: $(INSTALLED)
 proof: $(INSTALLED)
 	OMP_WAIT_POLICY=PASSIVE $(RUN) pytest -m proof --quiet
 
-# All of scikit-learn's checks on one network of every family; not a part of `make test`.
+# All of scikit-learn's checks on one network of every family, and other tests that take long on
+# large networks; not a part of `make test`.
 families: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(RUN) pytest -m families --numprocesses 2 --quiet
 

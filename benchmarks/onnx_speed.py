@@ -6,8 +6,8 @@ Each network predicts the same 64 images with one thread, in turn, 5 rounds, aft
 up. Rates are of CPU seconds, which other programs on the machine hardly change. Those of PyTorch
 are of `predict_proba`. Random weights are as fast as others.
 
-With more threads it is the packaged model alone, by the clock. Other programs change these rates,
-and less the ratios, whose seconds are of one round.
+With more threads it is the packaged model alone, by the clock. Other programs change these rates.
+They change the ratios less: both times of a ratio are of the same round.
 
 The packaged model in int8 is calibrated and scored on Raabin: half of the dates of the slides
 calibrate, the others are scored. Pictures that the choices of int8 were compared on (70 of each

@@ -5,9 +5,10 @@ import pytest
 from fields.two_classes import DARK, PALE, draw
 from serving.clients import encoded, serving
 
+from wbcclf.fields._count import SIDES
 from wbcclf.serving._corrections import Corrections
 from wbcclf.serving._limits import Limits
-from wbcclf.serving._model import SIDES, ServedModel
+from wbcclf.serving._model import ServedModel
 
 axe = pytest.importorskip(
     "axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed"

@@ -9,8 +9,8 @@ from contextvars import ContextVar
 from wbcclf.exceptions import ImageReadError
 
 # Each cell takes milliseconds, and a small file can have 100,000. Whoever finds cells on their own
-# machine waits as long as they like. A server must not, so it sets a limit for what it calls, which
-# is several calls above this. A context variable holds in the thread that sets it.
+# machine waits as long as they like. A server must not. It is several calls above this, and all
+# between would have to hand its limit on. A context variable holds in the thread that sets it.
 _MOST: ContextVar[float] = ContextVar("_MOST", default=float("inf"))
 
 

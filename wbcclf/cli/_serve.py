@@ -30,7 +30,7 @@ from wbcclf.cli._shared import (
 from wbcclf.cli._source import Source
 
 NEEDED = ("starlette", "uvicorn", "python_multipart")
-# What is bound to all addresses of a machine, and which of them the machine itself opens.
+# What stands for all addresses of a machine, and the one that a browser on it opens.
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 LIMITS = (
     "What the model is worth on your pictures is not known until it is measured there: wbcclf "

@@ -80,8 +80,8 @@ def in_int8(network: Any, outside: list[str], images: np.ndarray) -> Any:
             extra_options={
                 "CalibMovingAverage": True,
                 "CalibMovingAverageConstant": 0.05,
-                # onnxruntime makes them whole numbers when it loads a model. Here they would take
-                # three numbers for each channel instead of one.
+                # onnxruntime makes them whole numbers when it loads a model. In the file they
+                # would take three numbers for each channel instead of one.
                 "QuantizeBias": False,
             },
         )

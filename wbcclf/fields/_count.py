@@ -37,6 +37,7 @@ BLOCK = 16  # fields that are classified together, and kept together
 # chance in a count of a dozen cells. A model leaves about a tenth on pictures like those that it
 # was trained on (docs/counting.md).
 MOST_UNCERTAIN = 0.25
+SIDES = ("min_row", "min_col", "max_row", "max_col")  # of the box of a cell
 
 
 def count_cells(
@@ -278,12 +279,11 @@ def count_fields(
             "not a result. Look at them in overlays. Stain, microscope or camera may not be "
             "those that the model was trained on."
         )
-    sides = ("min_row", "min_col", "max_row", "max_col")
     return Bunch(
         table=make_table(found.labels, status, classes, is_white, confusion, random_state),
         cells={
             "field": np.array(names, dtype=object)[found.field],  # each name is in memory once
-            **dict(zip(sides, found.boxes.T, strict=True)),
+            **dict(zip(SIDES, found.boxes.T, strict=True)),
             "status": status,
             "label": np.array(classes)[found.labels],
             "probability": found.probability,

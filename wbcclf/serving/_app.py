@@ -223,8 +223,8 @@ async def _tell_refusal(request: Request, error: Refused) -> Response:
 
 
 async def _tell_unreadable(request: Request, error: ImageReadError) -> Response:
-    status = 413 if isinstance(error, TOO_MUCH) else 415
-    return JSONResponse({"error": f"The picture cannot be read: {error}."}, status)
+    status, what = (413, "is refused") if isinstance(error, TOO_MUCH) else (415, "cannot be read")
+    return JSONResponse({"error": f"The picture {what}: {error}."}, status)
 
 
 async def _tell_http_error(request: Request, error: HTTPException) -> Response:

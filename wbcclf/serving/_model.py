@@ -24,6 +24,7 @@ from wbcclf.datasets._cropping import check_crop
 from wbcclf.datasets._decode import TooManyPixels, decode_image
 from wbcclf.exceptions import ImageReadError
 from wbcclf.fields import count_cells
+from wbcclf.fields._count import SIDES
 from wbcclf.fields._fields import MARGIN
 from wbcclf.fields._overlay import BORDER, COLOURS, UNCERTAIN, draw_field
 from wbcclf.inspection import explain
@@ -31,7 +32,6 @@ from wbcclf.inspection._files import model_parts, predict_images
 from wbcclf.inspection.pages._html import picture_source
 from wbcclf.serving._limits import Limits, Refused
 
-SIDES = ("min_row", "min_col", "max_row", "max_col")
 OVERLAY_SIDE, OVERLAY_QUALITY = 1600, 85
 
 
@@ -45,7 +45,7 @@ class ServedModel:
     pixels : int
         Of the largest picture.
     cells : int
-        At most in a picture.
+        White cells of a picture, at most.
     not_white : list of str
         As `count_cells` takes it.
     """
@@ -138,7 +138,7 @@ class ServedModel:
         """Return the white cells of a field, their count, and a picture with their numbers."""
         picture = self._decode(data)
         with _heard() as messages, at_most(self.cells):
-            # In this thread, where the limit holds: of one field, others would have nothing to do.
+            # In this thread, where the limit holds. With one field, others would have no work.
             found = count_cells(self.model, [picture], not_white=self.not_white, n_jobs=1)
         cells = {name: column for name, column in found.cells.items() if name != "field"}
         boxes = np.stack([cells[side] for side in SIDES], axis=1)

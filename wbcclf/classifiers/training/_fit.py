@@ -43,7 +43,7 @@ from wbcclf.classifiers.training._net import CellNet, make_net, train
 from wbcclf.classifiers.training._schedules import Budget
 from wbcclf.classifiers.training._validation import (
     check_validation,
-    rows_of_originals,
+    positions_of_originals,
     split_off_validation,
 )
 
@@ -110,7 +110,7 @@ def fit(
     if is_new:
         kept = find_kept_fit(classifier, settings, net, train_data, valid_data, store)
     outcome = None if kept is None else kept.read()
-    originals = rows_of_originals(X, y, samples, train_data.rows)
+    originals = positions_of_originals(X, y, samples, train_data.rows)
     if outcome is None:
         images = train_data, valid_data
         data = _prepare(settings, net, *images, store)

@@ -76,7 +76,7 @@ def check_validation(settings: Settings, valid_data: ImageData | None, classes: 
         raise ValueError(too_few_for(share, n_images))
 
 
-def rows_of_originals(X: Any, y: Any, samples: Samples, rows: np.ndarray) -> np.ndarray:
+def positions_of_originals(X: Any, y: Any, samples: Samples, rows: np.ndarray) -> np.ndarray:
     """Return positions in `rows` of images that are no copies, as far as the record tells."""
     sources = sources_of(X, samples.images, y)
     return np.arange(len(rows)) if sources is None else np.flatnonzero(sources.original[rows])
