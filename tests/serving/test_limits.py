@@ -234,7 +234,7 @@ def test_a_new_connection_never_gives_way_to_those_at_work(served, new, stopped)
         threads, statuses = ask_in_threads(client, LIMITS.requests, picture)
         while not stopped[1]:
             time.sleep(0.01)
-        time.sleep(0.1)  # for the second, which waits for the first
+        time.sleep(0.3)  # for the second, which waits for the first
         assert client.ask("GET", "/api/model")[0] == 200
         stopped[0].set()
         for thread in threads:
@@ -295,7 +295,9 @@ def ask_in_threads(client, n_clients, *files):
 def test_a_busy_server_says_so_and_listens(client, new, stopped):
     picture = ("a.png", encoded(new[0][0]))
     threads, statuses = ask_in_threads(client, LIMITS.requests, picture)
-    time.sleep(0.3)
+    while not stopped[1]:
+        time.sleep(0.01)
+    time.sleep(0.3)  # for the second, which waits for the first
     status, headers, answer = client.ask("POST", "/api/predict", form(picture), KIND)
     assert status == 503 and "busy" in answer["error"] and headers["retry-after"] == "2"
     assert client.ask("GET", "/api/model")[0] == 200
