@@ -232,9 +232,7 @@ def test_a_new_connection_never_gives_way_to_those_at_work(served, new, stopped)
     picture = ("a.png", encoded(new[0][0]))
     with serving(served, replace(LIMITS, connections=LIMITS.requests)) as client:
         threads, statuses = ask_in_threads(client, LIMITS.requests, picture)
-        while not stopped[1]:
-            time.sleep(0.01)
-        time.sleep(0.3)  # for the second, which waits for the first
+        wait_until_asked(stopped)
         assert client.ask("GET", "/api/model")[0] == 200
         stopped[0].set()
         for thread in threads:
@@ -280,6 +278,15 @@ def stopped(served, monkeypatch):
     go_on.set()
 
 
+def wait_until_asked(stopped):
+    """Wait until the model has a picture, and then a moment for those that wait behind it."""
+    deadline = time.monotonic() + 10
+    while not stopped[1]:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.3)
+
+
 def ask_in_threads(client, n_clients, *files):
     """Return threads that ask, and the list of the statuses that they get."""
     statuses = []
@@ -295,9 +302,7 @@ def ask_in_threads(client, n_clients, *files):
 def test_a_busy_server_says_so_and_listens(client, new, stopped):
     picture = ("a.png", encoded(new[0][0]))
     threads, statuses = ask_in_threads(client, LIMITS.requests, picture)
-    while not stopped[1]:
-        time.sleep(0.01)
-    time.sleep(0.3)  # for the second, which waits for the first
+    wait_until_asked(stopped)
     status, headers, answer = client.ask("POST", "/api/predict", form(picture), KIND)
     assert status == 503 and "busy" in answer["error"] and headers["retry-after"] == "2"
     assert client.ask("GET", "/api/model")[0] == 200

@@ -109,6 +109,7 @@ def cells_of(pictures: Sequence[Picture], method: str = "network") -> list[list[
             outlined = [view.cells for view in views]
         for (number, rows, columns, _), cells in zip(batch, outlined, strict=True):
             found[number] += _whole(cells, rows, columns, pictures[number].size)
+            check_number(len(found[number]) // 4)  # where tiles overlap, four at most have a cell
     whole = [_without_doubles(cells) for cells in found]
     for cells in whole:
         check_number(len(cells))

@@ -62,11 +62,14 @@ def correct_biases(network: Any, found: Any, batches: Iterable[dict[str, np.ndar
         graph.node.append(helper.make_node("ReduceMean", [lost, "pixels"], [mean], keepdims=0))
         graph.output.append(helper.make_empty_tensor_value_info(mean))
     session = open_session(both.SerializeToString())
-    runs = [session.run(None, batch) for batch in batches]
-    means = [np.mean(of_runs, axis=0) for of_runs in zip(*runs, strict=True)]
+    runs, sizes = [], []
+    for batch in batches:
+        runs.append(session.run(None, batch))
+        sizes.append(len(next(iter(batch.values()))))
+    shifts = [np.average(of_layer, axis=0, weights=sizes) for of_layer in zip(*runs, strict=True)]
     constants = {each.name: numpy_helper.to_array(each) for each in found.graph.initializer}
-    for layer, mean in zip(layers, means, strict=True):
-        bias = (constants[layer.input[2]] + mean).astype(np.float32)
+    for layer, shift in zip(layers, shifts, strict=True):
+        bias = (constants[layer.input[2]] + shift).astype(np.float32)
         layer.input[2] = f"{layer.name}/bias"  # layers may have shared one
         found.graph.initializer.append(numpy_helper.from_array(bias, layer.input[2]))
     taken = {name for node in found.graph.node for name in node.input}

@@ -94,7 +94,7 @@ def in_int8(network: Any, outside: list[str], images: np.ndarray) -> Any:
 def _signs_in_int8(graph: Any) -> None:
     """Have 8 bits for constants whose values differ in their sign only: nothing is lost.
 
-    They are those that :class:`Predictor` sums up features with, 1% of a small network.
+    :class:`Predictor` sums up features with such ones, which are 1% of a small network.
     """
     for tensor in [*graph.initializer]:
         if tensor.data_type != onnx.TensorProto.FLOAT or len(tensor.dims) < 2:
